@@ -1,0 +1,42 @@
+# More threads than free cores slow small networks down several times over.
+export OMP_NUM_THREADS ?= 1
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install quickstart test check bench
+
+install: $(INSTALLED)
+
+quickstart: install
+	$(BIN)/lerobot-rlft-quickstart
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+# Each candidate is run, not only looked up: a pyenv shim is found on PATH even where it refuses to start.
+$(INSTALLED): pyproject.toml
+	@python=; \
+	for candidate in $(or $(PYTHON),python3.12 \
+			"$$(pyenv root 2>/dev/null)"/versions/3.12*/bin/python "$$HOME"/.pyenv/versions/3.12*/bin/python); do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; then \
+			python=$$candidate; break; \
+		fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "No Python 3.12 in: $(or $(PYTHON),PATH or pyenv versions). Install one (pyenv install 3.12) or" \
+			"name one: make install PYTHON=/path/to/python3.12" >&2; \
+		exit 1; \
+	fi; \
+	echo "$$python -m venv .venv"; \
+	"$$python" -m venv .venv
+	$(BIN)/python -m pip install -e '.[pusht,dev]'
+	touch $@

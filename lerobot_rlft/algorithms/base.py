@@ -1,0 +1,47 @@
+"""What the trainer asks of an algorithm. Plain torch; the verbs are those of `lerobot.rl.RLAlgorithm`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import draccus
+
+
+@dataclass
+class AlgorithmConfig(draccus.ChoiceRegistry):
+    """Options of one algorithm. Subclasses register themselves under the name used as `--algorithm.type`."""
+
+    # What one iteration consumes: "rollouts" of the environment, or a "batch" of a dataset.
+    consumes: ClassVar[str]
+
+    @property
+    def type(self) -> str:
+        return self.get_choice_name(type(self))
+
+
+class Algorithm(ABC):
+    """Improves a policy from data."""
+
+    @abstractmethod
+    def update(self, data: Any) -> dict[str, float]:
+        """Learn from one iteration's data (what `AlgorithmConfig.consumes` names) and return metrics."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-equal resume needs beyond the policy's weights: nested dicts of tensors and JSON values."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    @contextmanager
+    def deployed_weights(self) -> Iterator[None]:
+        """While open, the policy holds the weights that are evaluated and exported."""
+        yield
+
+
+def check(field: str, value: float, ok: bool, wanted: str) -> None:
+    """Raise a ValueError that names field, value and what is wanted unless `ok`."""
+    if not ok:
+        raise ValueError(f"algorithm.{field}={value} is out of range, choose {wanted}")

@@ -1,0 +1,123 @@
+"""Behaviour cloning: the policy's own training loss on demonstrations, as in `lerobot-train`."""
+
+
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from .base import Algorithm, AlgorithmConfig, check
+
+
+@AlgorithmConfig.register_subclass("bc")
+@dataclass
+class BCConfig(AlgorithmConfig):
+    """The policy's own loss, optimizer preset and learning-rate schedule (`--policy.optimizer_lr`, ...), as in stock
+    `lerobot-train`. One iteration is one gradient step.
+
+    Raises:
+        ValueError: a field is out of its range.
+    """
+
+    consumes = "batch"
+
+    batch_size: int = 64
+    num_workers: int = 0
+    # Average of the weights that is evaluated and exported, for example 0.995; null = the last weights.
+    ema_decay: float | None = None
+    # As in lerobot-train.
+    max_grad_norm: float = 10.0
+
+    def __post_init__(self) -> None:
+        check("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        check("num_workers", self.num_workers, self.num_workers >= 0, "0 or more")
+        check("max_grad_norm", self.max_grad_norm, self.max_grad_norm > 0, "a number > 0")
+        ema = self.ema_decay
+        check("ema_decay", ema, ema is None or 0 < ema < 1, "a number in (0, 1), for example 0.995, or null")
+
+
+class BC(Algorithm):
+    """One gradient step for each batch.
+
+    Args:
+        config: see there.
+        module: a LeRobot policy, `module(batch) -> (loss, info)`.
+        preprocess: normalises a batch.
+        optimizer, scheduler: from the policy's presets.
+        backward: backward pass of a loss, `accelerator.backward`.
+    """
+
+    def __init__(
+        self,
+        config: BCConfig,
+        module: nn.Module,
+        preprocess: Callable[[dict[str, Any]], dict[str, Any]],
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+        backward: Callable[[Tensor], None] = torch.Tensor.backward,
+    ) -> None:
+        self.config, self.module, self.preprocess, self.backward = config, module, preprocess, backward
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.ema = [p.detach().clone() for p in module.parameters()] if config.ema_decay else None
+
+    def update(self, data: dict[str, Any]) -> dict[str, float]:
+        """Raises FloatingPointError when the loss is NaN or inf; the weights are still those before."""
+        self.module.train()
+        loss, _ = self.module(self.preprocess(data))
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss of algorithm.type=bc is {loss.item()}: lower --policy.optimizer_lr, or check the dataset's "
+                "statistics (a feature with an extreme range)"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        lr = self.optimizer.param_groups[0]["lr"]
+        if self.scheduler is not None:
+            self.scheduler.step()
+        if self.ema is not None:
+            with torch.no_grad():
+                get_ema_multi_avg_fn(self.config.ema_decay)(self.ema, list(self.module.parameters()), None)
+        self.module.eval()
+        return {"loss": loss.item(), "grad_norm": norm.item(), "lr": lr}
+
+    @contextmanager
+    def deployed_weights(self) -> Iterator[None]:
+        if self.ema is None:
+            yield
+            return
+        parameters = list(self.module.parameters())
+        trained = [p.detach().clone() for p in parameters]
+        try:
+            _assign(parameters, self.ema)
+            yield
+        finally:
+            _assign(parameters, trained)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.scheduler is not None:
+            state["scheduler"] = self.scheduler.state_dict()
+        if self.ema is not None:
+            state["ema"] = dict(enumerate(self.ema))
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        if self.ema is not None:
+            _assign(self.ema, [state["ema"][i] for i in range(len(self.ema))])
+
+
+@torch.no_grad()
+def _assign(targets: list[Any], values: list[Tensor]) -> None:
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)

@@ -1,0 +1,334 @@
+"""DPPO: PPO on the denoising chain of a diffusion policy (arXiv:2409.00588).
+
+Every denoising step of every decision is an action of a two-level MDP; its advantage is that of the decision, discounted
+towards the noisy end. `k` counts steps as in `chains`: 0 is the last, K-1 the noisiest. With K' < K only steps
+k < K' get the policy gradient; there is still one network for all steps, and the others are anchored to the base, so
+that the result stays an ordinary checkpoint.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..advantages import RewardScaler, clip_schedule, denoising_discount, gae
+from ..chains import Chain, kl_divergence, step_log_prob
+from ..critics import ValueMLP, explained_variance
+from ..policies.base import DenoisingPolicy
+from .base import Algorithm, AlgorithmConfig, check
+
+ENCODE_BATCH = 1024  # decisions encoded at once where no gradient is needed
+KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
+
+
+class Experience(Protocol):
+    """What `update` reads of a rollout; see `lerobot_rlft.rollout.Rollout` for shapes."""
+
+    obs: dict[str, Tensor]
+    chain: Chain
+    t: Tensor
+    episode: Tensor
+    reward: Tensor
+    valid: Tensor
+    terminated: Tensor
+    final_obs: dict[str, Tensor]
+
+    def grid(self, flat: Tensor) -> Tensor: ...
+
+
+@AlgorithmConfig.register_subclass("dppo")
+@dataclass
+class DPPOConfig(AlgorithmConfig):
+    """PPO on the denoising chain. Defaults are for state policies with about 10 denoising steps.
+
+    Raises:
+        ValueError: a field is out of its range.
+    """
+
+    consumes = "rollouts"
+
+    actor_lr: float = 1e-4
+    critic_lr: float = 1e-3
+    # Passes over the (decision, denoising step) pairs of an iteration.
+    update_epochs: int = 4
+    # (decision, denoising step) pairs in a minibatch.
+    minibatch_size: int = 1024
+    # Discount for each decision (executed chunk).
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    # Discount of the advantage towards noisier steps.
+    gamma_denoising: float = 0.99
+    # PPO clip range: clip_coef at the last denoising step, clip_coef_base at the noisiest, exponential in between.
+    clip_coef: float = 0.1
+    clip_coef_base: float = 0.1
+    clip_coef_rate: float = 1.0
+    # Last K' denoising steps that are fine-tuned; null = all. The others are held at the base by anchor_coef.
+    finetuned_steps: int | None = None
+    # Weight of the squared difference between current and base network outputs at the steps that are not fine-tuned.
+    anchor_coef: float = 30.0
+    # Smallest std of the exploration noise, at every denoising step.
+    min_sampling_std: float = 0.1
+    # Smallest std in log-probabilities.
+    min_log_prob_std: float = 0.1
+    # DDIM only: noise of the exploration sampler, 0 < eta <= 1 (the deployed sampler keeps eta 0).
+    eta: float = 1.0
+    # Divide advantages by their minibatch standard deviation.
+    normalize_advantage: bool = True
+    # Divide rewards by the running std of the discounted return.
+    scale_reward: bool = True
+    # Stop the epochs of an iteration when the approximate KL of a minibatch exceeds this; null = never.
+    target_kl: float | None = 1.0
+    # Iterations that train only the critic.
+    critic_warmup_iterations: int = 0
+    critic_hidden_dims: tuple[int, ...] = (256, 256, 256)
+    # Image policies: "shared" reads the policy's own features, "own" trains a copy of the encoder.
+    critic_features: str = "shared"
+    # Image policies: train the vision encoder too (false encodes each decision once, faster and smaller).
+    train_encoder: bool = True
+    # Clip the gradient norm of the actor; null = no clipping.
+    max_grad_norm: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("actor_lr", "critic_lr", "min_sampling_std", "min_log_prob_std"):
+            check(name, getattr(self, name), getattr(self, name) > 0, "a number > 0")
+        for name in ("update_epochs", "minibatch_size"):
+            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("gamma", "gae_lambda", "gamma_denoising"):
+            check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
+        for name in ("clip_coef", "clip_coef_base"):
+            check(name, getattr(self, name), 0 < getattr(self, name) < 1, "a number in (0, 1), for example 0.1")
+        check("clip_coef_rate", self.clip_coef_rate, self.clip_coef_rate >= 0, "a number >= 0")
+        check("eta", self.eta, 0 < self.eta <= 1, "a number in (0, 1]; without noise there is no log-probability")
+        check("anchor_coef", self.anchor_coef, self.anchor_coef >= 0, "a number >= 0")
+        check("critic_warmup_iterations", self.critic_warmup_iterations, self.critic_warmup_iterations >= 0, "0 or more")
+        for name in ("target_kl", "max_grad_norm"):
+            value = getattr(self, name)
+            check(name, value, value is None or value > 0, "a number > 0 or null")
+        steps = self.finetuned_steps
+        check("finetuned_steps", steps, steps is None or steps >= 1, "1 to the policy's number of denoising steps")
+        if self.critic_features not in ("shared", "own"):
+            raise ValueError(f"algorithm.critic_features={self.critic_features!r} is unknown, choose shared or own")
+
+
+class DPPO(Algorithm):
+    """The update of DPPO.
+
+    Args:
+        config: see there.
+        policy: fine-tuned in place.
+        base: the frozen pretrained policy. It is called for the anchor (K' < K) and on `KL_PAIRS` pairs an iteration.
+        backward: backward pass of a loss, `accelerator.backward`.
+
+    Raises:
+        ValueError: `finetuned_steps` exceeds the chain, or the sampler adds no noise.
+    """
+
+    def __init__(
+        self,
+        config: DPPOConfig,
+        policy: DenoisingPolicy,
+        base: DenoisingPolicy,
+        backward: Callable[[Tensor], None] = torch.Tensor.backward,
+    ) -> None:
+        self.config, self.policy, self.base, self.backward = config, policy, base, backward
+        self.num_steps = policy.kernel.num_steps
+        self.finetuned = config.finetuned_steps or self.num_steps
+        check("finetuned_steps", self.finetuned, self.finetuned <= self.num_steps, f"1 to {self.num_steps}")
+        self.device = policy.kernel.timesteps.device
+        self.discount = denoising_discount(self.finetuned, config.gamma_denoising).to(self.device)  # (K',)
+        self.clip = clip_schedule(
+            self.finetuned, config.clip_coef, config.clip_coef_base, config.clip_coef_rate
+        ).to(self.device)
+        policy.freeze(train_encoder=config.train_encoder)
+        own_encoder = config.critic_features == "own" and policy.encoder is not None
+        self.critic_encoder = policy.copy_encoder() if own_encoder else None
+        self.critic = ValueMLP(policy.condition_dim, config.critic_hidden_dims).to(self.device)
+        critic_parameters = list(self.critic.parameters())
+        if self.critic_encoder is not None:
+            critic_parameters += list(self.critic_encoder.encoder.parameters())
+        self.actor_optimizer = torch.optim.AdamW(policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0)
+        self.critic_optimizer = torch.optim.AdamW(critic_parameters, lr=config.critic_lr, weight_decay=0.0)
+        self.reward_scaler = RewardScaler(config.gamma)
+        self.iterations_done = 0
+
+    def update(self, data: Experience) -> dict[str, float]:
+        """One iteration of DPPO on whole episodes.
+
+        Raises:
+            FloatingPointError: a loss is NaN or inf; the weights are still those before the bad step.
+            RuntimeError: the first minibatch's probability ratio is not 1.
+        """
+        config, chain = self.config, data.chain
+        decisions = len(chain.x)
+        encode_once = self.policy.encoder is None or not config.train_encoder
+        with torch.no_grad():
+            condition = self._encode_all(self.policy, data.obs, decisions)  # (D, C)
+            value = self._value_all(data.obs, condition)  # (D,)
+            final_condition = self._encode_all(self.policy, data.final_obs, len(data.terminated))
+            final_value = self._value_all(data.final_obs, final_condition)
+        reward = self.reward_scaler(data.reward, data.valid) if config.scale_reward else data.reward
+        advantage, target = gae(
+            reward, data.grid(value.cpu()), final_value.cpu(), data.terminated, data.valid, config.gamma, config.gae_lambda
+        )
+        advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
+        target = target[data.t, data.episode].to(self.device)
+
+        def encode(rows: Tensor) -> Tensor:
+            return condition[rows] if encode_once else self.policy.encode(_rows(data.obs, rows))
+
+        train_actor = self.iterations_done >= config.critic_warmup_iterations
+        log = _Mean()
+        stop = False
+        for epoch in range(config.update_epochs):
+            pairs = torch.randperm(decisions * self.finetuned, device=self.device)
+            for start in range(0, len(pairs), config.minibatch_size):
+                pair = pairs[start : start + config.minibatch_size]
+                rows, k = pair // self.finetuned, pair % self.finetuned
+                log.add(value_loss=self._critic_step(data.obs, condition, rows, target[rows]))
+                if not train_actor or stop:
+                    continue
+                features = encode(rows)
+                normal = self.policy.transition(chain.x[rows, k + 1], k, features)
+                new = step_log_prob(normal, chain.x[rows, k], self.policy.executed, config.min_log_prob_std)
+                log_ratio = new - chain.log_prob[rows, k]
+                if epoch == 0 and start == 0:
+                    log.add(first_ratio_error=check_first_ratio(log_ratio))
+                a = advantage[rows]
+                if config.normalize_advantage:
+                    a = (a - a.mean()) / (a.std(unbiased=False) + 1e-8)
+                loss, clipped = ppo_loss(log_ratio, a * self.discount[k], self.clip[k])
+                if self.finetuned < self.num_steps and config.anchor_coef > 0:
+                    anchor = self._anchor_loss(chain.x, encode, len(rows))
+                    log.add(anchor_loss=anchor)
+                    loss = loss + config.anchor_coef * anchor
+                approx_kl = ((log_ratio.exp() - 1) - log_ratio).mean().item()  # http://joschu.net/blog/kl-approx.html
+                grad_norm = self._descend(loss, self.actor_optimizer, config.max_grad_norm)
+                log.add(policy_loss=loss, clip_fraction=clipped, approx_kl=approx_kl, grad_norm=grad_norm)
+                stop = config.target_kl is not None and approx_kl > config.target_kl
+        self.iterations_done += 1
+        return log.result() | {
+            "explained_variance": explained_variance(value, target),
+            "value_mean": value.mean().item(),
+            "advantage_std": advantage.std(unbiased=False).item(),
+            "kl_to_base": self.kl_to_base(chain.x, condition),
+            "decisions": float(decisions),
+        }
+
+    @torch.no_grad()
+    def kl_to_base(self, x: Tensor, condition: Tensor) -> float:
+        """Mean KL(current || base) of a fine-tuned denoising step in nats, summed over the executed chunk."""
+        count = min(KL_PAIRS, len(x) * self.finetuned)
+        pair = torch.linspace(0, len(x) * self.finetuned - 1, count, device=self.device).long()
+        rows, k = pair // self.finetuned, pair % self.finetuned
+        current, base = (p.transition(x[rows, k + 1], k, condition[rows]) for p in (self.policy, self.base))
+        return kl_divergence(current, base, self.policy.executed, self.config.min_log_prob_std).mean().item()
+
+    def _anchor_loss(self, x: Tensor, encode: Callable[[Tensor], Tensor], count: int) -> Tensor:
+        """Squared difference of network outputs to the base at random steps that are not fine-tuned."""
+        rows = torch.randint(len(x), (count,), device=self.device)
+        k = torch.randint(self.finetuned, self.num_steps, (count,), device=self.device)
+        features, timestep = encode(rows), self.policy.kernel.timesteps[k]
+        with torch.no_grad():
+            wanted = self.base.predict(x[rows, k + 1], timestep, features)
+        return (self.policy.predict(x[rows, k + 1], timestep, features) - wanted).square().mean()
+
+    def _critic_step(self, obs: dict[str, Tensor], condition: Tensor, rows: Tensor, target: Tensor) -> float:
+        features = condition[rows]  # "shared": the policy's features as they were when the iteration began
+        if self.critic_encoder is not None:
+            features = self.critic_encoder.encode(_rows(obs, rows))
+        loss = 0.5 * (self.critic(features) - target).square().mean()
+        self._descend(loss, self.critic_optimizer, None)
+        return loss.item()
+
+    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float | None) -> float:
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"a loss of algorithm.type=dppo is {loss.item()}: lower algorithm.actor_lr={self.config.actor_lr} or "
+                f"algorithm.critic_lr={self.config.critic_lr}, or check the scale of the environment's rewards"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        self.backward(loss)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
+        optimizer.step()
+        return norm.item()
+
+    def _encode_all(self, policy: DenoisingPolicy, obs: dict[str, Tensor], count: int) -> Tensor:
+        parts = range(0, count, ENCODE_BATCH)
+        return torch.cat([policy.encode({k: v[i : i + ENCODE_BATCH] for k, v in obs.items()}) for i in parts])
+
+    def _value_all(self, obs: dict[str, Tensor], condition: Tensor) -> Tensor:
+        if self.critic_encoder is not None:
+            condition = self._encode_all(self.critic_encoder, obs, len(condition))
+        return self.critic(condition)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {
+            "critic": self.critic.state_dict(),
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "reward_scaler": self.reward_scaler.state_dict(),
+            "iterations_done": self.iterations_done,
+        }
+        if self.critic_encoder is not None:
+            state["critic_encoder"] = self.critic_encoder.encoder.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.critic.load_state_dict(state["critic"])
+        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.reward_scaler.load_state_dict(state["reward_scaler"])
+        self.iterations_done = state["iterations_done"]
+        if self.critic_encoder is not None:
+            self.critic_encoder.encoder.load_state_dict(state["critic_encoder"])
+
+
+def ppo_loss(log_ratio: Tensor, advantage: Tensor, clip: Tensor) -> tuple[Tensor, float]:
+    """Clipped surrogate (arXiv:1707.06347, eq. 7) with one clip range for each row, all (B,).
+
+    Returns:
+        the loss and the share of rows whose ratio left its range.
+    """
+    ratio = log_ratio.exp()
+    clipped_ratio = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
+    loss = torch.maximum(-advantage * ratio, -advantage * clipped_ratio).mean()
+    return loss, ((ratio - 1).abs() > clip).float().mean().item()
+
+
+def check_first_ratio(log_ratio: Tensor) -> float:
+    """Largest |ratio - 1| of the first minibatch, whose weights are still those that collected the data.
+
+    Raises:
+        RuntimeError: it exceeds 1e-4, so sampling and re-evaluation disagree; the message lists likely causes.
+    """
+    error = (log_ratio.exp() - 1).abs().max().item()
+    if not error <= 1e-4:
+        raise RuntimeError(
+            f"the first probability ratio of this iteration is off by {error:.2e}, it must be 1 within 1e-4. Likely "
+            "causes: the policy is in train mode (dropout, random crops, batch norm), sampling and log-probabilities "
+            "use different time grids or std floors, weights changed between collection and update, or the policy "
+            "computes in half precision (use float32)."
+        )
+    return error
+
+
+def _rows(obs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {key: value[rows.to(value.device)] for key, value in obs.items()}
+
+
+class _Mean:
+    """Means of the metrics of an iteration's minibatches."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, **metrics: Tensor | float) -> None:
+        for name, value in metrics.items():
+            self.values.setdefault(name, []).append(value.item() if isinstance(value, Tensor) else value)
+
+    def result(self) -> dict[str, float]:
+        return {name: sum(values) / len(values) for name, values in self.values.items()}

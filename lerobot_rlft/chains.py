@@ -1,0 +1,214 @@
+"""Denoising chains as Markov chains of Gaussians: kernels, sampling and log-probabilities.
+
+A chain starts at `x_K ~ N(0, I)` and ends in the action chunk `x_0`. Step `k` in `K-1 ... 0` draws
+`x_k ~ transition(x_{k+1}, k)`; `k = K-1` is the noisiest step and `k = 0` the last, so `k` also indexes what comes out.
+Sampling and re-evaluation use the same `transition`, which is what makes the first PPO ratio exactly 1.
+Shapes: B batch, K denoising steps, H horizon, D action dim.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+PREDICTION_TYPES = ("epsilon", "sample")
+# DPPO (arXiv:2409.00588) clips exploration noise and elementwise log-probabilities to these ranges.
+NOISE_CLIP = 3.0
+LOG_PROB_RANGE = (-5.0, 2.0)
+
+
+@dataclass
+class Chain:
+    """A sampled chain.
+
+    Attributes:
+        x: (B, K+1, H, D); `x[:, k]` is the state after step `k`, `x[:, K]` the initial noise, `x[:, 0]` the chunk.
+        log_prob: (B, K); `log_prob[:, k]` belongs to the transition from `x[:, k+1]` to `x[:, k]`.
+    """
+
+    x: Tensor
+    log_prob: Tensor
+
+
+class Kernel(ABC):
+    """The Gaussian transitions of one sampler.
+
+    Attributes:
+        timesteps: (K,) network time of step `k`, ascending in noise: `timesteps[0]` belongs to the last step.
+    """
+
+    timesteps: Tensor
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.timesteps)
+
+    @abstractmethod
+    def transition(self, x: Tensor, k: Tensor, prediction: Tensor) -> Normal:
+        """p(x_k | x_{k+1}).
+
+        Args:
+            x: (B, H, D) the noisier state `x_{k+1}`.
+            k: (B,) long, the step of each row.
+            prediction: (B, H, D) network output at `timesteps[k]`.
+
+        Returns:
+            A Normal of shape (B, H, D); its std may be 0 where the sampler adds no noise.
+        """
+
+    def to(self, device: torch.device | str) -> "Kernel":
+        """Move all tensors in place."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+        return self
+
+
+class NoiseScheduleKernel(Kernel):
+    """Common part of DDPM and DDIM: the noise schedule and the prediction of `x_0`.
+
+    Args:
+        alphas_cumprod: (T,) cumulative product of the training schedule.
+        timesteps: (K,) the sampler's timesteps in the order it visits them, noisiest first.
+        stride: distance to the previous timestep; a negative previous timestep has alpha `final_alpha_cumprod`.
+        prediction_type: `epsilon` or `sample`, what the network predicts.
+        clip_range: bound on |x_0| or None.
+        final_alpha_cumprod: alpha before the first timestep, 1 for a noise-free end.
+
+    Raises:
+        ValueError: unknown prediction type.
+    """
+
+    def __init__(
+        self,
+        alphas_cumprod: Tensor,
+        timesteps: Tensor,
+        stride: int,
+        prediction_type: str = "epsilon",
+        clip_range: float | None = 1.0,
+        final_alpha_cumprod: float = 1.0,
+    ) -> None:
+        if prediction_type not in PREDICTION_TYPES:
+            raise ValueError(f"prediction_type={prediction_type!r} is unknown, choose one of {PREDICTION_TYPES}")
+        self.timesteps = timesteps.long().flip(0)
+        self.prediction_type, self.clip_range = prediction_type, clip_range
+        previous = self.timesteps - stride
+        self.alpha = alphas_cumprod[self.timesteps]  # (K,)
+        final = torch.tensor(final_alpha_cumprod, dtype=self.alpha.dtype)
+        self.alpha_previous = torch.where(previous >= 0, alphas_cumprod[previous.clamp(min=0)], final)
+        beta, beta_previous = 1 - self.alpha, 1 - self.alpha_previous
+        self.posterior_variance = beta_previous / beta * (1 - self.alpha / self.alpha_previous)  # DDPM eq. 7
+
+    def denoised(self, x: Tensor, k: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """The (clipped) estimate of x_0 and the unclipped noise estimate, each (B, H, D)."""
+        alpha = self.alpha[k][:, None, None]
+        if self.prediction_type == "epsilon":
+            noise, x0 = prediction, (x - (1 - alpha).sqrt() * prediction) / alpha.sqrt()
+        else:
+            noise, x0 = (x - alpha.sqrt() * prediction) / (1 - alpha).sqrt(), prediction
+        if self.clip_range is not None:
+            x0 = x0.clamp(-self.clip_range, self.clip_range)
+        return x0, noise
+
+
+class DDPMKernel(NoiseScheduleKernel):
+    """Ancestral sampling, equations 6 and 7 of arXiv:2006.11239 with the posterior variance; no noise at timestep 0."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        alpha_step = self.alpha / self.alpha_previous
+        beta, beta_previous = 1 - self.alpha, 1 - self.alpha_previous
+        self.weight_x0 = self.alpha_previous.sqrt() * (1 - alpha_step) / beta  # (K,)
+        self.weight_x = alpha_step.sqrt() * beta_previous / beta
+        self.std = torch.where(self.timesteps > 0, self.posterior_variance.clamp(min=1e-20).sqrt(), 0.0)
+
+    def transition(self, x: Tensor, k: Tensor, prediction: Tensor) -> Normal:
+        x0, _ = self.denoised(x, k, prediction)
+        return gaussian(self.weight_x0[k][:, None, None] * x0 + self.weight_x[k][:, None, None] * x, self.std[k])
+
+
+class DDIMKernel(NoiseScheduleKernel):
+    """Equations 12 and 16 of arXiv:2010.02502. `eta` 0 is deterministic, 1 has the variance of DDPM."""
+
+    def __init__(self, *args: Any, eta: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.std = eta * self.posterior_variance.sqrt()  # (K,)
+        self.weight_x0 = self.alpha_previous.sqrt()
+        self.weight_noise = (1 - self.alpha_previous - self.std**2).clamp(min=0).sqrt()
+
+    def transition(self, x: Tensor, k: Tensor, prediction: Tensor) -> Normal:
+        x0, noise = self.denoised(x, k, prediction)
+        mean = self.weight_x0[k][:, None, None] * x0 + self.weight_noise[k][:, None, None] * noise
+        return gaussian(mean, self.std[k])
+
+
+def gaussian(mean: Tensor, std: Tensor) -> Normal:
+    """Normal with one std (B,) for each row of mean (B, H, D); a std of 0 is allowed."""
+    return Normal(mean, std[:, None, None].expand_as(mean), validate_args=False)
+
+
+def with_std_floor(normal: Normal, floor: float) -> Normal:
+    """The same mean with std at least `floor`, DPPO's exploration and log-prob floors."""
+    return Normal(normal.mean, normal.stddev.clamp(min=floor), validate_args=False)
+
+
+def step_log_prob(normal: Normal, x_next: Tensor, executed: Callable[[Tensor], Tensor], floor: float) -> Tensor:
+    """Log-probability of a step, reduced to one number for each row.
+
+    DPPO's reduction (arXiv:2409.00588, public code): std at least `floor`, elementwise clamp to [-5, 2], only the
+    executed part of the chunk, *mean* over (H_exec, D). Clip ranges and KL targets are in these units.
+
+    Args:
+        normal: of shape (B, H, D).
+        x_next: (B, H, D).
+        executed: cuts (B, H, ...) to the part of the chunk that is sent to the environment.
+        floor: smallest std, > 0.
+
+    Returns:
+        (B,)
+    """
+    log_prob = with_std_floor(normal, floor).log_prob(x_next).clamp(*LOG_PROB_RANGE)
+    return executed(log_prob).flatten(1).mean(1)
+
+
+def sample_chain(
+    transition: Callable[[Tensor, Tensor], Normal],
+    noise: Tensor,
+    num_steps: int,
+    executed: Callable[[Tensor], Tensor],
+    sampling_floor: float = 0.0,
+    log_prob_floor: float = 0.1,
+    noise_clip: float = NOISE_CLIP,
+    generator: torch.Generator | None = None,
+) -> Chain:
+    """Run the whole chain with exactly `num_steps` calls of `transition`.
+
+    Args:
+        transition: (x (B, H, D), k (B,)) -> Normal over the next state.
+        noise: (B, H, D) initial state x_K.
+        num_steps: K.
+        executed: see `step_log_prob`.
+        sampling_floor: smallest std of the noise that is added, also at the last step. 0 is the deployed sampler.
+        log_prob_floor: see `step_log_prob`.
+        noise_clip: bound on the standard normal draws.
+        generator: of the noise, the global one if None.
+    """
+    x, log_probs = [noise], []
+    for k in reversed(range(num_steps)):
+        normal = transition(x[-1], torch.full((len(noise),), k, device=noise.device))
+        std = normal.stddev.clamp(min=sampling_floor)
+        draw = torch.zeros_like(noise)
+        if bool((std > 0).any()):  # a noise-free step draws nothing, like diffusers, so that seeds agree
+            draw = torch.randn(noise.shape, generator=generator, device=noise.device, dtype=noise.dtype)
+        x.append(normal.mean + std * draw.clamp(-noise_clip, noise_clip))
+        log_probs.append(step_log_prob(normal, x[-1], executed, log_prob_floor))
+    return Chain(torch.stack(x[::-1], 1), torch.stack(log_probs[::-1], 1))
+
+
+def kl_divergence(p: Normal, q: Normal, executed: Callable[[Tensor], Tensor], floor: float) -> Tensor:
+    """KL(p || q) of one step in nats, summed over the executed part of the chunk, stds at least `floor`; (B,)."""
+    return executed(torch.distributions.kl_divergence(with_std_floor(p, floor), with_std_floor(q, floor))).flatten(1).sum(1)

@@ -1,0 +1,135 @@
+"""Checkpoints: `pretrained_model/` is an ordinary LeRobot policy, `training_state/` is what a resume needs.
+
+A checkpoint is written under a temporary name and renamed when whole, so a kill at any moment leaves the last whole one.
+Only safetensors, JSON and YAML are written and read.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import draccus
+import torch
+from lerobot.common.train_utils import get_step_checkpoint_dir
+from lerobot.utils.constants import (
+    CHECKPOINTS_DIR,
+    LAST_CHECKPOINT_LINK,
+    PRETRAINED_MODEL_DIR,
+    TRAINING_STATE_DIR,
+)
+from lerobot.utils.random_utils import load_rng_state, save_rng_state
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from .config import CONFIG_NAME, TrainConfig
+from .errors import UserError
+
+STATE_JSON, STATE_TENSORS = "state.json", "state.safetensors"
+TENSOR = "tensor:"  # marks a string in state.json that stands for an entry of state.safetensors
+
+
+def save_checkpoint(
+    config: TrainConfig, iteration: int, save_pretrained: Callable[[Path], None], state: dict[str, Any]
+) -> Path:
+    """Write `checkpoints/<iteration>/` and point `checkpoints/last` to it.
+
+    Args:
+        save_pretrained: writes policy and processors into a folder.
+        state: nested dicts and lists of tensors and JSON values; dict keys become strings.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    final = get_step_checkpoint_dir(config.output_dir, config.iterations, iteration)
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_pretrained(partial / PRETRAINED_MODEL_DIR)
+    write_config(config, partial / PRETRAINED_MODEL_DIR / CONFIG_NAME)
+    folder = partial / TRAINING_STATE_DIR
+    folder.mkdir()
+    save_rng_state(folder)
+    tensors: dict[str, torch.Tensor] = {}
+    (folder / STATE_JSON).write_text(json.dumps(_flatten(state, "", tensors)))
+    save_file(tensors, folder / STATE_TENSORS)
+    shutil.rmtree(final, ignore_errors=True)  # left by an earlier run beyond the point it was resumed from
+    partial.rename(final)
+    link = final.parent / f".{LAST_CHECKPOINT_LINK}.partial"
+    link.unlink(missing_ok=True)
+    link.symlink_to(final.name)
+    os.replace(link, final.parent / LAST_CHECKPOINT_LINK)
+    return final
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` was given as `state` and restore the random states of python, numpy and torch.
+
+    Raises:
+        UserError: a file is missing or truncated.
+    """
+    folder = checkpoint / TRAINING_STATE_DIR
+    try:
+        tensors = load_file(folder / STATE_TENSORS)
+        state = _unflatten(json.loads((folder / STATE_JSON).read_text()), tensors)
+        load_rng_state(folder)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise UserError(
+            f"--resume: {folder} is missing or truncated ({type(error).__name__}: {error}); point "
+            f"{checkpoint.parent}/{LAST_CHECKPOINT_LINK} to an older whole checkpoint, or start a new run"
+        ) from error
+    return state
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """The newest whole checkpoint of a run.
+
+    Raises:
+        UserError: there is no such run, or it has no checkpoint.
+    """
+    checkpoints = run_dir / CHECKPOINTS_DIR
+    if not checkpoints.is_dir():
+        raise UserError(f"--resume={run_dir} is not the folder of a run: it has no {CHECKPOINTS_DIR}/")
+    whole = [
+        folder for folder in checkpoints.iterdir()
+        if folder.name.isdigit() and (folder / PRETRAINED_MODEL_DIR / CONFIG_NAME).is_file()
+    ]  # fmt: skip
+    link = checkpoints / LAST_CHECKPOINT_LINK
+    if link.exists():
+        return link.resolve()
+    if not whole:
+        raise UserError(f"--resume={run_dir} has no whole checkpoint in {CHECKPOINTS_DIR}/: start the run anew")
+    return max(whole, key=lambda folder: int(folder.name))
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Write the whole configuration as YAML, readable by `--config_path`."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file, draccus.config_type("yaml"):
+        draccus.dump(config, file)
+    partial.replace(path)
+
+
+def _flatten(value: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Replace tensors by markers, collecting them in `tensors`."""
+    if isinstance(value, torch.Tensor):
+        tensors[key] = value.detach().cpu().contiguous().clone()
+        return TENSOR + key
+    if isinstance(value, dict):
+        return {str(k): _flatten(v, f"{key}/{k}", tensors) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_flatten(v, f"{key}/{i}", tensors) for i, v in enumerate(value)]
+    return value
+
+
+def _unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Inverse of `_flatten`; dict keys that are digits become ints again, as torch optimizers want them."""
+    if isinstance(value, str) and value.startswith(TENSOR):
+        return tensors[value.removeprefix(TENSOR)]
+    if isinstance(value, dict):
+        return {int(k) if k.isdigit() else k: _unflatten(v, tensors) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_unflatten(v, tensors) for v in value]
+    return value

@@ -1,0 +1,3 @@
+"""`lerobot-rlft-demos`: write demonstrations as a LeRobotDataset."""
+
+import sys

@@ -1,0 +1,33 @@
+"""State-value critics on the policy's own condition vector. Plain torch."""
+
+import torch
+from torch import Tensor, nn
+
+
+class ValueMLP(nn.Module):
+    """V(condition) as in DPPO: Mish MLP, no denoising step among its inputs (arXiv:2409.00588, section 4.2).
+
+    Args:
+        input_dim: size of the flattened condition.
+        hidden_dims: widths of the hidden layers.
+    """
+
+    def __init__(self, input_dim: int, hidden_dims: tuple[int, ...] = (256, 256, 256)) -> None:
+        super().__init__()
+        dims = (input_dim, *hidden_dims)
+        layers: list[nn.Module] = []
+        for a, b in zip(dims, dims[1:], strict=False):
+            layers += [nn.Linear(a, b), nn.Mish()]
+        self.net = nn.Sequential(*layers, nn.Linear(dims[-1], 1))
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """(B, ...) -> (B,)"""
+        return self.net(condition.flatten(1))[:, 0]
+
+
+def explained_variance(value: Tensor, target: Tensor) -> float:
+    """1 - Var(target - value) / Var(target); 0 when the target is constant."""
+    variance = target.var()
+    return float(1 - (target - value).var() / variance) if variance > 1e-12 else 0.0
+
+

@@ -1,0 +1,79 @@
+"""`--env.type=avoiding` for every LeRobot command."""
+
+from dataclasses import dataclass, field
+
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.envs.configs import EnvConfig
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+
+from .avoiding import GAPS, REWARDS, TASK, AvoidingVectorEnv
+
+
+@EnvConfig.register_subclass("avoiding")
+@dataclass
+class AvoidingEnvConfig(EnvConfig):
+    """Avoiding-Lite, 24 ways past six pillars (`envs/avoiding.py` describes the task).
+
+    Raises:
+        ValueError: a field is out of its range.
+    """
+
+    task: str | None = TASK
+    fps: int = 28  # 35 ms control period
+    # One of binary, graded, dppo_m5, blocked.
+    reward: str = "binary"
+    # `graded` only: the best-paid mode earns 1 + graded_bonus, the worst 1.
+    graded_bonus: float = 0.05
+    # `blocked` only: the walled gap, 0-1 first, 2-4 second, 5-8 third level, from the left.
+    blocked_gap: int = 0
+    # `blocked` only: flag the wall in observation.environment_state.
+    show_block: bool = False
+    # Share of the tracking error that is left after one step.
+    lag: float = 0.25
+    episode_length: int = 150
+    render_size: int = 256
+    features: dict[str, PolicyFeature] = field(
+        default_factory=lambda: {
+            ACTION: PolicyFeature(type=FeatureType.ACTION, shape=(2,)),
+            "agent_pos": PolicyFeature(type=FeatureType.STATE, shape=(4,)),
+            "environment_state": PolicyFeature(type=FeatureType.ENV, shape=(9,)),
+        }
+    )
+    features_map: dict[str, str] = field(
+        default_factory=lambda: {
+            ACTION: ACTION,
+            "agent_pos": OBS_STATE,
+            "environment_state": OBS_ENV_STATE,
+        }
+    )
+
+    def __post_init__(self) -> None:
+        if self.reward not in REWARDS:
+            raise ValueError(f"env.reward={self.reward!r} is unknown, choose one of {', '.join(REWARDS)}")
+        if not 0 <= self.blocked_gap < len(GAPS):
+            raise ValueError(f"env.blocked_gap={self.blocked_gap} is no gap, choose 0 to {len(GAPS) - 1}")
+        if not 0 <= self.lag <= 0.5:
+            raise ValueError(f"env.lag={self.lag} is out of range, choose 0 to 0.5")
+        if self.episode_length < 1:
+            raise ValueError(f"env.episode_length={self.episode_length} must be at least 1 step")
+        if self.graded_bonus < 0:
+            raise ValueError(f"env.graded_bonus={self.graded_bonus} must not be negative")
+        if self.render_size < 16:
+            raise ValueError(f"env.render_size={self.render_size} must be at least 16 pixels")
+
+    @property
+    def gym_kwargs(self) -> dict:
+        return {
+            "reward": self.reward,
+            "graded_bonus": self.graded_bonus,
+            "blocked_gap": self.blocked_gap,
+            "show_block": self.show_block,
+            "lag": self.lag,
+            "max_episode_steps": self.episode_length,
+            "render_size": self.render_size,
+            "task": self.task or "",
+        }
+
+    def create_envs(self, n_envs: int, use_async_envs: bool = False):
+        """`use_async_envs` changes nothing: all copies are arrays in this process."""
+        return {self.type: {0: AvoidingVectorEnv(n_envs, **self.gym_kwargs)}}

@@ -1,0 +1,9 @@
+"""Errors that are shown to the user as one sentence, without a traceback."""
+
+
+class UserError(ValueError):
+    """A field, file or environment is not usable; the message names it, its value, the fix and the known choices."""
+
+
+class EnvironmentFailure(RuntimeError):
+    """The environment raised or returned a value that cannot be learned from."""

@@ -1,0 +1,106 @@
+"""Success of a policy, with its interval, and the modes it uses."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lerobot.utils.io_utils import write_video
+
+from .diversity.metrics import entropy, mode_counts, wilson_interval
+from .rollout import EpisodeRunner, Episodes
+
+
+@dataclass
+class Evaluation:
+    """What E episodes showed.
+
+    Attributes:
+        n_episodes: E.
+        success, success_ci: rate and its 95 % Wilson interval.
+        total_reward, max_reward: means over episodes of the sum and of the largest step's reward.
+        mean_length: environment steps.
+        modes, num_modes: modes seen among successes, of how many; None where the environment names none.
+        entropy: of the modes of successes, 1 is uniform over num_modes (Miller-Madow).
+        mode_counts: successes in each mode.
+    """
+
+    n_episodes: int
+    success: float
+    success_ci: tuple[float, float]
+    total_reward: float
+    max_reward: float
+    mean_length: float
+    modes: int | None = None
+    num_modes: int | None = None
+    entropy: float | None = None
+    mode_counts: list[int] | None = None
+
+    @classmethod
+    def of(cls, episodes: Episodes, num_modes: int | None) -> "Evaluation":
+        count = len(episodes.success)
+        out = cls(
+            n_episodes=count,
+            success=float(episodes.success.mean()),
+            success_ci=wilson_interval(int(episodes.success.sum()), count),
+            total_reward=float(episodes.total_reward.mean()),
+            max_reward=float(episodes.max_reward.mean()),
+            mean_length=float(episodes.length.mean()),
+        )
+        if episodes.mode is not None and num_modes:
+            counts = mode_counts(episodes.mode, episodes.success, num_modes)
+            out.modes, out.num_modes = int((counts > 0).sum()), num_modes
+            out.entropy, out.mode_counts = entropy(counts), counts.tolist()
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+    def sentence(self) -> str:
+        low, high = self.success_ci
+        text = f"success {self.success:.3f} [{low:.3f}, {high:.3f}] of {self.n_episodes} episodes"
+        if self.modes is not None:
+            text += f", {self.modes} of {self.num_modes} modes, entropy {self.entropy:.3f}"
+        else:
+            text += f", mean max reward {self.max_reward:.3f}"
+        return text
+
+
+def evaluate(
+    runner: EpisodeRunner, n_episodes: int, seed: int, sampling_floor: float | None = None
+) -> tuple[Evaluation, Episodes]:
+    """Play episodes on seeds `seed, seed + 1, ...` without touching the global random state.
+
+    Args:
+        sampling_floor: None evaluates the policy's own, deployed sampler; a number the exploratory one with at least
+            this std.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        decide = runner.deployed if sampling_floor is None else lambda c: runner.policy.sample(c, sampling_floor, 0.1)
+        episodes = runner.evaluate(n_episodes, seed + np.arange(n_episodes), decide)
+    return Evaluation.of(episodes, num_modes(runner.env)), episodes
+
+
+def num_modes(env: Any) -> int | None:
+    """How many modes the environment distinguishes, None if it has no notion of modes."""
+    try:
+        return int(env.call("num_modes")[0])
+    except AttributeError:
+        return None
+
+
+def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
+    """Write one MP4 for each environment of `runner`, `path` with `_0`, `_1`, ... before the suffix."""
+    frames: list[tuple[np.ndarray, ...]] = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        count = runner.env.num_envs
+        on_step = lambda: frames.append(runner.env.call("render"))  # noqa: E731
+        episodes = runner.evaluate(count, seed + np.arange(count), runner.deployed, on_step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fps = int(runner.env.metadata.get("render_fps", 30))
+    for i in range(count):
+        shown = [frame[i] for frame in frames[: episodes.length[i]]]  # after its end the env already runs the next
+        write_video(path.with_stem(f"{path.stem}_{i}"), shown, fps)

@@ -1,0 +1,6 @@
+"""Adapters of policy families. A new family is one file here and one import in `load_adapters`."""
+
+
+def load_adapters() -> None:
+    """Import every adapter file, so that each registers itself."""
+    from . import diffusion  # noqa: F401

@@ -1,0 +1,61 @@
+"""From a LeRobot checkpoint to a `DenoisingPolicy`."""
+
+from pathlib import Path
+
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from lerobot.configs import PreTrainedConfig
+from lerobot.datasets import LeRobotDatasetMetadata
+from lerobot.policies import make_policy, make_pre_post_processors
+from lerobot.policies.factory import get_policy_class
+from safetensors import SafetensorError
+
+from ..errors import UserError
+from . import load_adapters
+from .base import DenoisingPolicy, adapter_class
+
+
+def load_pretrained(config: PreTrainedConfig, path: str | Path, eta: float) -> DenoisingPolicy:
+    """Load weights and processors from a folder or the Hub.
+
+    Args:
+        config: the policy's config, with the overrides of this run.
+        path: Hub id or folder with model.safetensors and the two processors.
+        eta: see the adapter.
+
+    Raises:
+        UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
+    """
+    load_adapters()
+    try:
+        adapter = adapter_class(config.type)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    try:
+        module = get_policy_class(config.type).from_pretrained(
+            str(path), config=config, revision=config.pretrained_revision, strict=True
+        )
+        device = {"device_processor": {"device": config.device}}
+        preprocessor, postprocessor = make_pre_post_processors(
+            config, str(path), config.pretrained_revision, preprocessor_overrides=device
+        )
+    except (OSError, EntryNotFoundError, HfHubHTTPError, SafetensorError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--policy.path={path} is not a whole checkpoint that fits its config.json "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}): download or save it again"
+        ) from error
+    return adapter(module, preprocessor, postprocessor, eta)
+
+
+def make_fresh(config: PreTrainedConfig, meta: LeRobotDatasetMetadata, eta: float) -> DenoisingPolicy:
+    """A policy with random weights, its features and normalisation from a dataset.
+
+    Raises:
+        UserError: unknown policy type, or the config does not fit the dataset.
+    """
+    load_adapters()
+    try:
+        adapter = adapter_class(config.type)
+        module = make_policy(config, ds_meta=meta)
+    except ValueError as error:
+        raise UserError(f"policy.type={config.type} cannot be built: {error}") from error
+    return adapter(module, *make_pre_post_processors(config, dataset_stats=meta.stats), eta)

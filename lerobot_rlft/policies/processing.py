@@ -1,0 +1,24 @@
+"""Between environment observations and a policy's inputs."""
+
+import torch
+from lerobot.processor import PolicyProcessorPipeline
+from lerobot.utils.constants import OBS_PREFIX
+from torch import Tensor
+
+
+def normalise_observations(obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline) -> dict[str, Tensor]:
+    """Run a LeRobot preprocessor over observations with a history dimension.
+
+    Stored images are uint8 (a quarter of the memory); they become float in [0, 1] here, as LeRobot feeds them.
+
+    Args:
+        obs: LeRobot keys, each (B, S, ...).
+        preprocessor: works on (B, ...).
+
+    Returns:
+        The policy's observation keys (a preprocessor may rename), each (B, S, ...), normalised, on its device.
+    """
+    batch, steps = next(iter(obs.values())).shape[:2]
+    frames = {k: v.flatten(0, 1) for k, v in obs.items()}
+    frames = preprocessor({k: v.float() / 255 if v.dtype == torch.uint8 else v for k, v in frames.items()})
+    return {k: v.unflatten(0, (batch, steps)) for k, v in frames.items() if k.startswith(OBS_PREFIX)}

@@ -1,0 +1,323 @@
+"""Whole episodes in vectorised environments, decided chunk by chunk.
+
+One round is one seeded reset of all N environments followed by steps until every episode has ended once; what an
+environment does after that is ignored. So it does not matter how it autoresets, no episode is cut by the end of an
+iteration, and an iteration depends on nothing but the weights and the seed. Only environments whose episode still
+runs are sent through the network.
+
+Shapes: D decisions of all episodes together, T decisions of the longest episode, E episodes, S observation steps.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from lerobot.envs import preprocess_observation
+from lerobot.envs.utils import NEW_ROLLOUT_OPTION
+from lerobot.utils.constants import ACTION, OBS_PREFIX
+from torch import Tensor
+
+from .chains import Chain
+from .errors import EnvironmentFailure
+from .policies.base import DenoisingPolicy
+
+
+@dataclass
+class Episodes:
+    """What became of E episodes.
+
+    Attributes:
+        success: (E,) bool.
+        mode: (E,) int, -1 where the environment named none; None when it never names modes.
+        total_reward, max_reward: (E,) undiscounted sum and largest single-step reward.
+        length: (E,) environment steps.
+        states: (E, L+1, S) `observation.state` along each episode, NaN after its end; None when not recorded.
+    """
+
+    success: np.ndarray
+    mode: np.ndarray | None
+    total_reward: np.ndarray
+    max_reward: np.ndarray
+    length: np.ndarray
+    states: np.ndarray | None = None
+
+    @staticmethod
+    def concatenate(parts: list["Episodes"]) -> "Episodes":
+        def join(name: str) -> np.ndarray | None:
+            columns = [getattr(part, name) for part in parts]
+            if columns[0] is None:
+                return None
+            if name == "states":
+                longest = max(len(c[0]) for c in columns)
+                pad = [(0, 0), (0, 0), (0, 0)]
+                columns = [np.pad(c, [pad[0], (0, longest - c.shape[1]), pad[2]], constant_values=np.nan) for c in columns]  # fmt: skip
+            return np.concatenate(columns)
+
+        return Episodes(*(join(name) for name in Episodes.__dataclass_fields__))  # type: ignore[arg-type]
+
+
+@dataclass
+class Rollout:
+    """Decisions of E whole episodes, flattened.
+
+    Attributes:
+        obs: LeRobot key -> (D, S, ...); images uint8.
+        chain: x (D, K+1, H, A), log_prob (D, K).
+        t, episode: (D,) position of each decision in the (T, E) grid.
+        reward: (T, E) summed over the executed chunk.
+        valid: (T, E) bool.
+        terminated: (E,) bool; False means that a time limit cut the episode.
+        final_obs: LeRobot key -> (E, S, ...), the observation after the last step of each episode.
+        episodes: outcomes.
+    """
+
+    obs: dict[str, Tensor]
+    chain: Chain
+    t: Tensor
+    episode: Tensor
+    reward: Tensor
+    valid: Tensor
+    terminated: Tensor
+    final_obs: dict[str, Tensor]
+    episodes: Episodes
+
+    @property
+    def env_steps(self) -> int:
+        return int(self.episodes.length.sum())
+
+    def grid(self, flat: Tensor) -> Tensor:
+        """(D,) -> (T, E), 0 where there is no decision."""
+        out = torch.zeros(self.valid.shape, dtype=flat.dtype)
+        out[self.t, self.episode] = flat
+        return out
+
+
+class EpisodeRunner:
+    """Runs a policy in a LeRobot vector environment.
+
+    Args:
+        env: any LeRobot vector environment.
+        policy: decides.
+        env_preprocessor, env_postprocessor: from `make_env_pre_post_processors`.
+    """
+
+    def __init__(self, env: gym.vector.VectorEnv, policy: DenoisingPolicy, env_preprocessor, env_postprocessor) -> None:  # type: ignore[no-untyped-def]
+        self.env, self.policy = env, policy
+        self.env_preprocessor, self.env_postprocessor = env_preprocessor, env_postprocessor
+        self.max_steps = int(env.call("_max_episode_steps")[0])
+
+    def collect(self, n_episodes: int, seeds: np.ndarray, sampling_floor: float, log_prob_floor: float) -> Rollout:
+        """Explore: `n_episodes` (a multiple of the number of environments) episodes with their chains.
+
+        Args:
+            seeds: (n_episodes,) one for each reset.
+            sampling_floor, log_prob_floor: see `sample_chain`.
+
+        Raises:
+            EnvironmentFailure: the environment raised, or returned NaN or inf.
+        """
+        rounds = [
+            _Round(self, seeds[start : start + self.env.num_envs], keep_decisions=True).run(
+                lambda condition: self.policy.sample(condition, sampling_floor, log_prob_floor)
+            )
+            for start in range(0, n_episodes, self.env.num_envs)
+        ]
+        return _merge(rounds)
+
+    def evaluate(
+        self,
+        n_episodes: int,
+        seeds: np.ndarray,
+        decide: Callable[[Tensor], Chain],
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Episodes:
+        """Play episodes without keeping decisions; `states` are recorded. Raises as `collect`.
+
+        Args:
+            decide: condition (B, C) -> a chain whose `x[:, 0]` is the chunk, see `deployed`.
+            on_step: called after the reset and after every environment step, for example to render.
+        """
+        parts = []
+        for start in range(0, n_episodes, self.env.num_envs):
+            ids = np.arange(start, start + self.env.num_envs) % len(seeds)  # a last, incomplete round is cut below
+            parts.append(_Round(self, seeds[ids], keep_decisions=False, on_step=on_step).run(decide).episodes)
+        whole = Episodes.concatenate(parts)
+        return Episodes(*(None if v is None else v[:n_episodes] for v in vars(whole).values()))
+
+    def deployed(self, condition: Tensor) -> Chain:
+        """The policy's own sampler, as stock LeRobot runs it."""
+        chunk = self.policy.deployed_chunk(condition)
+        return Chain(chunk[:, None], chunk.new_zeros(len(chunk), 0))
+
+
+class _Round:
+    """One seeded reset and the episodes that follow it."""
+
+    def __init__(self, runner: EpisodeRunner, seeds: np.ndarray, keep_decisions: bool, on_step=lambda: None) -> None:  # type: ignore[no-untyped-def]
+        self.runner, self.policy, self.env, self.on_step = runner, runner.policy, runner.env, on_step
+        self.keep_decisions = keep_decisions
+        n = self.env.num_envs
+        self.alive, self.terminated = np.ones(n, bool), np.zeros(n, bool)
+        self.success, self.mode, self.names_modes = np.zeros(n, bool), np.full(n, -1), False
+        self.total, self.best, self.length = np.zeros(n), np.full(n, -np.inf), np.zeros(n, np.int64)
+        self.final_obs: list[dict[str, Tensor]] = [{}] * n
+        with self._blame_env("reset"):
+            raw, _ = self.env.reset(seed=[int(s) for s in seeds], options={NEW_ROLLOUT_OPTION: True})
+        self.history = [raw] * self.policy.n_obs_steps  # raw observations, the newest last
+        self.states = [np.array(raw["agent_pos"], np.float32)] if "agent_pos" in raw else []
+        on_step()
+
+    def run(self, decide: Callable[[Tensor], Chain]) -> Rollout:
+        decisions, rewards, valids = [], [], []
+        action = np.zeros(self.env.action_space.shape, self.env.action_space.dtype)
+        while self.alive.any():
+            rows = self.alive.nonzero()[0]
+            obs = {key: value[rows] for key, value in self._observe(self.history).items()}
+            chain = decide(self._encode(obs))
+            chunk = self._env_action(chain.x[:, 0])  # (rows, n_action_steps, D)
+            valids.append(self.alive.copy())
+            rewards.append(np.zeros(self.env.num_envs))
+            for j in range(self.policy.n_action_steps):
+                action[rows] = chunk[:, j]
+                rewards[-1] += self._step(action)
+                if not self.alive.any():
+                    break
+            if self.keep_decisions:
+                decisions.append((obs, chain, np.full(len(rows), len(decisions)), rows))
+        episodes = Episodes(
+            success=self.success,
+            mode=self.mode if self.names_modes else None,
+            total_reward=self.total,
+            max_reward=self.best,
+            length=self.length,
+            states=np.stack(self.states, 1) if self.states and not self.keep_decisions else None,
+        )
+        obs, chains, ts, ids = zip(*decisions, strict=True) if decisions else ((), (), (), ())
+        return Rollout(
+            obs=_cat(obs),
+            chain=Chain(_cat_tensors([c.x for c in chains]), _cat_tensors([c.log_prob for c in chains])),
+            t=torch.from_numpy(np.concatenate(ts or [[]])),
+            episode=torch.from_numpy(np.concatenate(ids or [[]])),
+            reward=torch.from_numpy(np.stack(rewards)).float(),
+            valid=torch.from_numpy(np.stack(valids)),
+            terminated=torch.from_numpy(self.terminated),
+            final_obs=_cat([{k: v[None] for k, v in o.items()} for o in self.final_obs]),
+            episodes=episodes,
+        )
+
+    def _step(self, action: np.ndarray) -> np.ndarray:
+        """Step all environments once; returns the reward (N,), 0 where the episode was over."""
+        with self._blame_env(f"step {int(self.length.max()) + 1}"):
+            raw, reward, terminated, truncated, info = self.env.step(action)
+        alive, reward = self.alive, np.where(self.alive, reward, 0.0)
+        if not np.isfinite(reward).all():
+            bad = int(np.flatnonzero(~np.isfinite(reward))[0])
+            raise EnvironmentFailure(
+                f"the environment returned reward {reward[bad]} (env {bad}, step {self.length[bad] + 1} of its episode): "
+                "fix the reward, nothing was learned from it"
+            )
+        self.total += reward
+        self.best = np.where(alive, np.maximum(self.best, reward), self.best)
+        self.length += alive
+        done = alive & (terminated | truncated | (self.length >= self.runner.max_steps))
+        self.history = [*self.history[1:], raw]
+        for i in np.flatnonzero(done):
+            self._finish(i, bool(terminated[i]), info)
+        if self.states:
+            state = np.array(raw["agent_pos"], np.float32)
+            state[~alive] = np.nan
+            for i in np.flatnonzero(done):
+                state[i] = _final_raw(raw, info, i)["agent_pos"]
+            self.states.append(state)
+        self.alive = alive & ~done
+        self.on_step()
+        return reward
+
+    def _finish(self, i: int, terminated: bool, info: dict[str, Any]) -> None:
+        outcome = info.get("final_info", info)
+        if "is_success" in outcome:
+            self.success[i] = bool(outcome["is_success"][i])
+        if "mode" in outcome:
+            self.names_modes, self.mode[i] = True, int(outcome["mode"][i])
+        self.terminated[i] = terminated
+        if self.keep_decisions:
+            *past, newest = self.history
+            frames = [{k: _row(v, i) for k, v in raw.items()} for raw in past] + [_final_raw(newest, info, i)]
+            batched = [{k: _map(v, lambda a: np.asarray(a)[None]) for k, v in frame.items()} for frame in frames]
+            self.final_obs[i] = {k: v[0] for k, v in self._observe(batched).items()}
+
+    def _observe(self, history: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Raw observations, oldest first -> LeRobot keys, (N, S, ...); images as uint8."""
+        frames = [self.runner.env_preprocessor(preprocess_observation(raw)) for raw in history]
+        keys = [key for key in frames[0] if key.startswith(OBS_PREFIX)]
+        obs = {key: torch.stack([frame[key] for frame in frames], 1) for key in keys}
+        for key, value in obs.items():
+            if value.ndim == 5:  # LeRobot hands out images as float in [0, 1]; uint8 needs a quarter of the memory
+                obs[key] = (value * 255).round().to(torch.uint8)
+            elif not torch.isfinite(value[torch.from_numpy(self.alive)] if len(value) == len(self.alive) else value).all():
+                raise EnvironmentFailure(f"the environment returned NaN or inf in {key}: fix the observation")
+        return obs
+
+    def _encode(self, obs: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            return self.policy.encode(obs)
+
+    def _env_action(self, chunk: Tensor) -> np.ndarray:
+        action = self.policy.to_action(chunk)
+        return self.runner.env_postprocessor({ACTION: action})[ACTION].cpu().numpy()
+
+    @contextmanager
+    def _blame_env(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise EnvironmentFailure(f"the environment raised {type(error).__name__} in {where}: {error}") from error
+
+
+def _final_raw(raw: dict[str, Any], info: dict[str, Any], i: int) -> dict[str, Any]:
+    """Last raw observation of episode i: under SAME_STEP autoreset `raw` already belongs to the next one."""
+    if "final_obs" in info and info["final_obs"][i] is not None:
+        return info["final_obs"][i]
+    return {key: _row(value, i) for key, value in raw.items()}
+
+
+def _map(value: Any, f: Callable[[Any], Any]) -> Any:
+    """Apply f to the arrays of a (nested) observation."""
+    return {k: _map(v, f) for k, v in value.items()} if isinstance(value, dict) else f(value)
+
+
+def _row(value: Any, i: int) -> Any:
+    return _map(value, lambda array: array[i])
+
+
+def _cat_tensors(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if parts else torch.zeros(0)
+
+
+def _cat(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if parts else {}
+
+
+def _merge(rounds: list[Rollout]) -> Rollout:
+    """Put rounds side by side along the episode axis."""
+    longest = max(len(r.reward) for r in rounds)
+
+    def grid(x: Tensor) -> Tensor:
+        return torch.cat([x, x.new_zeros(longest - len(x), x.shape[1])])
+
+    offsets = np.cumsum([0] + [r.valid.shape[1] for r in rounds])
+    return Rollout(
+        obs=_cat([r.obs for r in rounds]),
+        chain=Chain(_cat_tensors([r.chain.x for r in rounds]), _cat_tensors([r.chain.log_prob for r in rounds])),
+        t=_cat_tensors([r.t for r in rounds]),
+        episode=_cat_tensors([r.episode + int(o) for r, o in zip(rounds, offsets, strict=False)]),
+        reward=torch.cat([grid(r.reward) for r in rounds], 1),
+        valid=torch.cat([grid(r.valid) for r in rounds], 1),
+        terminated=_cat_tensors([r.terminated for r in rounds]),
+        final_obs=_cat([r.final_obs for r in rounds]),
+        episodes=Episodes.concatenate([r.episodes for r in rounds]),
+    )
