@@ -93,7 +93,9 @@ class NoiseScheduleKernel(Kernel):
         final_alpha_cumprod: float = 1.0,
     ) -> None:
         if prediction_type not in PREDICTION_TYPES:
-            raise ValueError(f"prediction_type={prediction_type!r} is unknown, choose one of {PREDICTION_TYPES}")
+            raise ValueError(
+                f"prediction_type={prediction_type!r} is unknown, choose one of {PREDICTION_TYPES}"
+            )
         self.timesteps = timesteps.long().flip(0)
         self.prediction_type, self.clip_range = prediction_type, clip_range
         previous = self.timesteps - stride
@@ -128,7 +130,9 @@ class DDPMKernel(NoiseScheduleKernel):
 
     def transition(self, x: Tensor, k: Tensor, prediction: Tensor) -> Normal:
         x0, _ = self.denoised(x, k, prediction)
-        return gaussian(self.weight_x0[k][:, None, None] * x0 + self.weight_x[k][:, None, None] * x, self.std[k])
+        return gaussian(
+            self.weight_x0[k][:, None, None] * x0 + self.weight_x[k][:, None, None] * x, self.std[k]
+        )
 
 
 class DDIMKernel(NoiseScheduleKernel):
@@ -156,7 +160,9 @@ def with_std_floor(normal: Normal, floor: float) -> Normal:
     return Normal(normal.mean, normal.stddev.clamp(min=floor), validate_args=False)
 
 
-def step_log_prob(normal: Normal, x_next: Tensor, executed: Callable[[Tensor], Tensor], floor: float) -> Tensor:
+def step_log_prob(
+    normal: Normal, x_next: Tensor, executed: Callable[[Tensor], Tensor], floor: float
+) -> Tensor:
     """Log-probability of a step, reduced to one number for each row.
 
     DPPO's reduction (arXiv:2409.00588, public code): std at least `floor`, elementwise clamp to [-5, 2], only the
@@ -211,4 +217,8 @@ def sample_chain(
 
 def kl_divergence(p: Normal, q: Normal, executed: Callable[[Tensor], Tensor], floor: float) -> Tensor:
     """KL(p || q) of one step in nats, summed over the executed part of the chunk, stds at least `floor`; (B,)."""
-    return executed(torch.distributions.kl_divergence(with_std_floor(p, floor), with_std_floor(q, floor))).flatten(1).sum(1)
+    return (
+        executed(torch.distributions.kl_divergence(with_std_floor(p, floor), with_std_floor(q, floor)))
+        .flatten(1)
+        .sum(1)
+    )

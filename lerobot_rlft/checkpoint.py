@@ -100,7 +100,9 @@ def last_checkpoint(run_dir: Path) -> Path:
     if link.exists():
         return link.resolve()
     if not whole:
-        raise UserError(f"--resume={run_dir} has no whole checkpoint in {CHECKPOINTS_DIR}/: start the run anew")
+        raise UserError(
+            f"--resume={run_dir} has no whole checkpoint in {CHECKPOINTS_DIR}/: start the run anew"
+        )
     return max(whole, key=lambda folder: int(folder.name))
 
 

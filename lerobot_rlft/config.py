@@ -152,7 +152,9 @@ class TrainConfig:
         if self.env is not None and self.policy.input_features:
             check_features(self.policy, self.env)
         self.job_name = self.job_name or "_".join(
-            part for part in (self.env.type if self.env else "", self.policy.type, self.algorithm.type) if part
+            part
+            for part in (self.env.type if self.env else "", self.policy.type, self.algorithm.type)
+            if part
         )
         if self.output_dir is None:
             self.output_dir = Path("outputs/rlft") / f"{dt.datetime.now():%Y-%m-%d/%H-%M-%S}_{self.job_name}"

@@ -1,6 +1,7 @@
 """State-value critics on the policy's own condition vector. Plain torch."""
 
-import torch
+import itertools
+
 from torch import Tensor, nn
 
 
@@ -16,7 +17,7 @@ class ValueMLP(nn.Module):
         super().__init__()
         dims = (input_dim, *hidden_dims)
         layers: list[nn.Module] = []
-        for a, b in zip(dims, dims[1:], strict=False):
+        for a, b in itertools.pairwise(dims):
             layers += [nn.Linear(a, b), nn.Mish()]
         self.net = nn.Sequential(*layers, nn.Linear(dims[-1], 1))
 
@@ -29,5 +30,3 @@ def explained_variance(value: Tensor, target: Tensor) -> float:
     """1 - Var(target - value) / Var(target); 0 when the target is constant."""
     variance = target.var()
     return float(1 - (target - value).var() / variance) if variance > 1e-12 else 0.0
-
-

@@ -78,7 +78,11 @@ def evaluate(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        decide = runner.deployed if sampling_floor is None else lambda c: runner.policy.sample(c, sampling_floor, 0.1)
+        decide = (
+            runner.deployed
+            if sampling_floor is None
+            else lambda c: runner.policy.sample(c, sampling_floor, 0.1)
+        )
         episodes = runner.evaluate(n_episodes, seed + np.arange(n_episodes), decide)
     return Evaluation.of(episodes, num_modes(runner.env)), episodes
 
@@ -102,5 +106,7 @@ def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fps = int(runner.env.metadata.get("render_fps", 30))
     for i in range(count):
-        shown = [frame[i] for frame in frames[: episodes.length[i]]]  # after its end the env already runs the next
+        shown = [
+            frame[i] for frame in frames[: episodes.length[i]]
+        ]  # after its end the env already runs the next
         write_video(path.with_stem(f"{path.stem}_{i}"), shown, fps)

@@ -34,7 +34,9 @@ def draw_trajectories(
         low, high = evaluation.success_ci
         lines = [title, f"success {evaluation.success:.3f} [{low:.3f}, {high:.3f}]"]
         if evaluation.modes is not None:
-            lines.append(f"{evaluation.modes} of {evaluation.num_modes} modes, entropy {evaluation.entropy:.2f}")
+            lines.append(
+                f"{evaluation.modes} of {evaluation.num_modes} modes, entropy {evaluation.entropy:.2f}"
+            )
         axis.set_title("\n".join(lines), fontsize=11)
         axis.set_aspect("equal")
         axis.set_xticks([])
@@ -66,8 +68,16 @@ def draw_learning_curve(path: Path, records: list[dict[str, Any]]) -> None:
     low, high = np.array([r["success_ci"] for r in records]).T
     axis.fill_between(steps, low, high, alpha=0.2)
     if "modes" in records[0]:
-        axis.plot(steps, [r["modes"] / r["num_modes"] for r in records], marker="s", ms=3, label="share of modes seen")
-        axis.plot(steps, [r["entropy"] for r in records], marker="^", ms=3, label="mode entropy (1 = uniform)")
+        axis.plot(
+            steps,
+            [r["modes"] / r["num_modes"] for r in records],
+            marker="s",
+            ms=3,
+            label="share of modes seen",
+        )
+        axis.plot(
+            steps, [r["entropy"] for r in records], marker="^", ms=3, label="mode entropy (1 = uniform)"
+        )
     else:
         axis.plot(steps, [r["max_reward"] for r in records], marker="s", ms=3, label="mean max reward")
     axis.set_xlabel("environment steps")

@@ -105,12 +105,16 @@ class EpisodeRunner:
         env_preprocessor, env_postprocessor: from `make_env_pre_post_processors`.
     """
 
-    def __init__(self, env: gym.vector.VectorEnv, policy: DenoisingPolicy, env_preprocessor, env_postprocessor) -> None:  # type: ignore[no-untyped-def]
+    def __init__(
+        self, env: gym.vector.VectorEnv, policy: DenoisingPolicy, env_preprocessor, env_postprocessor
+    ) -> None:  # type: ignore[no-untyped-def]
         self.env, self.policy = env, policy
         self.env_preprocessor, self.env_postprocessor = env_preprocessor, env_postprocessor
         self.max_steps = int(env.call("_max_episode_steps")[0])
 
-    def collect(self, n_episodes: int, seeds: np.ndarray, sampling_floor: float, log_prob_floor: float) -> Rollout:
+    def collect(
+        self, n_episodes: int, seeds: np.ndarray, sampling_floor: float, log_prob_floor: float
+    ) -> Rollout:
         """Explore: `n_episodes` (a multiple of the number of environments) episodes with their chains.
 
         Args:
@@ -143,7 +147,9 @@ class EpisodeRunner:
         """
         parts = []
         for start in range(0, n_episodes, self.env.num_envs):
-            ids = np.arange(start, start + self.env.num_envs) % len(seeds)  # a last, incomplete round is cut below
+            ids = np.arange(start, start + self.env.num_envs) % len(
+                seeds
+            )  # a last, incomplete round is cut below
             parts.append(_Round(self, seeds[ids], keep_decisions=False, on_step=on_step).run(decide).episodes)
         whole = Episodes.concatenate(parts)
         return Episodes(*(None if v is None else v[:n_episodes] for v in vars(whole).values()))
@@ -157,7 +163,9 @@ class EpisodeRunner:
 class _Round:
     """One seeded reset and the episodes that follow it."""
 
-    def __init__(self, runner: EpisodeRunner, seeds: np.ndarray, keep_decisions: bool, on_step=lambda: None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(
+        self, runner: EpisodeRunner, seeds: np.ndarray, keep_decisions: bool, on_step=lambda: None
+    ) -> None:  # type: ignore[no-untyped-def]
         self.runner, self.policy, self.env, self.on_step = runner, runner.policy, runner.env, on_step
         self.keep_decisions = keep_decisions
         n = self.env.num_envs
@@ -247,7 +255,9 @@ class _Round:
         if self.keep_decisions:
             *past, newest = self.history
             frames = [{k: _row(v, i) for k, v in raw.items()} for raw in past] + [_final_raw(newest, info, i)]
-            batched = [{k: _map(v, lambda a: np.asarray(a)[None]) for k, v in frame.items()} for frame in frames]
+            batched = [
+                {k: _map(v, lambda a: np.asarray(a)[None]) for k, v in frame.items()} for frame in frames
+            ]
             self.final_obs[i] = {k: v[0] for k, v in self._observe(batched).items()}
 
     def _observe(self, history: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -256,9 +266,13 @@ class _Round:
         keys = [key for key in frames[0] if key.startswith(OBS_PREFIX)]
         obs = {key: torch.stack([frame[key] for frame in frames], 1) for key in keys}
         for key, value in obs.items():
-            if value.ndim == 5:  # LeRobot hands out images as float in [0, 1]; uint8 needs a quarter of the memory
+            if (
+                value.ndim == 5
+            ):  # LeRobot hands out images as float in [0, 1]; uint8 needs a quarter of the memory
                 obs[key] = (value * 255).round().to(torch.uint8)
-            elif not torch.isfinite(value[torch.from_numpy(self.alive)] if len(value) == len(self.alive) else value).all():
+            elif not torch.isfinite(
+                value[torch.from_numpy(self.alive)] if len(value) == len(self.alive) else value
+            ).all():
                 raise EnvironmentFailure(f"the environment returned NaN or inf in {key}: fix the observation")
         return obs
 
@@ -275,7 +289,9 @@ class _Round:
         try:
             yield
         except Exception as error:
-            raise EnvironmentFailure(f"the environment raised {type(error).__name__} in {where}: {error}") from error
+            raise EnvironmentFailure(
+                f"the environment raised {type(error).__name__} in {where}: {error}"
+            ) from error
 
 
 def _final_raw(raw: dict[str, Any], info: dict[str, Any], i: int) -> dict[str, Any]:
@@ -312,7 +328,9 @@ def _merge(rounds: list[Rollout]) -> Rollout:
     offsets = np.cumsum([0] + [r.valid.shape[1] for r in rounds])
     return Rollout(
         obs=_cat([r.obs for r in rounds]),
-        chain=Chain(_cat_tensors([r.chain.x for r in rounds]), _cat_tensors([r.chain.log_prob for r in rounds])),
+        chain=Chain(
+            _cat_tensors([r.chain.x for r in rounds]), _cat_tensors([r.chain.log_prob for r in rounds])
+        ),
         t=_cat_tensors([r.t for r in rounds]),
         episode=_cat_tensors([r.episode + int(o) for r, o in zip(rounds, offsets, strict=False)]),
         reward=torch.cat([grid(r.reward) for r in rounds], 1),

@@ -11,7 +11,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from accelerate import Accelerator
 from lerobot.common.wandb_utils import WandBLogger
 from lerobot.envs import EnvConfig, make_env, make_env_pre_post_processors
@@ -60,7 +59,9 @@ class Trainer:
         checkpoint = last_checkpoint(config.resume) if config.resume else None
         self.loader = self._make_loader()
         self.policy = self._make_policy(checkpoint)
-        self.runner = self._make_runner(config.rollout.n_envs) if config.algorithm.consumes == "rollouts" else None
+        self.runner = (
+            self._make_runner(config.rollout.n_envs) if config.algorithm.consumes == "rollouts" else None
+        )
         self.algorithm = self._make_algorithm()
         self.tester = None
         if config.env is not None:
@@ -78,7 +79,9 @@ class Trainer:
         """
         self._begin_run()
         config = self.config
-        bar = tqdm(total=config.iterations, initial=self.iteration, unit="it", desc=config.job_name, smoothing=0.1)
+        bar = tqdm(
+            total=config.iterations, initial=self.iteration, unit="it", desc=config.job_name, smoothing=0.1
+        )
         with bar, self._stop_on_signal() as stopped:
             if self.iteration == 0 and config.algorithm.consumes == "rollouts":
                 self._evaluate_base()
@@ -140,11 +143,18 @@ class Trainer:
         rollout = self.config.rollout
         seeds = np.random.SeedSequence([self.config.seed, self.iteration]).generate_state(rollout.n_episodes)
         data = self.runner.collect(
-            rollout.n_episodes, seeds, self.config.algorithm.min_sampling_std, self.config.algorithm.min_log_prob_std
+            rollout.n_episodes,
+            seeds,
+            self.config.algorithm.min_sampling_std,
+            self.config.algorithm.min_log_prob_std,
         )
         self.env_steps += data.env_steps
         outcome = Evaluation.of(data.episodes, num_modes=None)
-        return data, {"success": outcome.success, "return": outcome.total_reward, "max_reward": outcome.max_reward}
+        return data, {
+            "success": outcome.success,
+            "return": outcome.total_reward,
+            "max_reward": outcome.max_reward,
+        }
 
     # Evaluation
 
@@ -260,7 +270,9 @@ class Trainer:
         envs = make_env(self.config.env, n_envs, self.config.rollout.use_async_envs)
         vector = [env for tasks in envs.values() for env in tasks.values()]
         if len(vector) != 1:
-            raise UserError(f"env.type={self.config.env.type} has {len(vector)} tasks: choose one with --env.task=...")
+            raise UserError(
+                f"env.type={self.config.env.type} has {len(vector)} tasks: choose one with --env.task=..."
+            )
         return self._runner_for(policy or self.policy, vector[0])
 
     def _runner_for(self, policy: DenoisingPolicy, env: gym.vector.VectorEnv) -> EpisodeRunner:
@@ -299,7 +311,11 @@ class Trainer:
         self.algorithm.load_state_dict(state["algorithm"])
         if self.loader is not None:
             self.loader.load_state_dict(state["loader"])
-        self.iteration, self.env_steps, self.seconds = state["iteration"], state["env_steps"], state["seconds"]
+        self.iteration, self.env_steps, self.seconds = (
+            state["iteration"],
+            state["env_steps"],
+            state["seconds"],
+        )
         if self._metrics.is_file():  # lines written after the checkpoint are about to be written again
             kept = self._metrics.read_bytes()[: state["metrics_bytes"]]
             partial = self._metrics.with_name(f".{METRICS}.partial")
@@ -346,7 +362,9 @@ class Trainer:
         def on_signal(number: int, _frame: Any) -> None:
             received.append(number)
             signal.signal(number, signal.default_int_handler)
-            tqdm.write("stopping after this iteration; press Ctrl-C again to stop at once (back to the last checkpoint)")
+            tqdm.write(
+                "stopping after this iteration; press Ctrl-C again to stop at once (back to the last checkpoint)"
+            )
 
         old = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -390,7 +408,9 @@ def conclusion(summary: dict[str, Any]) -> str:
     if base is None:
         text = f"Success of the checkpoint on disk: {after} of {tuned['n_episodes']} episodes."
         if "modes" in tuned:
-            text += f" It uses {tuned['modes']} of {tuned['num_modes']} modes (entropy {tuned['entropy']:.3f})."
+            text += (
+                f" It uses {tuned['modes']} of {tuned['num_modes']} modes (entropy {tuned['entropy']:.3f})."
+            )
         return text
     low, high = base["success_ci"]
     before = f"{100 * base['success']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"

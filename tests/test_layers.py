@@ -12,6 +12,7 @@ PACKAGE = "lerobot_rlft"
 LAYERS = (
     (True, "cli"),
     (True, "trainer"),
+    (False, "pictures"),
     (True, "rollout evaluation checkpoint hub config data demos plugin"),
     (True, "policies envs.configuration"),
     (False, "algorithms regularizers"),

@@ -1,7 +1,5 @@
 """Behaviour cloning: the policy's own training loss on demonstrations, as in `lerobot-train`."""
 
-
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

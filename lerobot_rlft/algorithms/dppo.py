@@ -7,7 +7,7 @@ that the result stays an ordinary checkpoint.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -99,18 +99,37 @@ class DPPOConfig(AlgorithmConfig):
         for name in ("gamma", "gae_lambda", "gamma_denoising"):
             check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("clip_coef", "clip_coef_base"):
-            check(name, getattr(self, name), 0 < getattr(self, name) < 1, "a number in (0, 1), for example 0.1")
+            check(
+                name, getattr(self, name), 0 < getattr(self, name) < 1, "a number in (0, 1), for example 0.1"
+            )
         check("clip_coef_rate", self.clip_coef_rate, self.clip_coef_rate >= 0, "a number >= 0")
-        check("eta", self.eta, 0 < self.eta <= 1, "a number in (0, 1]; without noise there is no log-probability")
+        check(
+            "eta",
+            self.eta,
+            0 < self.eta <= 1,
+            "a number in (0, 1]; without noise there is no log-probability",
+        )
         check("anchor_coef", self.anchor_coef, self.anchor_coef >= 0, "a number >= 0")
-        check("critic_warmup_iterations", self.critic_warmup_iterations, self.critic_warmup_iterations >= 0, "0 or more")
+        check(
+            "critic_warmup_iterations",
+            self.critic_warmup_iterations,
+            self.critic_warmup_iterations >= 0,
+            "0 or more",
+        )
         for name in ("target_kl", "max_grad_norm"):
             value = getattr(self, name)
             check(name, value, value is None or value > 0, "a number > 0 or null")
         steps = self.finetuned_steps
-        check("finetuned_steps", steps, steps is None or steps >= 1, "1 to the policy's number of denoising steps")
+        check(
+            "finetuned_steps",
+            steps,
+            steps is None or steps >= 1,
+            "1 to the policy's number of denoising steps",
+        )
         if self.critic_features not in ("shared", "own"):
-            raise ValueError(f"algorithm.critic_features={self.critic_features!r} is unknown, choose shared or own")
+            raise ValueError(
+                f"algorithm.critic_features={self.critic_features!r} is unknown, choose shared or own"
+            )
 
 
 class DPPO(Algorithm):
@@ -149,7 +168,9 @@ class DPPO(Algorithm):
         critic_parameters = list(self.critic.parameters())
         if self.critic_encoder is not None:
             critic_parameters += list(self.critic_encoder.encoder.parameters())
-        self.actor_optimizer = torch.optim.AdamW(policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0)
+        self.actor_optimizer = torch.optim.AdamW(
+            policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0
+        )
         self.critic_optimizer = torch.optim.AdamW(critic_parameters, lr=config.critic_lr, weight_decay=0.0)
         self.reward_scaler = RewardScaler(config.gamma)
         self.iterations_done = 0
@@ -171,7 +192,13 @@ class DPPO(Algorithm):
             final_value = self._value_all(data.final_obs, final_condition)
         reward = self.reward_scaler(data.reward, data.valid) if config.scale_reward else data.reward
         advantage, target = gae(
-            reward, data.grid(value.cpu()), final_value.cpu(), data.terminated, data.valid, config.gamma, config.gae_lambda
+            reward,
+            data.grid(value.cpu()),
+            final_value.cpu(),
+            data.terminated,
+            data.valid,
+            config.gamma,
+            config.gae_lambda,
         )
         advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
         target = target[data.t, data.episode].to(self.device)
@@ -204,7 +231,9 @@ class DPPO(Algorithm):
                     anchor = self._anchor_loss(chain.x, encode, len(rows))
                     log.add(anchor_loss=anchor)
                     loss = loss + config.anchor_coef * anchor
-                approx_kl = ((log_ratio.exp() - 1) - log_ratio).mean().item()  # http://joschu.net/blog/kl-approx.html
+                approx_kl = (
+                    ((log_ratio.exp() - 1) - log_ratio).mean().item()
+                )  # http://joschu.net/blog/kl-approx.html
                 grad_norm = self._descend(loss, self.actor_optimizer, config.max_grad_norm)
                 log.add(policy_loss=loss, clip_fraction=clipped, approx_kl=approx_kl, grad_norm=grad_norm)
                 stop = config.target_kl is not None and approx_kl > config.target_kl

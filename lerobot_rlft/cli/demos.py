@@ -1,3 +1,1 @@
 """`lerobot-rlft-demos`: write demonstrations as a LeRobotDataset."""
-
-import sys

@@ -35,13 +35,16 @@ def record_episode(
             np.array([CROSSING_X[level][gap] + shift[level], LEVEL_Y[level]])
             for level, gap in enumerate(mode_gaps(mode))
         ]
-        waypoints = [crossing + (0, dy) for crossing in crossings for dy in (-STRAIGHT, STRAIGHT)]
+        waypoints = [(*crossing, 0, dy) for crossing in crossings for dy in (-STRAIGHT, STRAIGHT)]
         waypoints.append(crossings[-1] + (0, 0.15))
         obs, _ = env.reset()
         states, actions, next_point = [], [], 0
         while True:
             position = obs["agent_pos"][0, 2:]
-            while np.linalg.norm(waypoints[next_point] - position) < 1.5 * SPEED and next_point < len(waypoints) - 1:
+            while (
+                np.linalg.norm(waypoints[next_point] - position) < 1.5 * SPEED
+                and next_point < len(waypoints) - 1
+            ):
                 next_point += 1
             direction = waypoints[next_point] - position
             action = SPEED * direction / np.linalg.norm(direction) + rng.normal(0, noise, 2)

@@ -9,7 +9,9 @@ import numpy as np
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 
-def write_dataset(root: Path, repo_id: str, fps: int, task: str, episodes: Iterable[dict[str, np.ndarray]]) -> None:
+def write_dataset(
+    root: Path, repo_id: str, fps: int, task: str, episodes: Iterable[dict[str, np.ndarray]]
+) -> None:
     """Write state-only episodes as a LeRobotDataset that stock `lerobot-train` reads.
 
     Args:

@@ -35,17 +35,21 @@ class DiffusionAdapter(DenoisingPolicy):
     ) -> None:
         self.module, self.preprocessor, self.postprocessor = policy.eval(), preprocessor, postprocessor
         config, model = policy.config, policy.diffusion
-        self.n_obs_steps, self.horizon, self.n_action_steps = config.n_obs_steps, config.horizon, config.n_action_steps
+        self.n_obs_steps, self.horizon, self.n_action_steps = (
+            config.n_obs_steps,
+            config.horizon,
+            config.n_action_steps,
+        )
         self.action_dim = config.action_feature.shape[0]
         scheduler = model.noise_scheduler
         scheduler.set_timesteps(model.num_inference_steps)
-        schedule = dict(
-            alphas_cumprod=scheduler.alphas_cumprod,
-            timesteps=scheduler.timesteps,
-            stride=config.num_train_timesteps // model.num_inference_steps,
-            prediction_type=config.prediction_type,
-            clip_range=config.clip_sample_range if config.clip_sample else None,
-        )
+        schedule = {
+            "alphas_cumprod": scheduler.alphas_cumprod,
+            "timesteps": scheduler.timesteps,
+            "stride": config.num_train_timesteps // model.num_inference_steps,
+            "prediction_type": config.prediction_type,
+            "clip_range": config.clip_sample_range if config.clip_sample else None,
+        }
         ddim = config.noise_scheduler_type == "DDIM"
         self.kernel = (DDIMKernel(**schedule, eta=eta) if ddim else DDPMKernel(**schedule)).to(config.device)
 
@@ -53,7 +57,9 @@ class DiffusionAdapter(DenoisingPolicy):
         batch = normalise_observations(obs, self.preprocessor)
         cameras = self.module.config.image_features
         if cameras:
-            batch[OBS_IMAGES] = torch.stack([batch[key] for key in cameras], dim=-4)  # (B, n_obs, cameras, C, H, W)
+            batch[OBS_IMAGES] = torch.stack(
+                [batch[key] for key in cameras], dim=-4
+            )  # (B, n_obs, cameras, C, H, W)
         return self.module.diffusion._prepare_global_conditioning(batch)
 
     def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ from lerobot.utils.constants import OBS_PREFIX
 from torch import Tensor
 
 
-def normalise_observations(obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline) -> dict[str, Tensor]:
+def normalise_observations(
+    obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline
+) -> dict[str, Tensor]:
     """Run a LeRobot preprocessor over observations with a history dimension.
 
     Stored images are uint8 (a quarter of the memory); they become float in [0, 1] here, as LeRobot feeds them.
