@@ -1,1 +1,52 @@
 """`lerobot-rlft-demos`: write demonstrations as a LeRobotDataset."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    logging.disable(logging.INFO)
+    args = parser().parse_args()
+    repo_id = args.repo_id or f"local/{args.env_type}"
+    try:
+        if args.env_type == "avoiding":
+            from ..demos.avoiding import write_demonstrations
+
+            dataset = write_demonstrations(
+                args.root, repo_id, args.episodes_per_mode, args.noise, args.seed, args.lag
+            )
+        else:
+            from ..demos.pusht import write_demonstrations
+
+            dataset = write_demonstrations(args.source, args.root, repo_id, args.episodes)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    print(
+        f"{dataset.num_episodes} episodes, {dataset.num_frames} frames in {args.root}. Train on them with\n"
+        f"  --dataset.repo_id={repo_id} --dataset.root={args.root}"
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="lerobot-rlft-demos", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)  # fmt: skip
+    p.add_argument(
+        "--env.type", dest="env_type", required=True, choices=("avoiding", "pusht"), help="the task"
+    )
+    p.add_argument("--root", type=Path, required=True, help="folder to create")
+    p.add_argument("--repo_id", help="name of the dataset; local/<env.type> if not given")
+    avoiding = p.add_argument_group("avoiding: scripted, every mode equally often")
+    avoiding.add_argument("--episodes_per_mode", type=int, default=4, help="times 24 modes")
+    avoiding.add_argument("--noise", type=float, default=0.003, help="std of the action noise, metres")
+    avoiding.add_argument("--seed", type=int, default=0, help="of paths and noise")
+    avoiding.add_argument("--env.lag", dest="lag", type=float, default=0.25, help="of the environment")
+    pusht = p.add_argument_group("pusht: human recordings, converted")
+    pusht.add_argument(
+        "--source",
+        type=Path,
+        default=Path("recipes/data/pusht_human_206.npz"),
+        help="npz file of the recordings",
+    )
+    pusht.add_argument("--episodes", type=int, help="only the first so many; all if not given")
+    return p

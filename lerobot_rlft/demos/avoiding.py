@@ -1,11 +1,27 @@
 """Scripted demonstrations of Avoiding-Lite: the same number of successful episodes in each of the 24 modes."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import ACTION, DONE, OBS_ENV_STATE, OBS_STATE, REWARD, SUCCESS
 
-from ..envs.avoiding import GAPS, LEVEL_Y, MAX_DELTA, NUM_MODES, AvoidingVectorEnv, mode_gaps
+from ..envs.avoiding import GAPS, LEVEL_Y, MAX_DELTA, NUM_MODES, TASK, AvoidingVectorEnv, mode_gaps
+from .dataset import write_dataset
 
+FPS = 28
+FEATURES = {
+    name: {"dtype": dtype, "shape": shape, "names": None}
+    for name, dtype, shape in (
+        (OBS_STATE, "float32", (4,)),
+        (OBS_ENV_STATE, "float32", (len(GAPS),)),
+        (ACTION, "float32", (2,)),
+        (REWARD, "float32", (1,)),
+        (SUCCESS, "bool", (1,)),
+        (DONE, "bool", (1,)),
+        ("mode", "int64", (1,)),
+    )
+}
 SPEED = 0.0095  # metres per step along the path
 # Where a path crosses the levels: gap centres, moved a little towards the middle of the board on the outer gaps.
 CROSSING_X = ((0.41, 0.59), (0.34, 0.5, 0.66), (0.275, 0.425, 0.575, 0.725))
@@ -35,8 +51,8 @@ def record_episode(
             np.array([CROSSING_X[level][gap] + shift[level], LEVEL_Y[level]])
             for level, gap in enumerate(mode_gaps(mode))
         ]
-        waypoints = [(*crossing, 0, dy) for crossing in crossings for dy in (-STRAIGHT, STRAIGHT)]
-        waypoints.append(crossings[-1] + (0, 0.15))
+        waypoints = [crossing + np.array([0, dy]) for crossing in crossings for dy in (-STRAIGHT, STRAIGHT)]
+        waypoints.append(crossings[-1] + np.array([0, 0.15]))
         obs, _ = env.reset()
         states, actions, next_point = [], [], 0
         while True:
@@ -57,29 +73,55 @@ def record_episode(
         if info["is_success"][0] and info["mode"][0] == mode:
             return np.stack(states), np.stack(actions)
     raise ValueError(
-        f"noise={noise}: no success in mode {mode} in {TRIES_PER_EPISODE} attempts; use less noise (0.005 works)"
+        f"noise={noise}: no success in mode {mode} in {TRIES_PER_EPISODE} attempts; use less noise (0.003 works)"
     )
 
 
-def episodes(episodes_per_mode: int, noise: float, seed: int, lag: float) -> Iterator[dict[str, np.ndarray]]:
-    """Yield demonstrations mode by mode, as columns for `write_dataset`.
+def write_demonstrations(
+    root: Path,
+    repo_id: str,
+    episodes_per_mode: int = 4,
+    noise: float = 0.003,
+    seed: int = 0,
+    lag: float = 0.25,
+    progress: bool = True,
+) -> LeRobotDataset:
+    """Record `episodes_per_mode` successful episodes of every mode, 24 times as many in all.
 
     Args:
-        episodes_per_mode: at least 1; the data set has 24 times as many.
-        noise: see `record_episode`.
-        seed: of the path jitter and the action noise.
+        root: directory to create; it appears only once it is complete.
+        repo_id: name of the dataset, `user/name`.
+        episodes_per_mode: at least 1.
+        noise: standard deviation of the Gaussian noise on every action component, metres.
+        seed: of the paths and the noise.
         lag: of the env, see `AvoidingVectorEnv`.
+        progress: show a progress bar.
+
+    Returns:
+        The written dataset, opened for reading.
+
+    Raises:
+        FileExistsError: `root` exists.
+        ValueError: a number is out of its range, or the noise is too large to succeed.
     """
+    if episodes_per_mode < 1 or noise < 0 or seed < 0:
+        raise ValueError(
+            f"episodes_per_mode={episodes_per_mode} must be at least 1, noise={noise} and seed={seed} not negative"
+        )
     env, rng = AvoidingVectorEnv(1, lag=lag), np.random.default_rng(seed)
-    for mode in np.repeat(np.arange(NUM_MODES), episodes_per_mode):
-        state, action = record_episode(env, int(mode), noise, rng)
-        last = np.arange(len(state)) == len(state) - 1
-        yield {
-            "observation.state": state,
-            "observation.environment_state": np.zeros((len(state), len(GAPS)), np.float32),
-            "action": action,
-            "next.reward": last[:, None].astype(np.float32),
-            "next.success": last[:, None],
-            "next.done": last[:, None],
-            "mode": np.full((len(state), 1), mode, np.int64),
-        }
+    modes = np.repeat(np.arange(NUM_MODES), episodes_per_mode)
+    columns = (_columns(mode, *record_episode(env, int(mode), noise, rng)) for mode in modes)
+    return write_dataset(root, repo_id, FPS, TASK, FEATURES, columns, len(modes), progress)
+
+
+def _columns(mode: int, state: np.ndarray, action: np.ndarray) -> dict[str, np.ndarray]:
+    last = (np.arange(len(state)) == len(state) - 1)[:, None]
+    return {
+        OBS_STATE: state,
+        OBS_ENV_STATE: np.zeros((len(state), len(GAPS)), np.float32),
+        ACTION: action,
+        REWARD: last.astype(np.float32),
+        SUCCESS: last,
+        DONE: last,
+        "mode": np.full((len(state), 1), mode, np.int64),
+    }

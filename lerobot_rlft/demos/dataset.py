@@ -1,46 +1,63 @@
 """Writing demonstrations as a LeRobotDataset, whole or not at all."""
 
-import shutil
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from tqdm import tqdm
 
 
 def write_dataset(
-    root: Path, repo_id: str, fps: int, task: str, episodes: Iterable[dict[str, np.ndarray]]
-) -> None:
+    root: Path,
+    repo_id: str,
+    fps: int,
+    task: str,
+    features: dict[str, dict[str, Any]],
+    episodes: Iterable[dict[str, np.ndarray]],
+    total: int | None = None,
+    progress: bool = True,
+) -> LeRobotDataset:
     """Write state-only episodes as a LeRobotDataset that stock `lerobot-train` reads.
 
     Args:
-        root: folder to create; it must not exist. It appears only when all episodes are written.
-        repo_id: `user/name`, recorded nowhere but in the library's own bookkeeping.
+        root: folder to create; it appears only once it is complete.
+        repo_id: name of the dataset, `user/name`.
         fps: control steps per second.
         task: the sentence that describes the task.
-        episodes: one dict of feature name -> array (T, ...) for each episode, equal names and shapes in all.
+        features: LeRobot's feature descriptions.
+        episodes: for each episode its columns, feature name -> (T, *shape).
+        total: number of episodes, for the progress bar.
+        progress: show a progress bar.
+
+    Returns:
+        The written dataset, opened for reading.
 
     Raises:
         FileExistsError: `root` exists.
     """
+    root = Path(root)
     if root.exists():
-        raise FileExistsError(f"--root={root} exists: choose another folder or delete this one")
-    partial = root.with_name(f".{root.name}.{uuid.uuid4().hex[:8]}.partial")
-    dataset = None
-    try:
-        for columns in episodes:
-            if dataset is None:
-                features = {
-                    name: {"dtype": str(column.dtype), "shape": column.shape[1:], "names": None}
-                    for name, column in columns.items()
-                }
-                dataset = LeRobotDataset.create(repo_id, fps, features, root=partial, use_videos=False)
-            for frame in range(len(columns["action"])):
-                dataset.add_frame({name: column[frame] for name, column in columns.items()} | {"task": task})
-            dataset.save_episode()
-        assert dataset is not None, "no episodes"
-        dataset.finalize()
-        partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise FileExistsError(f"root={root} exists; delete it or choose another directory")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as staging:
+        dataset = LeRobotDataset.create(
+            repo_id, fps, features, root=Path(staging) / root.name, use_videos=False
+        )
+        bars_were_disabled = are_progress_bars_disabled()
+        disable_progress_bars()  # LeRobot's writer would draw one per episode
+        try:
+            for columns in tqdm(episodes, desc="episodes", total=total, disable=not progress):
+                for frame in zip(*columns.values(), strict=True):
+                    dataset.add_frame({**dict(zip(columns, frame, strict=True)), "task": task})
+                dataset.save_episode()
+        finally:
+            # Also after an error: LeRobot else flushes when the object is collected, after the clean-up.
+            dataset.finalize()
+            if not bars_were_disabled:
+                enable_progress_bars()
+        dataset.root.rename(root)
+    return LeRobotDataset(repo_id, root=root)

@@ -8,15 +8,14 @@ The source is an npz file, recorded at 10 Hz:
 
 import zipfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, DONE, OBS_ENV_STATE, OBS_STATE, REWARD, SUCCESS
 from lerobot.utils.import_utils import require_package
-from tqdm import tqdm
+
+from .dataset import write_dataset
 
 if TYPE_CHECKING:
     from gym_pusht.envs import PushTEnv
@@ -63,32 +62,14 @@ def write_demonstrations(
         ImportError: gym-pusht is not installed.
         ValueError: `source` is no such file, or `episodes` is out of range.
     """
-    root = Path(root)
-    if root.exists():
-        raise FileExistsError(f"root={root} exists; delete it or choose another directory")
     recordings = _read_recordings(source)
     if episodes is not None and not 1 <= episodes <= len(recordings):
         raise ValueError(
             f"episodes={episodes}: {source} has {len(recordings)}; choose 1..{len(recordings)} or None"
         )
-    env = _simulator()
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as staging:
-        dataset = LeRobotDataset.create(
-            repo_id, fps=FPS, features=FEATURES, root=Path(staging) / root.name, use_videos=False
-        )
-        bars_were_disabled = are_progress_bars_disabled()
-        disable_progress_bars()  # LeRobot's writer would draw one per episode
-        try:
-            for state, action in tqdm(recordings[:episodes], desc="episodes", disable=not progress):
-                _add_episode(dataset, env, state, action)
-        finally:
-            # Also after an error: LeRobot else flushes when the object is collected, after the clean-up.
-            dataset.finalize()
-            if not bars_were_disabled:
-                enable_progress_bars()
-        dataset.root.rename(root)
-    return LeRobotDataset(repo_id, root=root)
+    env, chosen = _simulator(), recordings[:episodes]
+    columns = (_columns(env, state, action) for state, action in chosen)
+    return write_dataset(root, repo_id, FPS, TASK, FEATURES, columns, len(chosen), progress)
 
 
 def replay(source: Path, episode: int) -> np.ndarray:
@@ -180,27 +161,20 @@ def _place(env: "PushTEnv", state: np.ndarray) -> None:
     env.block.angular_velocity = 0
 
 
-def _add_episode(dataset: LeRobotDataset, env: "PushTEnv", state: np.ndarray, action: np.ndarray) -> None:
+def _columns(env: "PushTEnv", state: np.ndarray, action: np.ndarray) -> dict[str, np.ndarray]:
+    """The dataset's columns for one episode of T recorded states (T, 5) and actions (T, 2)."""
     vertices = np.empty((len(state), 16), dtype=np.float32)
     coverage = np.empty((len(state), 1))
     for t, recorded in enumerate(state):
         _place(env, recorded)
         vertices[t] = env.get_obs()["environment_state"]
         coverage[t] = env._get_coverage()
-    reward = np.clip(coverage / env.success_threshold, 0, 1).astype(np.float32)
-    success = coverage > env.success_threshold
-    last = len(state) - 1
-    for t in range(len(state)):
-        following = min(t + 1, last)
-        dataset.add_frame(
-            {
-                OBS_STATE: state[t, :2],
-                OBS_ENV_STATE: vertices[t],
-                ACTION: action[t],
-                REWARD: reward[following],
-                SUCCESS: success[following],
-                DONE: np.array([t == last]),
-                "task": TASK,
-            }
-        )
-    dataset.save_episode()
+    following = np.minimum(np.arange(len(state)) + 1, len(state) - 1)
+    return {
+        OBS_STATE: state[:, :2],
+        OBS_ENV_STATE: vertices,
+        ACTION: action,
+        REWARD: np.clip(coverage / env.success_threshold, 0, 1).astype(np.float32)[following],
+        SUCCESS: (coverage > env.success_threshold)[following],
+        DONE: (np.arange(len(state)) == len(state) - 1)[:, None],
+    }

@@ -1,0 +1,10 @@
+"""`make bench`: all ratios and rates that the README quotes, from one run."""
+
+import logging
+
+from . import bc_loader, iteration
+
+logging.disable(logging.WARNING)
+for section in (iteration, bc_loader):
+    for name, value in section.run():
+        print(f"{name:52} {value}", flush=True)

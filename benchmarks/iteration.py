@@ -1,0 +1,141 @@
+"""Cost of a DPPO iteration: against the bare network calls it makes, and as environments and chain grow.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.iteration
+
+Avoiding-Lite, the U-Net of recipes/avoiding_base.yaml with random weights, episodes cut to 48 steps so that every
+episode has 6 decisions. The bare time replays the very same network calls (batch sizes, with or without backward) on
+random inputs, and nothing else.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.envs import make_env_pre_post_processors
+from lerobot.policies import make_pre_post_processors
+from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
+from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.policies.diffusion import DiffusionAdapter
+from lerobot_rlft.rollout import EpisodeRunner, Rollout
+
+STATS = {
+    "observation.state": {"min": [0.2, -0.3, 0.2, -0.3], "max": [0.8, 0.4, 0.8, 0.4]},
+    "action": {"min": [-0.01, -0.01], "max": [0.01, 0.01]},
+}
+
+
+def make_policy(num_steps: int, image: bool = False) -> DiffusionAdapter:
+    """The policy of the Avoiding recipe with random weights; `image` adds a 96 x 96 camera."""
+    inputs = {
+        "observation.state": PolicyFeature(FeatureType.STATE, (4,)),
+        "observation.environment_state": PolicyFeature(FeatureType.ENV, (9,)),
+    }
+    if image:
+        inputs["observation.image"] = PolicyFeature(FeatureType.VISUAL, (3, 96, 96))
+    config = DiffusionConfig(
+        n_obs_steps=1, horizon=8, n_action_steps=8, down_dims=(64,), kernel_size=3, diffusion_step_embed_dim=32,
+        num_train_timesteps=num_steps, input_features=inputs, pretrained_backbone_weights=None,
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))}, device="cpu",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    stats = {key: {k: torch.tensor(v) for k, v in s.items()} for key, s in STATS.items()}
+    return DiffusionAdapter(
+        DiffusionPolicy(config), *make_pre_post_processors(config, dataset_stats=stats), eta=1.0
+    )
+
+
+def make_runner(policy: DiffusionAdapter, n_envs: int) -> EpisodeRunner:
+    config = AvoidingEnvConfig(episode_length=48)
+    env = config.create_envs(n_envs)["avoiding"][0]
+    return EpisodeRunner(env, policy, *make_env_pre_post_processors(config, policy.module.config))
+
+
+@contextmanager
+def recorded_calls(policy: DiffusionAdapter):  # type: ignore[no-untyped-def]
+    """A list that collects (batch size, whether gradients are wanted) of every network call."""
+    calls: list[tuple[int, bool]] = []
+    unet = policy.module.diffusion.unet
+    hook = unet.register_forward_pre_hook(
+        lambda _, args: calls.append((len(args[0]), torch.is_grad_enabled()))
+    )
+    try:
+        yield calls
+    finally:
+        hook.remove()
+
+
+def replay(policy: DiffusionAdapter, calls: list[tuple[int, bool]]) -> None:
+    """The network calls alone; those with gradients with their backward pass."""
+    unet = policy.module.diffusion.unet
+    for batch, gradient in calls:
+        x = torch.randn(batch, policy.horizon, policy.action_dim)
+        timestep, condition = torch.zeros(batch, dtype=torch.long), torch.randn(batch, policy.condition_dim)
+        with torch.set_grad_enabled(gradient):
+            out = unet(x, timestep, global_cond=condition)
+        if gradient:
+            out.square().mean().backward()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def iteration(n_envs: int, num_steps: int) -> tuple[Callable[[], Rollout], DPPO, EpisodeRunner]:
+    """Collect and update, ready to be timed."""
+    policy, base = make_policy(num_steps), make_policy(num_steps)
+    runner = make_runner(policy, n_envs)
+    algorithm = DPPO(DPPOConfig(), policy, base)
+    return lambda: runner.collect(n_envs, np.arange(n_envs), 0.1, 0.1), algorithm, runner
+
+
+def run() -> list[tuple[str, str]]:
+    """(name, value) rows."""
+    rows = []
+    collect, algorithm, runner = iteration(50, 10)
+    algorithm.update(collect())  # warm up
+    with recorded_calls(runner.policy) as calls:
+        data = collect()
+        collecting = len(calls)
+        algorithm.update(data)
+    whole, bare = [], []
+    for _ in range(3):  # alternating, so that a busy machine hits both
+        whole.append(seconds(lambda: algorithm.update(collect())))
+        bare.append(seconds(lambda: replay(runner.policy, calls)))
+    collect_time, steps = seconds(collect), data.env_steps
+    rows.append(("iteration / bare network calls, 50 envs, K = 10", f"{sum(whole) / sum(bare):.3f}"))
+    rows.append(("collecting / bare network calls", f"{collect_time / seconds(lambda: replay(runner.policy, calls[:collecting])):.3f}"))  # fmt: skip
+    rows.append(("env steps/s collecting; collecting and updating", f"{steps / collect_time:,.0f}; {steps / np.mean(whole):,.0f}"))  # fmt: skip
+    for name, cases in (("envs", [(10, 10), (50, 10), (200, 10)]), ("K", [(50, 5), (50, 10), (50, 20)])):
+        times = []
+        for n_envs, num_steps in cases:
+            collect, algorithm, _ = iteration(n_envs, num_steps)
+            algorithm.update(collect())
+            times.append(seconds(lambda c=collect, a=algorithm: a.update(c())))
+        sizes = [n if name == "envs" else k for n, k in cases]
+        relative = [t / times[0] * sizes[0] / size for t, size in zip(times, sizes, strict=True)]
+        text = ", ".join(f"{size}: {r:.2f}" for size, r in zip(sizes, relative, strict=True))
+        rows.append((f"iteration time per {name} (1 = linear in the first)", text))
+    for name, image in (("state", False), ("state and 96x96 image", True)):
+        rows.append((f"bytes kept for a decision, {name}", f"{bytes_per_decision(image):,}"))
+    return rows
+
+
+def bytes_per_decision(image: bool) -> int:
+    """Memory of one stored decision of the Avoiding recipe; the camera's frames are kept as uint8."""
+    data = iteration(10, 10)[0]()
+    tensors = [*data.obs.values(), data.chain.x, data.chain.log_prob, data.t, data.episode]
+    size = sum(t.numel() * t.element_size() for t in tensors) // len(data.t)
+    return size + (3 * 96 * 96 if image else 0)
+
+
+if __name__ == "__main__":
+    for name, value in run():
+        print(f"{name:52} {value}")
