@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 install: $(INSTALLED)
 
 quickstart: install
-	$(BIN)/lerobot-rlft-quickstart
+	$(BIN)/lerobot-rlft-train --config_path=recipes/quickstart.yaml
 
 test: install
 	$(BIN)/python -m pytest

@@ -36,7 +36,9 @@ def gae(
     for t in reversed(range(steps)):
         next_value = torch.where(last[t], bootstrap, value[min(t + 1, steps - 1)])
         delta = reward[t] + gamma * next_value - value[t]
-        carry = torch.where(last[t], delta, delta + gamma * gae_lambda * carry) * valid[t]
+        carry = (delta + gamma * gae_lambda * carry) * valid[
+            t
+        ]  # 0 when an episode's last decision is reached
         advantage[t] = carry
     return advantage, (advantage + value) * valid
 
@@ -58,8 +60,8 @@ class RewardScaler:
     def __call__(self, reward: Tensor, valid: Tensor) -> Tensor:
         """Update the statistic with one batch of whole episodes and return the scaled reward, both (T, N)."""
         running, returns = torch.zeros_like(reward[0]), []
-        for r, v in zip(reward, valid, strict=True):
-            running = (self.gamma * running + r) * v
+        for r in reward:
+            running = self.gamma * running + r
             returns.append(running)
         batch = torch.stack(returns)[valid].double()
         mean, variance, count = batch.mean().item(), batch.var(unbiased=False).item(), len(batch)

@@ -6,6 +6,7 @@ Sampling and re-evaluation use the same `transition`, which is what makes the fi
 Shapes: B batch, K denoising steps, H horizon, D action dim.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,11 +74,9 @@ class NoiseScheduleKernel(Kernel):
 
     Args:
         alphas_cumprod: (T,) cumulative product of the training schedule.
-        timesteps: (K,) the sampler's timesteps in the order it visits them, noisiest first.
-        stride: distance to the previous timestep; a negative previous timestep has alpha `final_alpha_cumprod`.
+        timesteps: (K,) the sampler's timesteps in visiting order, noisiest first; beyond the last is x_0.
         prediction_type: `epsilon` or `sample`, what the network predicts.
         clip_range: bound on |x_0| or None.
-        final_alpha_cumprod: alpha before the first timestep, 1 for a noise-free end.
 
     Raises:
         ValueError: unknown prediction type.
@@ -87,10 +86,8 @@ class NoiseScheduleKernel(Kernel):
         self,
         alphas_cumprod: Tensor,
         timesteps: Tensor,
-        stride: int,
         prediction_type: str = "epsilon",
         clip_range: float | None = 1.0,
-        final_alpha_cumprod: float = 1.0,
     ) -> None:
         if prediction_type not in PREDICTION_TYPES:
             raise ValueError(
@@ -98,10 +95,10 @@ class NoiseScheduleKernel(Kernel):
             )
         self.timesteps = timesteps.long().flip(0)
         self.prediction_type, self.clip_range = prediction_type, clip_range
-        previous = self.timesteps - stride
         self.alpha = alphas_cumprod[self.timesteps]  # (K,)
-        final = torch.tensor(final_alpha_cumprod, dtype=self.alpha.dtype)
-        self.alpha_previous = torch.where(previous >= 0, alphas_cumprod[previous.clamp(min=0)], final)
+        self.alpha_previous = torch.cat(
+            [torch.ones_like(self.alpha[:1]), self.alpha[:-1]]
+        )  # 1: x_0 has no noise
         beta, beta_previous = 1 - self.alpha, 1 - self.alpha_previous
         self.posterior_variance = beta_previous / beta * (1 - self.alpha / self.alpha_previous)  # DDPM eq. 7
 
@@ -118,7 +115,7 @@ class NoiseScheduleKernel(Kernel):
 
 
 class DDPMKernel(NoiseScheduleKernel):
-    """Ancestral sampling, equations 6 and 7 of arXiv:2006.11239 with the posterior variance; no noise at timestep 0."""
+    """Ancestral sampling, equations 6 and 7 of arXiv:2006.11239; the last step's variance is 0."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -126,7 +123,7 @@ class DDPMKernel(NoiseScheduleKernel):
         beta, beta_previous = 1 - self.alpha, 1 - self.alpha_previous
         self.weight_x0 = self.alpha_previous.sqrt() * (1 - alpha_step) / beta  # (K,)
         self.weight_x = alpha_step.sqrt() * beta_previous / beta
-        self.std = torch.where(self.timesteps > 0, self.posterior_variance.clamp(min=1e-20).sqrt(), 0.0)
+        self.std = self.posterior_variance.sqrt()
 
     def transition(self, x: Tensor, k: Tensor, prediction: Tensor) -> Normal:
         x0, _ = self.denoised(x, k, prediction)
@@ -188,8 +185,6 @@ def sample_chain(
     executed: Callable[[Tensor], Tensor],
     sampling_floor: float = 0.0,
     log_prob_floor: float = 0.1,
-    noise_clip: float = NOISE_CLIP,
-    generator: torch.Generator | None = None,
 ) -> Chain:
     """Run the whole chain with exactly `num_steps` calls of `transition`.
 
@@ -198,19 +193,19 @@ def sample_chain(
         noise: (B, H, D) initial state x_K.
         num_steps: K.
         executed: see `step_log_prob`.
-        sampling_floor: smallest std of the noise that is added, also at the last step. 0 is the deployed sampler.
+        sampling_floor: smallest std of the noise that is added, also at the last step. Exploration (> 0) clips
+            the standard normal draws to +-`NOISE_CLIP`; 0 draws exactly what diffusers' schedulers draw.
         log_prob_floor: see `step_log_prob`.
-        noise_clip: bound on the standard normal draws.
-        generator: of the noise, the global one if None.
     """
+    clip = NOISE_CLIP if sampling_floor > 0 else math.inf
     x, log_probs = [noise], []
     for k in reversed(range(num_steps)):
         normal = transition(x[-1], torch.full((len(noise),), k, device=noise.device))
         std = normal.stddev.clamp(min=sampling_floor)
         draw = torch.zeros_like(noise)
         if bool((std > 0).any()):  # a noise-free step draws nothing, like diffusers, so that seeds agree
-            draw = torch.randn(noise.shape, generator=generator, device=noise.device, dtype=noise.dtype)
-        x.append(normal.mean + std * draw.clamp(-noise_clip, noise_clip))
+            draw = torch.randn_like(noise).clamp(-clip, clip)
+        x.append(normal.mean + std * draw)
         log_probs.append(step_log_prob(normal, x[-1], executed, log_prob_floor))
     return Chain(torch.stack(x[::-1], 1), torch.stack(log_probs[::-1], 1))
 

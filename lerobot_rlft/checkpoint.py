@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import draccus
 import torch
+import yaml
 from lerobot.common.train_utils import get_step_checkpoint_dir
 from lerobot.utils.constants import (
     CHECKPOINTS_DIR,
@@ -38,7 +40,7 @@ def save_checkpoint(
 
     Args:
         save_pretrained: writes policy and processors into a folder.
-        state: nested dicts and lists of tensors and JSON values; dict keys become strings.
+        state: nested dicts and lists of tensors and JSON values; keys are names or ints.
 
     Returns:
         The checkpoint's folder.
@@ -87,30 +89,37 @@ def last_checkpoint(run_dir: Path) -> Path:
     """The newest whole checkpoint of a run.
 
     Raises:
-        UserError: there is no such run, or it has no checkpoint.
+        UserError: there is no such run, or it has no whole checkpoint.
     """
     checkpoints = run_dir / CHECKPOINTS_DIR
     if not checkpoints.is_dir():
         raise UserError(f"--resume={run_dir} is not the folder of a run: it has no {CHECKPOINTS_DIR}/")
-    whole = [
-        folder for folder in checkpoints.iterdir()
-        if folder.name.isdigit() and (folder / PRETRAINED_MODEL_DIR / CONFIG_NAME).is_file()
-    ]  # fmt: skip
     link = checkpoints / LAST_CHECKPOINT_LINK
-    if link.exists():
-        return link.resolve()
-    if not whole:
-        raise UserError(
-            f"--resume={run_dir} has no whole checkpoint in {CHECKPOINTS_DIR}/: start the run anew"
-        )
-    return max(whole, key=lambda folder: int(folder.name))
+    found = [link.resolve()] if link.exists() else []
+    found += sorted((folder for folder in checkpoints.iterdir() if folder.name.isdigit()), reverse=True)
+    for folder in found:
+        if (folder / PRETRAINED_MODEL_DIR / CONFIG_NAME).is_file():
+            return folder
+    raise UserError(
+        f"--resume={run_dir} has no whole checkpoint in {CHECKPOINTS_DIR}/: delete it and start the run anew"
+    )
+
+
+def remove_partial(run_dir: Path) -> None:
+    """Delete what a kill in the middle of `save_checkpoint` left."""
+    for left in (run_dir / CHECKPOINTS_DIR).glob(".*.partial"):
+        if left.is_symlink():
+            left.unlink()
+        else:
+            shutil.rmtree(left)
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
-    """Write the whole configuration as YAML, readable by `--config_path`."""
+    """Write the whole configuration as YAML, readable by `--config_path`: how it was started is left out."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file, draccus.config_type("yaml"):
-        draccus.dump(config, file)
+    # By way of JSON: draccus hands over enums that are strings, which YAML would write as Python objects.
+    plain = json.loads(json.dumps(draccus.encode(replace(config, resume=None, dry_run=False))))
+    partial.write_text(yaml.safe_dump(plain, sort_keys=False))
     partial.replace(path)
 
 

@@ -1,20 +1,30 @@
 """The whole run as one draccus dataclass, with the names that `lerobot-train` uses where it has the same thing."""
 
 import datetime as dt
-import difflib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import draccus
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HFValidationError
 from lerobot.configs import PreTrainedConfig, parser
 from lerobot.configs.default import WandBConfig
-from lerobot.envs import EnvConfig, env_to_policy_features
-from lerobot.utils.constants import ACTION
+from lerobot.envs import EnvConfig
+from lerobot.utils.constants import CHECKPOINTS_DIR
 
 from .algorithms.base import AlgorithmConfig
+from .arguments import explained, suggest
 from .errors import UserError
 
 CONFIG_NAME = "rlft_config.yaml"
+CHECKPOINT_FILES = (
+    "config.json",
+    "model.safetensors",
+    "policy_preprocessor.json",
+    "policy_postprocessor.json",
+)
+WANDB_MODES = ("online", "offline", "disabled")
 
 
 @dataclass
@@ -27,8 +37,6 @@ class DatasetConfig:
     root: Path | None = None
     # Episodes to use; null = all.
     episodes: list[int] | None = None
-    # Branch, tag or commit of a Hub dataset.
-    revision: str | None = None
 
 
 @dataclass
@@ -39,10 +47,19 @@ class RolloutConfig:
     n_envs: int = 50
     # Whole episodes of one iteration, a multiple of n_envs.
     n_episodes: int = 100
-    # One process for each environment; for slow simulators.
+    # One process for each environment, also in evaluations; for slow simulators.
     use_async_envs: bool = False
+    # What is learned from: "env", the environment's reward, or "best", every increase of the episode's best reward
+    # (for tasks like Push-T whose reward is a level: its sum would pay for never finishing).
+    reward: str = "env"
+    # Added to the reward when an episode ends with success.
+    success_bonus: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.reward not in ("env", "best"):
+            raise ValueError(f"rollout.reward={self.reward!r} is unknown, choose env or best")
+        if self.success_bonus < 0:
+            raise ValueError(f"rollout.success_bonus={self.success_bonus} must not be negative")
         if self.n_envs < 1:
             raise ValueError(f"rollout.n_envs={self.n_envs} must be at least 1")
         if self.n_episodes < self.n_envs or self.n_episodes % self.n_envs:
@@ -90,17 +107,22 @@ class TrainConfig:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
-    # dppo: rounds of collect + update. bc: gradient steps.
+    # dppo: rounds of collect + update. bc: gradient steps. A resumed run may be given more.
     iterations: int = 50
-    # Iterations between evaluations, checkpoints and lines of metrics; 0 = only at the end.
+    # Iterations between evaluations; 0 = only before and after.
     eval_freq: int = 5
+    # Iterations between checkpoints; 0 = only the last one.
     save_freq: int = 10
+    # Iterations between lines of training metrics; 0 = none.
     log_freq: int = 1
+    # Of everything random but evaluations (eval.seed).
     seed: int = 1000
-    # Folder of the run; it must not exist.
+    # Folder of the run; it must not exist. null = outputs/rlft/DATE/TIME_JOB.
     output_dir: Path | None = None
+    # Name of the run in the progress bar and in wandb; null = env_policy_algorithm.
     job_name: str | None = None
-    # Continue the run in this folder from its last checkpoint, with its own configuration.
+    # Continue the run in this folder from its last checkpoint, with its own configuration; other options given with it
+    # override that.
     resume: Path | None = None
     # Build everything, run one tiny iteration, print sizes, write nothing.
     dry_run: bool = False
@@ -123,6 +145,8 @@ class TrainConfig:
         Raises:
             UserError: something is missing, unknown or contradictory.
         """
+        if self.resume is not None:
+            raise UserError(f"resume={self.resume} belongs on the command line: --resume={self.resume}")
         path = parser.get_path_arg("policy")
         if path:
             overrides = parser.get_yaml_overrides("policy") + (parser.get_cli_overrides("policy") or [])
@@ -133,7 +157,40 @@ class TrainConfig:
                 "no policy: give --policy.path=HUB_ID_OR_FOLDER (a pretrained one) or, to clone behaviour from scratch, "
                 "--policy.type=diffusion"
             )
-        self._check_sizes()
+        # A resume may start in another folder, and `checkpoints/last` moves on.
+        if self.policy.pretrained_path is not None and Path(self.policy.pretrained_path).exists():
+            self.policy.pretrained_path = Path(self.policy.pretrained_path).resolve()
+        if self.dataset.root is not None:
+            self.dataset.root = self.dataset.root.resolve()
+        self.check()
+        self.job_name = self.job_name or "_".join(
+            part
+            for part in (self.env.type if self.env else "", self.policy.type, self.algorithm.type)
+            if part
+        )
+        if self.output_dir is None:
+            self.output_dir = Path("outputs/rlft") / f"{dt.datetime.now():%Y-%m-%d/%H-%M-%S}_{self.job_name}"
+        if self.output_dir.exists() and not self.dry_run:
+            way_out = f"or continue that run with --resume={self.output_dir}"
+            if not (self.output_dir / CHECKPOINTS_DIR).is_dir():
+                way_out = "or delete it: it holds no checkpoint"
+            raise UserError(f"--output_dir={self.output_dir} exists: choose another folder, {way_out}")
+
+    def check(self) -> None:
+        """Check the fields, each alone and against each other.
+
+        Raises:
+            UserError: one is out of range, missing or contradictory.
+        """
+        if self.iterations < 1:
+            raise UserError(f"iterations={self.iterations} must be at least 1")
+        for name in ("eval_freq", "save_freq", "log_freq", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} must not be negative")
+        if self.wandb.mode is not None and self.wandb.mode not in WANDB_MODES:
+            raise UserError(
+                f"wandb.mode={self.wandb.mode} is unknown, {suggest(self.wandb.mode, list(WANDB_MODES))}"
+            )
         if self.algorithm.consumes == "rollouts":
             if self.policy.pretrained_path is None:
                 raise UserError(
@@ -149,72 +206,44 @@ class TrainConfig:
                 f"algorithm.type={self.algorithm.type} learns from a dataset: give --dataset.repo_id=HUB_ID, or "
                 "--dataset.repo_id=local/name --dataset.root=FOLDER"
             )
-        if self.env is not None and self.policy.input_features:
-            check_features(self.policy, self.env)
-        self.job_name = self.job_name or "_".join(
-            part
-            for part in (self.env.type if self.env else "", self.policy.type, self.algorithm.type)
-            if part
-        )
-        if self.output_dir is None:
-            self.output_dir = Path("outputs/rlft") / f"{dt.datetime.now():%Y-%m-%d/%H-%M-%S}_{self.job_name}"
-        if self.output_dir.exists() and not self.dry_run:
-            raise UserError(
-                f"--output_dir={self.output_dir} exists: choose another folder, or continue that run with "
-                f"--resume={self.output_dir}"
-            )
-
-    def _check_sizes(self) -> None:
-        if self.iterations < 1:
-            raise UserError(f"iterations={self.iterations} must be at least 1")
-        for name in ("eval_freq", "save_freq", "log_freq", "seed"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)} must not be negative")
 
 
 def load_policy_config(path: str, overrides: list[str]) -> PreTrainedConfig:
     """Read a checkpoint's `config.json` from the Hub or from disk.
 
-    Raises:
-        UserError: there is none, or it is not readable.
-    """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    Args:
+        path: Hub id or folder.
+        overrides: `--name=value` for fields of the policy.
 
-    if (Path(path).exists() or path.count("/") != 1) and not (Path(path) / "config.json").is_file():
-        raise UserError(
-            f"--policy.path={path} is no checkpoint: a folder with config.json and model.safetensors is wanted "
-            "(a run's checkpoints/last/pretrained_model), or a Hub id user/name"
-        )
+    Raises:
+        UserError: there is none, it is not readable or not whole, or an override does not fit.
+    """
+    folder = Path(path)
+    if folder.exists() or path.count("/") != 1:
+        missing = [name for name in CHECKPOINT_FILES if not (folder / name).is_file()]
+        if missing:
+            raise UserError(
+                f"--policy.path={path} is no checkpoint, it lacks {', '.join(missing)}: give the folder of one (a run's "
+                "checkpoints/last/pretrained_model) or a Hub id user/name"
+            )
+    revision = parser.parse_arg("pretrained_revision", overrides)
     try:
-        return PreTrainedConfig.from_pretrained(path, cli_overrides=overrides)
-    except (FileNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UserError(f"--policy.path={path} cannot be read: {error}") from error
-    except (ValueError, draccus.utils.ParsingError) as error:
-        raise UserError(f"--policy.path={path} has an unusable config.json: {error}") from error
-
-
-def check_features(policy: PreTrainedConfig, env: EnvConfig) -> None:
-    """Compare what the policy expects with what the environment gives.
-
-    Raises:
-        UserError: names every feature that is missing or has another shape.
-    """
-    offered = env_to_policy_features(env)
-    problems = [
-        f"{key} is {'missing' if key not in offered else tuple(offered[key].shape)} instead of {tuple(ft.shape)}"
-        for key, ft in {**(policy.input_features or {}), **(policy.output_features or {})}.items()
-        if key not in offered or tuple(offered[key].shape) != tuple(ft.shape)
-    ]
-    if problems:
-        known = ", ".join(f"{key} {tuple(ft.shape)}" for key, ft in offered.items())
+        name = CHECKPOINT_FILES[0]
+        file = folder / name if folder.exists() else Path(hf_hub_download(path, name, revision=revision))
+        kind = json.loads(file.read_text())["type"]
+    except (OSError, HFValidationError) as error:
         raise UserError(
-            f"policy and env.type={env.type} do not fit: {'; '.join(problems)}. The environment offers {known}. "
-            "Choose the environment (or its obs_type) that the policy was trained for"
+            f"--policy.path={path} is no folder here and cannot be read from the Hub: {str(error).splitlines()[0]}"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--policy.path={path} has a corrupt config.json ({type(error).__name__}: {error}): download or save it again"
+        ) from error
+    known = PreTrainedConfig.get_known_choices()
+    if kind not in known:
+        raise UserError(
+            f"--policy.path={path} is a policy of type {kind!r}, {suggest(kind, list(known))} A plugin's types need "
+            "--policy.discover_packages_path=PACKAGE"
         )
-    assert ACTION in offered
-
-
-def suggest(unknown: str, known: list[str]) -> str:
-    """The end of an error sentence: the closest name, or all of them."""
-    close = difflib.get_close_matches(unknown, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
+    with explained(known[kind], prefix="policy."):
+        return PreTrainedConfig.from_pretrained(path, revision=revision, cli_overrides=overrides)

@@ -28,5 +28,5 @@ class ValueMLP(nn.Module):
 
 def explained_variance(value: Tensor, target: Tensor) -> float:
     """1 - Var(target - value) / Var(target); 0 when the target is constant."""
-    variance = target.var()
-    return float(1 - (target - value).var() / variance) if variance > 1e-12 else 0.0
+    variance = target.var(unbiased=False)
+    return float(1 - (target - value).var(unbiased=False) / variance) if variance > 1e-12 else 0.0

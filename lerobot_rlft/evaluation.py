@@ -11,6 +11,8 @@ from lerobot.utils.io_utils import write_video
 from .diversity.metrics import entropy, mode_counts, wilson_interval
 from .rollout import EpisodeRunner, Episodes
 
+LOG_PROB_FLOOR = 0.1  # any: log-probabilities are not read here
+
 
 @dataclass
 class Evaluation:
@@ -39,6 +41,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, episodes: Episodes, num_modes: int | None) -> "Evaluation":
+        """Summarise episodes; without `num_modes` nothing is said about modes."""
         count = len(episodes.success)
         out = cls(
             n_episodes=count,
@@ -48,7 +51,7 @@ class Evaluation:
             max_reward=float(episodes.max_reward.mean()),
             mean_length=float(episodes.length.mean()),
         )
-        if episodes.mode is not None and num_modes:
+        if episodes.mode is not None and num_modes is not None:
             counts = mode_counts(episodes.mode, episodes.success, num_modes)
             out.modes, out.num_modes = int((counts > 0).sum()), num_modes
             out.entropy, out.mode_counts = entropy(counts), counts.tolist()
@@ -81,18 +84,12 @@ def evaluate(
         decide = (
             runner.deployed
             if sampling_floor is None
-            else lambda c: runner.policy.sample(c, sampling_floor, 0.1)
+            else lambda condition: runner.policy.sample(condition, sampling_floor, LOG_PROB_FLOOR)
         )
         episodes = runner.evaluate(n_episodes, seed + np.arange(n_episodes), decide)
-    return Evaluation.of(episodes, num_modes(runner.env)), episodes
-
-
-def num_modes(env: Any) -> int | None:
-    """How many modes the environment distinguishes, None if it has no notion of modes."""
-    try:
-        return int(env.call("num_modes")[0])
-    except AttributeError:
-        return None
+    # Asking a process for something it does not have ends it, so only those that name modes are asked.
+    num_modes = int(runner.env.call("num_modes")[0]) if episodes.mode is not None else None
+    return Evaluation.of(episodes, num_modes), episodes
 
 
 def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
@@ -106,7 +103,6 @@ def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fps = int(runner.env.metadata.get("render_fps", 30))
     for i in range(count):
-        shown = [
-            frame[i] for frame in frames[: episodes.length[i]]
-        ]  # after its end the env already runs the next
+        # After its last step the environment already shows the next episode.
+        shown = [frame[i] for frame in frames[: episodes.length[i]]]
         write_video(path.with_stem(f"{path.stem}_{i}"), shown, fps)

@@ -14,21 +14,25 @@ from .evaluation import Evaluation
 from .rollout import Episodes
 
 MAX_PATHS = 240  # drawn in one panel
+POSITION_DIMS = [-2, -1]  # of observation.state: the agent's position in planar tasks
 
 
-def draw_trajectories(
-    path: Path, panels: list[tuple[str, Episodes, Evaluation]], env: Any, position_dims: tuple[int, int]
-) -> None:
+def is_planar(episodes: Episodes, env: Any) -> bool:
+    """Whether the recorded states can be drawn as paths in a plane."""
+    states = episodes.states
+    return states is not None and (hasattr(env, "draw_map") or states.shape[-1] == len(POSITION_DIMS))
+
+
+def draw_trajectories(path: Path, panels: list[tuple[str, Episodes, Evaluation]], env: Any) -> None:
     """One panel for each policy: paths of its episodes, successes coloured by mode, failures grey.
 
     Args:
-        panels: (title, episodes with recorded states, their evaluation).
+        panels: (title, episodes, their evaluation); `is_planar` holds for the episodes.
         env: a vector env; its `draw_map(axes)` draws the scene where it has one.
-        position_dims: the two entries of `observation.state` that are drawn.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 5.6), squeeze=False)
     for axis, (title, episodes, evaluation) in zip(axes[0], panels, strict=True):
-        _draw_paths(axis, episodes, position_dims)
+        _draw_paths(axis, episodes)
         if hasattr(env, "draw_map"):
             env.draw_map(axis)
         low, high = evaluation.success_ci
@@ -45,14 +49,14 @@ def draw_trajectories(
     save(figure, path)
 
 
-def _draw_paths(axis: Axes, episodes: Episodes, dims: tuple[int, int]) -> None:
+def _draw_paths(axis: Axes, episodes: Episodes) -> None:
     assert episodes.states is not None
     colours = plt.get_cmap("gist_ncar")
     most = int(episodes.mode.max()) + 1 if episodes.mode is not None else 1
     for i in range(min(MAX_PATHS, len(episodes.success))):
         mode = int(episodes.mode[i]) if episodes.mode is not None else 0
         colour = colours(0.05 + 0.9 * mode / max(most, 1)) if episodes.success[i] and mode >= 0 else "0.8"
-        x, y = episodes.states[i][:, list(dims)].T
+        x, y = episodes.states[i][:, POSITION_DIMS].T
         axis.plot(x, y, color=colour, lw=0.8, alpha=0.7, zorder=2 if episodes.success[i] else 1)
 
 
@@ -60,7 +64,7 @@ def draw_learning_curve(path: Path, records: list[dict[str, Any]]) -> None:
     """Success of the deployed sampler with its interval, and modes, over environment steps.
 
     Args:
-        records: lines of metrics.jsonl with `kind == "eval"`.
+        records: lines of metrics.jsonl with `kind == "eval"`, at least one.
     """
     steps = np.array([r["env_steps"] for r in records])
     figure, axis = plt.subplots(figsize=(6, 3.6))

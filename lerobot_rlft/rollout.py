@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from lerobot.envs import preprocess_observation
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION
+from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.constants import ACTION, OBS_PREFIX
 from torch import Tensor
 
@@ -106,28 +107,42 @@ class EpisodeRunner:
     """
 
     def __init__(
-        self, env: gym.vector.VectorEnv, policy: DenoisingPolicy, env_preprocessor, env_postprocessor
-    ) -> None:  # type: ignore[no-untyped-def]
+        self,
+        env: gym.vector.VectorEnv,
+        policy: DenoisingPolicy,
+        env_preprocessor: PolicyProcessorPipeline,
+        env_postprocessor: PolicyProcessorPipeline,
+    ) -> None:
         self.env, self.policy = env, policy
         self.env_preprocessor, self.env_postprocessor = env_preprocessor, env_postprocessor
         self.max_steps = int(env.call("_max_episode_steps")[0])
 
     def collect(
-        self, n_episodes: int, seeds: np.ndarray, sampling_floor: float, log_prob_floor: float
+        self,
+        n_episodes: int,
+        seeds: np.ndarray,
+        sampling_floor: float,
+        log_prob_floor: float,
+        reward: str = "env",
+        success_bonus: float = 0.0,
     ) -> Rollout:
         """Explore: `n_episodes` (a multiple of the number of environments) episodes with their chains.
 
         Args:
             seeds: (n_episodes,) one for each reset.
             sampling_floor, log_prob_floor: see `sample_chain`.
+            reward: "env" learns from the environment's reward; "best" from every increase of an episode's best reward,
+                so that the return is the episode's best reward and success does not end a stream of payments.
+            success_bonus: added to the reward of the step that ends an episode with success.
 
         Raises:
             EnvironmentFailure: the environment raised, or returned NaN or inf.
+            FloatingPointError: the policy's actions are NaN or inf.
         """
         rounds = [
-            _Round(self, seeds[start : start + self.env.num_envs], keep_decisions=True).run(
-                lambda condition: self.policy.sample(condition, sampling_floor, log_prob_floor)
-            )
+            _Round(
+                self, seeds[start : start + self.env.num_envs], True, reward=reward, success_bonus=success_bonus
+            ).run(lambda condition: self.policy.sample(condition, sampling_floor, log_prob_floor))
             for start in range(0, n_episodes, self.env.num_envs)
         ]
         return _merge(rounds)
@@ -147,9 +162,8 @@ class EpisodeRunner:
         """
         parts = []
         for start in range(0, n_episodes, self.env.num_envs):
-            ids = np.arange(start, start + self.env.num_envs) % len(
-                seeds
-            )  # a last, incomplete round is cut below
+            # A last, incomplete round is filled up here and cut below.
+            ids = np.arange(start, start + self.env.num_envs) % len(seeds)
             parts.append(_Round(self, seeds[ids], keep_decisions=False, on_step=on_step).run(decide).episodes)
         whole = Episodes.concatenate(parts)
         return Episodes(*(None if v is None else v[:n_episodes] for v in vars(whole).values()))
@@ -164,8 +178,15 @@ class _Round:
     """One seeded reset and the episodes that follow it."""
 
     def __init__(
-        self, runner: EpisodeRunner, seeds: np.ndarray, keep_decisions: bool, on_step=lambda: None
-    ) -> None:  # type: ignore[no-untyped-def]
+        self,
+        runner: EpisodeRunner,
+        seeds: np.ndarray,
+        keep_decisions: bool,
+        on_step: Callable[[], None] = lambda: None,
+        reward: str = "env",
+        success_bonus: float = 0.0,
+    ) -> None:
+        self.reward, self.success_bonus = reward, success_bonus
         self.runner, self.policy, self.env, self.on_step = runner, runner.policy, runner.env, on_step
         self.keep_decisions = keep_decisions
         n = self.env.num_envs
@@ -180,11 +201,13 @@ class _Round:
         on_step()
 
     def run(self, decide: Callable[[Tensor], Chain]) -> Rollout:
+        """Play until every episode has ended; without `keep_decisions` only the outcomes are meaningful."""
         decisions, rewards, valids = [], [], []
-        action = np.zeros(self.env.action_space.shape, self.env.action_space.dtype)
+        space = self.env.single_action_space  # LeRobot's lazy async env calls this one `action_space`, too
+        action = np.zeros((self.env.num_envs, *space.shape), space.dtype)
         while self.alive.any():
             rows = self.alive.nonzero()[0]
-            obs = {key: value[rows] for key, value in self._observe(self.history).items()}
+            obs = _finite({key: value[rows] for key, value in self._observe(self.history).items()})
             chain = decide(self._encode(obs))
             chunk = self._env_action(chain.x[:, 0])  # (rows, n_action_steps, D)
             valids.append(self.alive.copy())
@@ -218,7 +241,7 @@ class _Round:
         )
 
     def _step(self, action: np.ndarray) -> np.ndarray:
-        """Step all environments once; returns the reward (N,), 0 where the episode was over."""
+        """Step all environments once; returns the reward to learn from (N,), 0 where the episode was over."""
         with self._blame_env(f"step {int(self.length.max()) + 1}"):
             raw, reward, terminated, truncated, info = self.env.step(action)
         alive, reward = self.alive, np.where(self.alive, reward, 0.0)
@@ -229,6 +252,7 @@ class _Round:
                 "fix the reward, nothing was learned from it"
             )
         self.total += reward
+        best_before = np.maximum(self.best, 0.0)
         self.best = np.where(alive, np.maximum(self.best, reward), self.best)
         self.length += alive
         done = alive & (terminated | truncated | (self.length >= self.runner.max_steps))
@@ -243,10 +267,12 @@ class _Round:
             self.states.append(state)
         self.alive = alive & ~done
         self.on_step()
-        return reward
+        earned = np.maximum(self.best, 0.0) - best_before if self.reward == "best" else reward
+        return earned + self.success_bonus * (done & self.success)
 
     def _finish(self, i: int, terminated: bool, info: dict[str, Any]) -> None:
-        outcome = info.get("final_info", info)
+        # Under SAME_STEP autoreset `info` already belongs to the next episode.
+        outcome = info["final_info"] if "final_info" in info and info["_final_info"][i] else info
         if "is_success" in outcome:
             self.success[i] = bool(outcome["is_success"][i])
         if "mode" in outcome:
@@ -258,7 +284,7 @@ class _Round:
             batched = [
                 {k: _map(v, lambda a: np.asarray(a)[None]) for k, v in frame.items()} for frame in frames
             ]
-            self.final_obs[i] = {k: v[0] for k, v in self._observe(batched).items()}
+            self.final_obs[i] = {k: v[0] for k, v in _finite(self._observe(batched)).items()}
 
     def _observe(self, history: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Raw observations, oldest first -> LeRobot keys, (N, S, ...); images as uint8."""
@@ -266,14 +292,8 @@ class _Round:
         keys = [key for key in frames[0] if key.startswith(OBS_PREFIX)]
         obs = {key: torch.stack([frame[key] for frame in frames], 1) for key in keys}
         for key, value in obs.items():
-            if (
-                value.ndim == 5
-            ):  # LeRobot hands out images as float in [0, 1]; uint8 needs a quarter of the memory
+            if value.ndim == 5:  # LeRobot hands out images as float in [0, 1], four times the memory of uint8
                 obs[key] = (value * 255).round().to(torch.uint8)
-            elif not torch.isfinite(
-                value[torch.from_numpy(self.alive)] if len(value) == len(self.alive) else value
-            ).all():
-                raise EnvironmentFailure(f"the environment returned NaN or inf in {key}: fix the observation")
         return obs
 
     def _encode(self, obs: dict[str, Tensor]) -> Tensor:
@@ -282,6 +302,11 @@ class _Round:
 
     def _env_action(self, chunk: Tensor) -> np.ndarray:
         action = self.policy.to_action(chunk)
+        if not torch.isfinite(action).all():
+            raise FloatingPointError(
+                "the policy's actions are NaN or inf: its weights or normalisation statistics are broken, a lower "
+                "learning rate may have prevented it"
+            )
         return self.runner.env_postprocessor({ACTION: action})[ACTION].cpu().numpy()
 
     @contextmanager
@@ -292,6 +317,14 @@ class _Round:
             raise EnvironmentFailure(
                 f"the environment raised {type(error).__name__} in {where}: {error}"
             ) from error
+
+
+def _finite(obs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Raise an EnvironmentFailure unless all observations are finite."""
+    for key, value in obs.items():
+        if not torch.isfinite(value).all():
+            raise EnvironmentFailure(f"the environment returned NaN or inf in {key}: fix the observation")
+    return obs
 
 
 def _final_raw(raw: dict[str, Any], info: dict[str, Any], i: int) -> dict[str, Any]:

@@ -1,43 +1,60 @@
-"""The loop: collect, update, evaluate, save."""
+"""The loop: collect, update, evaluate, save.
+
+`metrics.jsonl` in the folder of the run has one JSON object on each line. All lines have `kind`, `iteration` and
+`env_steps` (taken for training so far); the rest depends on `kind`:
+
+train, every `log_freq` iterations:
+    seconds: of collection and update; the only number that differs between two equal runs.
+    success, return, max_reward: rate and means over the exploratory episodes of the iteration (rollouts only).
+    what `Algorithm.update` returned, for dppo policy_loss, value_loss, kl_to_base, clip_fraction and others, for bc
+    loss, grad_norm and lr.
+eval, before the first iteration (dppo), every `eval_freq` iterations, and at the end:
+    sampler: "deployed", the policy's own as users run it, or "exploratory", with the noise that collection adds.
+    reloaded: true for the last line, of the checkpoint as it was read back from disk.
+    the fields of `evaluation.Evaluation`; those about modes only where the environment names modes.
+"""
 
 import json
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from accelerate import Accelerator
 from lerobot.common.wandb_utils import WandBLogger
-from lerobot.envs import EnvConfig, make_env, make_env_pre_post_processors
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.random_utils import set_seed
 from tqdm import tqdm
 
 from . import algorithms  # noqa: F401  registers the algorithms
-from .algorithms.bc import BC, BCConfig
-from .algorithms.dppo import DPPO, DPPOConfig
-from .checkpoint import last_checkpoint, load_state, save_checkpoint, write_config
-from .config import CONFIG_NAME, TrainConfig
-from .data import make_loader
-from .errors import UserError
+from .algorithms.dppo import DPPO
+from .build import (
+    check_wandb,
+    fingerprint,
+    load_policy,
+    make_algorithm,
+    make_batches,
+    make_policy,
+    make_runner,
+    runner_in,
+)
+from .checkpoint import last_checkpoint, load_state, remove_partial, save_checkpoint, write_config
+from .config import CONFIG_NAME, TrainConfig, load_policy_config
+from .errors import EnvironmentFailure, UserError
 from .evaluation import Evaluation, evaluate, film
-from .pictures import draw_learning_curve, draw_trajectories
+from .pictures import draw_learning_curve, draw_trajectories, is_planar
 from .policies.base import DenoisingPolicy
-from .policies.loading import load_pretrained, make_fresh
-from .rollout import EpisodeRunner, Episodes
+from .report import METRICS, SUMMARY, conclusion, eval_command, sizes, would_write
+from .rollout import Episodes
 
-METRICS = "metrics.jsonl"
-SUMMARY = "summary.json"
-POSITION_DIMS = (-2, -1)  # of observation.state, drawn in pictures: the agent's position in the planar tasks
+DRY_RUN_ENVS, DRY_RUN_DECISIONS = 2, 2
 
 
 class Interrupted(Exception):
-    """The user asked to stop and the run is saved."""
+    """The user asked to stop; the message says how to go on."""
 
 
 class Trainer:
@@ -55,17 +72,22 @@ class Trainer:
         check_wandb(config)
         self.accelerator = Accelerator(cpu=config.policy.device == "cpu")
         self.iteration, self.env_steps, self.seconds = 0, 0, 0.0
+        self.wandb: WandBLogger | None = None
+        self._status, self._phase, self._metrics_bytes = "", "", 0
         set_seed(config.seed)
         checkpoint = last_checkpoint(config.resume) if config.resume else None
-        self.loader = self._make_loader()
-        self.policy = self._make_policy(checkpoint)
-        self.runner = (
-            self._make_runner(config.rollout.n_envs) if config.algorithm.consumes == "rollouts" else None
-        )
-        self.algorithm = self._make_algorithm()
-        self.tester = None
+        self.batches = make_batches(config)
+        self.policy = make_policy(config, checkpoint, self.batches)
+        n_envs = (config.rollout.n_envs, min(config.eval.batch_size, config.eval.n_episodes))
+        if config.dry_run:
+            n_envs = (DRY_RUN_ENVS, DRY_RUN_ENVS)
+        self.runner = self.tester = None
+        if config.algorithm.consumes == "rollouts":
+            self.runner = make_runner(config, self.policy, n_envs[0])
         if config.env is not None:
-            self.tester = self._make_runner(min(config.eval.batch_size, config.eval.n_episodes))
+            self.tester = make_runner(config, self.policy, n_envs[1])
+        self.algorithm = make_algorithm(config, self.policy, self.accelerator.backward)
+        self._base_hash = fingerprint(self.algorithm.base) if isinstance(self.algorithm, DPPO) else ""
         if checkpoint is not None:
             self._load(checkpoint)
 
@@ -75,25 +97,38 @@ class Trainer:
         """Run all iterations, then evaluate the checkpoint as it lies on disk and write the summary.
 
         Raises:
-            Interrupted: after Ctrl-C, once the run is saved.
+            Interrupted: after Ctrl-C or SIGTERM.
+            EnvironmentFailure, FloatingPointError: the run cannot go on; says where it stopped and how to continue.
         """
-        self._begin_run()
+        try:
+            self._train()
+        except (Interrupted, KeyboardInterrupt):
+            raise Interrupted(f"stopped after iteration {self.iteration}. {self._way_on()}") from None
+        except (EnvironmentFailure, FloatingPointError) as error:
+            raise type(error)(f"{self._phase}: {error}. {self._way_on()}") from error
+        finally:
+            self.close()
+
+    def _train(self) -> None:
         config = self.config
+        self._begin_run()
         bar = tqdm(
             total=config.iterations, initial=self.iteration, unit="it", desc=config.job_name, smoothing=0.1
         )
         with bar, self._stop_on_signal() as stopped:
-            if self.iteration == 0 and config.algorithm.consumes == "rollouts":
+            if self.iteration == 0 and self.runner is not None:
                 self._evaluate_base()
             while self.iteration < config.iterations:
-                start = time.perf_counter()
+                self._phase = f"iteration {self.iteration + 1}"
+                start, steps_before = time.perf_counter(), self.env_steps
                 self._show(bar, "collecting")
                 data, metrics = self._collect()
                 self._show(bar, "updating")
                 metrics |= self.algorithm.update(data)
                 self.iteration += 1
-                self.seconds += time.perf_counter() - start
-                self._log_training(metrics, time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                self.seconds += seconds
+                self._log_training(metrics, seconds, self.env_steps - steps_before)
                 bar.set_postfix_str(self._status, refresh=False)
                 bar.update()
                 last = self.iteration == config.iterations
@@ -101,7 +136,7 @@ class Trainer:
                     self._evaluate("deployed", config.eval.n_episodes_during)
                 if last or stopped or (config.save_freq and self.iteration % config.save_freq == 0):
                     self._save()
-                if stopped and not last:
+                if stopped:
                     raise Interrupted
         self._finish()
 
@@ -109,44 +144,44 @@ class Trainer:
         if self.runner is not None:  # a gradient step is too short to have phases
             bar.set_postfix_str(f"{self._status} {phase}".strip())
 
+    def _way_on(self) -> str:
+        """How to continue a run that stopped."""
+        config = self.config
+        try:
+            saved = last_checkpoint(config.output_dir)
+        except UserError:
+            return f"No checkpoint was written yet: delete {config.output_dir} and start again"
+        return (
+            f"The checkpoint of iteration {int(saved.name)} is whole; continue with\n"
+            f"  lerobot-rlft-train --resume={config.output_dir}"
+        )
+
     def dry_run(self) -> None:
-        """One tiny iteration on everything that was built, and the sizes a user wants to know before a long run."""
+        """One tiny iteration on everything that was built; prints sizes and writes nothing."""
         config, policy = self.config, self.policy
-        module = policy.module
-        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        frozen = sum(p.numel() for p in module.parameters()) - trained
-        print(f"policy      {config.policy.type}: {trained:,} trainable and {frozen:,} frozen parameters")
-        print(f"chain       {policy.kernel.num_steps} denoising steps ({type(policy.kernel).__name__}), chunks of "
-              f"{policy.horizon} actions, {policy.n_action_steps} executed")  # fmt: skip
+        max_steps = self.runner.max_steps if self.runner else 0
         if self.runner is not None:
-            data, _ = self._collect()
-            decision = sum(v[:1].numel() * v.element_size() for v in data.obs.values()) + sum(
-                v[:1].numel() * v.element_size() for v in (data.chain.x, data.chain.log_prob)
-            )
-            most = -(-self.runner.max_steps // policy.n_action_steps) * config.rollout.n_episodes
-            steps = config.rollout.n_episodes * self.runner.max_steps
-            print(f"iteration   {config.rollout.n_episodes} episodes in {config.rollout.n_envs} environments, at most "
-                  f"{steps:,} env steps and {most:,} decisions")  # fmt: skip
-            print(f"memory      {decision:,} bytes for a stored decision, at most {most * decision / 2**20:.1f} MiB an "
-                  f"iteration; {12 * trained / 2**20:.1f} MiB for gradients and Adam")  # fmt: skip
-        else:
-            data, _ = self._collect()
-            print(f"dataset     {len(self.loader.dataset):,} frames, {len(self.loader.starts):,} windows")
+            self.runner.max_steps = min(max_steps, DRY_RUN_DECISIONS * policy.n_action_steps)
+        data, _ = self._collect()
+        print(sizes(config, policy, max_steps, data if self.runner else None, self.batches))
         metrics = self.algorithm.update(data)
-        print("update      " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
-        print(f"would write {config.output_dir}/: {METRICS}, {SUMMARY}, {CONFIG_NAME}, checkpoints/ every "
-              f"{config.save_freq} of {config.iterations} iterations, pictures, videos; dry run, nothing was written")  # fmt: skip
+        print("update      " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        print(f"{would_write(config)}; this was a dry run, nothing was written")
+        self.close()
 
     def _collect(self) -> tuple[Any, dict[str, float]]:
         if self.runner is None:
-            return next(self.loader), {}
+            return next(self.batches), {}
         rollout = self.config.rollout
-        seeds = np.random.SeedSequence([self.config.seed, self.iteration]).generate_state(rollout.n_episodes)
+        count = DRY_RUN_ENVS if self.config.dry_run else rollout.n_episodes
+        seeds = np.random.SeedSequence([self.config.seed, self.iteration]).generate_state(count)
         data = self.runner.collect(
-            rollout.n_episodes,
+            count,
             seeds,
             self.config.algorithm.min_sampling_std,
             self.config.algorithm.min_log_prob_std,
+            rollout.reward,
+            rollout.success_bonus,
         )
         self.env_steps += data.env_steps
         outcome = Evaluation.of(data.episodes, num_modes=None)
@@ -161,135 +196,87 @@ class Trainer:
     def _evaluate_base(self) -> None:
         """Before the first iteration: the base as deployed, and as it explores."""
         config = self.config
+        self._phase = "evaluation of the base"
         self._evaluate("deployed", config.eval.n_episodes)
         self._evaluate("exploratory", config.eval.n_episodes_during, config.algorithm.min_sampling_std)
         self._film(self.policy, "base")
 
-    def _evaluate(self, sampler: str, n_episodes: int, sampling_floor: float | None = None) -> Episodes:
+    def _evaluate(self, sampler: str, n_episodes: int, sampling_floor: float | None = None) -> None:
         with self.algorithm.deployed_weights():
-            result, episodes = evaluate(self.tester, n_episodes, self.config.eval.seed, sampling_floor)
+            result, _ = evaluate(self.tester, n_episodes, self.config.eval.seed, sampling_floor)
         self._record({"kind": "eval", "sampler": sampler, **result.to_dict()})
         who = "base" if self.iteration == 0 else f"iteration {self.iteration}"
         tqdm.write(f"{who}, {sampler} sampler: {result.sentence()}")
-        return episodes
 
     def _finish(self) -> None:
         """Evaluate the last checkpoint as a user will load it, and say what became of the policy."""
         config = self.config
+        self._phase = "final evaluation"
         folder = last_checkpoint(config.output_dir) / PRETRAINED_MODEL_DIR
         if self.tester is None:
             print(f"\nCheckpoint: {folder}")
             return
-        tuned = self._reloaded(folder)
-        tuned_episodes = self._compare(tuned)
-        base_line = next((r for r in self._records("eval") if r["iteration"] == 0), None)
+        tuned = load_policy(load_policy_config(str(folder), [f"--device={config.policy.device}"]), folder)
+        result, episodes = self._compare(tuned)
+        self._record({"kind": "eval", "sampler": "deployed", "reloaded": True, **result.to_dict()})
         summary = {"policy": str(folder), "env_steps": self.env_steps, "seconds": round(self.seconds, 1)}
-        tuned_result = tuned_episodes[0]
-        summary["tuned"] = tuned_result.to_dict()
-        if base_line is not None:
-            summary["base"] = {k: v for k, v in base_line.items() if k in tuned_result.to_dict()}
+        summary["tuned"] = result.to_dict()
+        base = next((line for line in self._records("eval") if line["iteration"] == 0), None)
+        if base is not None:
+            summary["base"] = {k: v for k, v in base.items() if k in Evaluation.__dataclass_fields__}
         _write_json(config.output_dir / SUMMARY, summary)
         self._film(tuned, "tuned")
-        self._draw(tuned_episodes)
+        self._draw(result, episodes)
         print("\n" + conclusion(summary))
         print(f"\nRun it with stock LeRobot:\n  {eval_command(folder, config.env)}")
 
-    def _compare(self, tuned: DenoisingPolicy) -> tuple[Evaluation, Episodes]:
-        runner = self._runner_for(tuned, self.tester.env)
-        result, episodes = evaluate(runner, self.config.eval.n_episodes, self.config.eval.seed)
-        self._record({"kind": "eval", "sampler": "deployed", "reloaded": True, **result.to_dict()})
-        return result, episodes
+    def _compare(self, policy: DenoisingPolicy) -> tuple[Evaluation, Episodes]:
+        """The first and the last evaluation: same episodes for every policy."""
+        runner = runner_in(self.tester.env, self.config, policy)
+        return evaluate(runner, self.config.eval.n_episodes, self.config.eval.seed)
 
-    def _draw(self, tuned: tuple[Evaluation, Episodes]) -> None:
-        config, env = self.config, self.tester.env
-        panels = [("tuned", tuned[1], tuned[0])]
-        if isinstance(self.algorithm, DPPO):
-            base_runner = self._runner_for(self.algorithm.base, env)
-            base_result, base_episodes = evaluate(base_runner, config.eval.n_episodes, config.eval.seed)
-            panels.insert(0, ("base", base_episodes, base_result))
-        if tuned[1].states is not None:
-            draw_trajectories(config.output_dir / "pictures/trajectories.png", panels, env, POSITION_DIMS)
-        records = [r for r in self._records("eval") if r["sampler"] == "deployed"]
-        draw_learning_curve(config.output_dir / "pictures/learning_curve.png", records)
+    def _draw(self, tuned: Evaluation, episodes: Episodes) -> None:
+        pictures, env = self.config.output_dir / "pictures", self.tester.env
+        if is_planar(episodes, env):
+            panels = [("tuned", episodes, tuned)]
+            if isinstance(self.algorithm, DPPO):
+                base, base_episodes = self._compare(self.algorithm.base)
+                panels.insert(0, ("base", base_episodes, base))
+            draw_trajectories(pictures / "trajectories.png", panels, env)
+        records = [line for line in self._records("eval") if line["sampler"] == "deployed"]
+        draw_learning_curve(pictures / "learning_curve.png", records)
 
     def _film(self, policy: DenoisingPolicy, name: str) -> None:
         config = self.config
         if config.eval.n_videos:
-            runner = self._make_runner(config.eval.n_videos, policy)
+            runner = make_runner(config, policy, config.eval.n_videos)
             film(runner, config.eval.seed, config.output_dir / "videos" / f"{name}.mp4")
             runner.env.close()
-
-    # Building
-
-    def _make_loader(self):  # type: ignore[no-untyped-def]
-        config = self.config
-        if config.algorithm.consumes != "batch":
-            return None
-        try:
-            return make_loader(
-                config.dataset.repo_id,
-                config.policy,
-                root=config.dataset.root,
-                episodes=config.dataset.episodes,
-                batch_size=config.algorithm.batch_size,
-                seed=config.seed,
-                num_workers=config.algorithm.num_workers,
-            )
-        except (ValueError, FileNotFoundError) as error:
-            raise UserError(f"dataset: {error}") from error
-
-    def _make_policy(self, checkpoint: Path | None) -> DenoisingPolicy:
-        config = self.config
-        eta = config.algorithm.eta if isinstance(config.algorithm, DPPOConfig) else 0.0
-        path = checkpoint / PRETRAINED_MODEL_DIR if checkpoint else config.policy.pretrained_path
-        if path is None:
-            return make_fresh(config.policy, self.loader.dataset.meta, eta)
-        return load_pretrained(config.policy, path, eta)
-
-    def _make_algorithm(self) -> BC | DPPO:
-        config, backward = self.config.algorithm, self.accelerator.backward
-        if isinstance(config, BCConfig):
-            preset = self.config.policy
-            module = self.policy.module
-            optimizer = preset.get_optimizer_preset().build(module.get_optim_params())
-            schedule = preset.get_scheduler_preset()
-            scheduler = schedule and schedule.build(optimizer, self.config.iterations)
-            return BC(config, module, self.policy.preprocessor, optimizer, scheduler, backward)
-        base_config = deepcopy(self.config.policy)
-        if self.config.resume:  # the policy is the checkpoint's, the base is still the pretrained one
-            base = load_pretrained(base_config, self.config.policy.pretrained_path, config.eta)
-        else:
-            base = deepcopy(self.policy)
-        base.module.requires_grad_(False)
-        try:
-            return DPPO(config, self.policy, base, backward)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-
-    def _make_runner(self, n_envs: int, policy: DenoisingPolicy | None = None) -> EpisodeRunner:
-        envs = make_env(self.config.env, n_envs, self.config.rollout.use_async_envs)
-        vector = [env for tasks in envs.values() for env in tasks.values()]
-        if len(vector) != 1:
-            raise UserError(
-                f"env.type={self.config.env.type} has {len(vector)} tasks: choose one with --env.task=..."
-            )
-        return self._runner_for(policy or self.policy, vector[0])
-
-    def _runner_for(self, policy: DenoisingPolicy, env: gym.vector.VectorEnv) -> EpisodeRunner:
-        return EpisodeRunner(env, policy, *make_env_pre_post_processors(self.config.env, self.config.policy))
-
-    def _reloaded(self, folder: Path) -> DenoisingPolicy:
-        config = type(self.config.policy).from_pretrained(folder)
-        config.device = self.config.policy.device
-        return load_pretrained(config, folder, eta=1.0)
 
     # Keeping
 
     def _begin_run(self) -> None:
         config = self.config
-        config.output_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            config.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--output_dir={config.output_dir} cannot be made ({error}): choose another"
+            ) from error
+        remove_partial(config.output_dir)
+        if self._metrics.is_file():  # lines written after the checkpoint are about to be written again
+            kept = self._metrics.read_bytes()[: self._metrics_bytes]
+            partial = self._metrics.with_name(f".{METRICS}.partial")
+            partial.write_bytes(kept)
+            partial.replace(self._metrics)
         write_config(config, config.output_dir / CONFIG_NAME)
         self.wandb = WandBLogger(config) if config.wandb.enable else None
+
+    def close(self) -> None:
+        """Close the environments, whose processes would outlive the trainer."""
+        for runner in (self.runner, self.tester):
+            if runner is not None:
+                runner.env.close()
 
     def _save(self) -> None:
         state = {
@@ -297,40 +284,53 @@ class Trainer:
             "iteration": self.iteration,
             "env_steps": self.env_steps,
             "seconds": self.seconds,
-            "metrics_bytes": self._metrics.stat().st_size,
+            "metrics_bytes": self._metrics.stat().st_size if self._metrics.exists() else 0,
+            "base_hash": self._base_hash,
         }
-        if self.loader is not None:
-            state["loader"] = self.loader.state_dict()
-        with self.algorithm.deployed_weights():
-            folder = save_checkpoint(self.config, self.iteration, self.policy.save_pretrained, state)
+        if self.batches is not None:
+            state["loader"] = self.batches.state_dict()
+        folder = save_checkpoint(self.config, self.iteration, self._export, state)
         if self.wandb:
             self.wandb.log_policy(folder)
 
+    def _export(self, folder: Path) -> None:
+        # Only here: the training state above refers to the weights in place.
+        with self.algorithm.deployed_weights():
+            self.policy.save_pretrained(folder)
+
     def _load(self, checkpoint: Path) -> None:
-        state = load_state(checkpoint)
-        self.algorithm.load_state_dict(state["algorithm"])
-        if self.loader is not None:
-            self.loader.load_state_dict(state["loader"])
-        self.iteration, self.env_steps, self.seconds = (
-            state["iteration"],
-            state["env_steps"],
-            state["seconds"],
-        )
-        if self._metrics.is_file():  # lines written after the checkpoint are about to be written again
-            kept = self._metrics.read_bytes()[: state["metrics_bytes"]]
-            partial = self._metrics.with_name(f".{METRICS}.partial")
-            partial.write_bytes(kept)
-            partial.replace(self._metrics)
+        config, state = self.config, load_state(checkpoint)
+        if state["iteration"] > config.iterations:
+            raise UserError(
+                f"iterations={config.iterations}, but --resume={config.resume} is already at iteration "
+                f"{state['iteration']}: give at least as many"
+            )
+        if state.get("base_hash", self._base_hash) != self._base_hash:
+            raise UserError(
+                f"the base policy at {config.policy.pretrained_path} is not the one this run began with: put that back, or "
+                "name its place with --policy.pretrained_path=FOLDER"
+            )
+        try:
+            self.algorithm.load_state_dict(state["algorithm"])
+            if self.batches is not None:
+                self.batches.load_state_dict(state["loader"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"--resume: the training state in {checkpoint} does not fit the configuration ({error}): resume without "
+                "changing options that shape the algorithm"
+            ) from error
+        self.iteration, self.env_steps = state["iteration"], state["env_steps"]
+        self.seconds, self._metrics_bytes = state["seconds"], state["metrics_bytes"]
 
     @property
     def _metrics(self) -> Path:
         return self.config.output_dir / METRICS
 
-    def _log_training(self, metrics: dict[str, float], seconds: float) -> None:
+    def _log_training(self, metrics: dict[str, float], seconds: float, steps: int) -> None:
         if self.runner:
             self._status = (
                 f"success {metrics['success']:.2f} return {metrics['return']:.2f} KL {metrics['kl_to_base']:.2g} "
-                f"clip {metrics.get('clip_fraction', 0.0):.2f}"
+                f"clip {metrics.get('clip_fraction', 0.0):.2f} {steps / seconds:.0f} steps/s"
             )
         else:
             self._status = f"loss {metrics['loss']:.4f}"
@@ -343,16 +343,13 @@ class Trainer:
         with self._metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self.wandb:
-            mode, sampler = values["kind"], values.get("sampler", "")
-            prefix = f"{sampler}_" if sampler else ""
-            scalars = {f"{prefix}{k}": v for k, v in line.items() if isinstance(v, (int, float))}
-            self.wandb.log_dict(scalars, step=self.iteration, mode=mode)
+            sampler = f"{values['sampler']}_" if "sampler" in values else ""
+            scalars = {f"{sampler}{k}": v for k, v in line.items() if isinstance(v, (int, float))}
+            self.wandb.log_dict(scalars, step=self.iteration, mode=values["kind"])
 
     def _records(self, kind: str) -> list[dict[str, Any]]:
         lines = map(json.loads, self._metrics.read_text().splitlines())
         return [line for line in lines if line["kind"] == kind]
-
-    _status = ""
 
     @contextmanager
     def _stop_on_signal(self) -> Iterator[list[int]]:
@@ -372,64 +369,6 @@ class Trainer:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-
-def check_wandb(config: TrainConfig) -> None:
-    """Raise a UserError if wandb is to run online and nobody is logged in."""
-    if not config.wandb.enable or config.wandb.mode in ("offline", "disabled"):
-        return
-    import wandb
-
-    if wandb.api.api_key is None:
-        raise UserError(
-            "wandb.enable=true but nobody is logged in: run `wandb login`, or use --wandb.mode=offline or "
-            "--wandb.enable=false"
-        )
-
-
-def eval_command(folder: Path, env: EnvConfig) -> str:
-    """The stock command that evaluates a checkpoint."""
-    options = "".join(
-        f" --env.{name}={getattr(env, name)}"
-        for name in ("task", "obs_type", "reward")
-        if name in vars(env) and getattr(env, name) != getattr(type(env)(), name)
-    )
-    return (
-        f"lerobot-eval --policy.path={folder} --env.type={env.type}{options} --eval.n_episodes=50 --eval.batch_size=50 "
-        "--eval.use_async_envs=false"
-    )
-
-
-def conclusion(summary: dict[str, Any]) -> str:
-    """What became of the policy, in plain words."""
-    tuned, base = summary["tuned"], summary.get("base")
-    low, high = tuned["success_ci"]
-    after = f"{100 * tuned['success']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-    if base is None:
-        text = f"Success of the checkpoint on disk: {after} of {tuned['n_episodes']} episodes."
-        if "modes" in tuned:
-            text += (
-                f" It uses {tuned['modes']} of {tuned['num_modes']} modes (entropy {tuned['entropy']:.3f})."
-            )
-        return text
-    low, high = base["success_ci"]
-    before = f"{100 * base['success']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-    verb = "rose" if tuned["success"] > base["success"] else "did not rise"
-    text = (
-        f"Success {verb}: {before} before, {after} after {summary['env_steps']:,} environment steps "
-        f"({tuned['n_episodes']} episodes each, 95 % intervals, same seeds)."
-    )
-    if "modes" in tuned:
-        text += (
-            f"\nOf the {base['modes']} ways to succeed that the base knew, the tuned policy uses {tuned['modes']} "
-            f"(mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; 1 is uniform over "
-            f"{tuned['num_modes']})."
-        )
-        if tuned["modes"] < base["modes"]:
-            text += " RL paid for success with ways of solving the task."
-    else:
-        text += f"\nMean max reward: {base['max_reward']:.3f} before, {tuned['max_reward']:.3f} after."
-    return text
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

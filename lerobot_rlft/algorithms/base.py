@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import draccus
+import torch
+from torch import Tensor
 
 
 @dataclass
@@ -41,7 +43,14 @@ class Algorithm(ABC):
         yield
 
 
-def check(field: str, value: float, ok: bool, wanted: str) -> None:
+def check(field: str, value: object, ok: bool, wanted: str) -> None:
     """Raise a ValueError that names field, value and what is wanted unless `ok`."""
     if not ok:
         raise ValueError(f"algorithm.{field}={value} is out of range, choose {wanted}")
+
+
+def check_finite(what: str, value: Tensor, advice: str) -> None:
+    """Raise a FloatingPointError that says what to do if an element of `value` is NaN or inf."""
+    bad = value[~torch.isfinite(value)]
+    if len(bad):
+        raise FloatingPointError(f"{what} is {bad[0].item()}: {advice}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .base import Algorithm, AlgorithmConfig, check
+from .base import Algorithm, AlgorithmConfig, check, check_finite
 
 
 @AlgorithmConfig.register_subclass("bc")
@@ -64,17 +64,17 @@ class BC(Algorithm):
         self.ema = [p.detach().clone() for p in module.parameters()] if config.ema_decay else None
 
     def update(self, data: dict[str, Any]) -> dict[str, float]:
-        """Raises FloatingPointError when the loss is NaN or inf; the weights are still those before."""
+        """Raises FloatingPointError when loss or gradient is NaN or inf, before weights change."""
         self.module.train()
         loss, _ = self.module(self.preprocess(data))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss of algorithm.type=bc is {loss.item()}: lower --policy.optimizer_lr, or check the dataset's "
-                "statistics (a feature with an extreme range)"
-            )
+        advice = (
+            "lower --policy.optimizer_lr, or check the dataset's statistics (a feature with an extreme range)"
+        )
+        check_finite("the loss of algorithm.type=bc", loss, advice)
         self.optimizer.zero_grad(set_to_none=True)
         self.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
+        check_finite("the gradient of algorithm.type=bc", norm, advice)
         self.optimizer.step()
         lr = self.optimizer.param_groups[0]["lr"]
         if self.scheduler is not None:

@@ -18,10 +18,12 @@ from ..advantages import RewardScaler, clip_schedule, denoising_discount, gae
 from ..chains import Chain, kl_divergence, step_log_prob
 from ..critics import ValueMLP, explained_variance
 from ..policies.base import DenoisingPolicy
-from .base import Algorithm, AlgorithmConfig, check
+from .base import Algorithm, AlgorithmConfig, check, check_finite
 
 ENCODE_BATCH = 1024  # decisions encoded at once where no gradient is needed
 KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
+
+Encode = Callable[[DenoisingPolicy, Tensor], Tensor]  # a policy's features of some decisions
 
 
 class Experience(Protocol):
@@ -77,6 +79,10 @@ class DPPOConfig(AlgorithmConfig):
     eta: float = 1.0
     # Divide advantages by their minibatch standard deviation.
     normalize_advantage: bool = True
+    # Smallest std that advantages are divided by, in units of the scaled return. Once nearly every episode succeeds their
+    # std is small and mostly noise; dividing by it alone (0, as in the paper's code) turns that noise into full-size steps,
+    # and success collapses.
+    advantage_std_floor: float = 1.0
     # Divide rewards by the running std of the discounted return.
     scale_reward: bool = True
     # Stop the epochs of an iteration when the approximate KL of a minibatch exceeds this; null = never.
@@ -116,6 +122,7 @@ class DPPOConfig(AlgorithmConfig):
             self.critic_warmup_iterations >= 0,
             "0 or more",
         )
+        check("advantage_std_floor", self.advantage_std_floor, self.advantage_std_floor >= 0, "a number >= 0")
         for name in ("target_kl", "max_grad_norm"):
             value = getattr(self, name)
             check(name, value, value is None or value > 0, "a number > 0 or null")
@@ -125,6 +132,12 @@ class DPPOConfig(AlgorithmConfig):
             steps,
             steps is None or steps >= 1,
             "1 to the policy's number of denoising steps",
+        )
+        check(
+            "critic_hidden_dims",
+            self.critic_hidden_dims,
+            min(self.critic_hidden_dims, default=1) >= 1,
+            "sizes >= 1",
         )
         if self.critic_features not in ("shared", "own"):
             raise ValueError(
@@ -142,7 +155,7 @@ class DPPO(Algorithm):
         backward: backward pass of a loss, `accelerator.backward`.
 
     Raises:
-        ValueError: `finetuned_steps` exceeds the chain, or the sampler adds no noise.
+        ValueError: `finetuned_steps` exceeds the chain.
     """
 
     def __init__(
@@ -166,8 +179,8 @@ class DPPO(Algorithm):
         self.critic_encoder = policy.copy_encoder() if own_encoder else None
         self.critic = ValueMLP(policy.condition_dim, config.critic_hidden_dims).to(self.device)
         critic_parameters = list(self.critic.parameters())
-        if self.critic_encoder is not None:
-            critic_parameters += list(self.critic_encoder.encoder.parameters())
+        if self.critic_encoder is not None:  # trained also where the policy's own is frozen
+            critic_parameters += list(self.critic_encoder.encoder.requires_grad_(True).parameters())
         self.actor_optimizer = torch.optim.AdamW(
             policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0
         )
@@ -179,9 +192,11 @@ class DPPO(Algorithm):
         """One iteration of DPPO on whole episodes.
 
         Raises:
-            FloatingPointError: a loss is NaN or inf; the weights are still those before the bad step.
+            FloatingPointError: a reward is NaN or inf, then nothing has changed; or a loss or gradient is,
+                then the weights are still those before the bad step.
             RuntimeError: the first minibatch's probability ratio is not 1.
         """
+        check_finite("a reward", data.reward, "fix the environment, nothing was learned from it")
         config, chain = self.config, data.chain
         decisions = len(chain.x)
         encode_once = self.policy.encoder is None or not config.train_encoder
@@ -203,8 +218,8 @@ class DPPO(Algorithm):
         advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
         target = target[data.t, data.episode].to(self.device)
 
-        def encode(rows: Tensor) -> Tensor:
-            return condition[rows] if encode_once else self.policy.encode(_rows(data.obs, rows))
+        def encode(policy: DenoisingPolicy, rows: Tensor) -> Tensor:
+            return condition[rows] if encode_once else policy.encode(_rows(data.obs, rows))
 
         train_actor = self.iterations_done >= config.critic_warmup_iterations
         log = _Mean()
@@ -217,15 +232,14 @@ class DPPO(Algorithm):
                 log.add(value_loss=self._critic_step(data.obs, condition, rows, target[rows]))
                 if not train_actor or stop:
                     continue
-                features = encode(rows)
-                normal = self.policy.transition(chain.x[rows, k + 1], k, features)
+                normal = self.policy.transition(chain.x[rows, k + 1], k, encode(self.policy, rows))
                 new = step_log_prob(normal, chain.x[rows, k], self.policy.executed, config.min_log_prob_std)
                 log_ratio = new - chain.log_prob[rows, k]
                 if epoch == 0 and start == 0:
                     log.add(first_ratio_error=check_first_ratio(log_ratio))
                 a = advantage[rows]
                 if config.normalize_advantage:
-                    a = (a - a.mean()) / (a.std(unbiased=False) + 1e-8)
+                    a = (a - a.mean()) / (a.std(unbiased=False).clamp(min=config.advantage_std_floor) + 1e-8)
                 loss, clipped = ppo_loss(log_ratio, a * self.discount[k], self.clip[k])
                 if self.finetuned < self.num_steps and config.anchor_coef > 0:
                     anchor = self._anchor_loss(chain.x, encode, len(rows))
@@ -242,27 +256,27 @@ class DPPO(Algorithm):
             "explained_variance": explained_variance(value, target),
             "value_mean": value.mean().item(),
             "advantage_std": advantage.std(unbiased=False).item(),
-            "kl_to_base": self.kl_to_base(chain.x, condition),
+            "kl_to_base": self._kl_to_base(chain.x, encode),
             "decisions": float(decisions),
         }
 
     @torch.no_grad()
-    def kl_to_base(self, x: Tensor, condition: Tensor) -> float:
+    def _kl_to_base(self, x: Tensor, encode: Encode) -> float:
         """Mean KL(current || base) of a fine-tuned denoising step in nats, summed over the executed chunk."""
         count = min(KL_PAIRS, len(x) * self.finetuned)
         pair = torch.linspace(0, len(x) * self.finetuned - 1, count, device=self.device).long()
         rows, k = pair // self.finetuned, pair % self.finetuned
-        current, base = (p.transition(x[rows, k + 1], k, condition[rows]) for p in (self.policy, self.base))
+        current, base = (p.transition(x[rows, k + 1], k, encode(p, rows)) for p in (self.policy, self.base))
         return kl_divergence(current, base, self.policy.executed, self.config.min_log_prob_std).mean().item()
 
-    def _anchor_loss(self, x: Tensor, encode: Callable[[Tensor], Tensor], count: int) -> Tensor:
+    def _anchor_loss(self, x: Tensor, encode: Encode, count: int) -> Tensor:
         """Squared difference of network outputs to the base at random steps that are not fine-tuned."""
         rows = torch.randint(len(x), (count,), device=self.device)
         k = torch.randint(self.finetuned, self.num_steps, (count,), device=self.device)
-        features, timestep = encode(rows), self.policy.kernel.timesteps[k]
+        noisy, timestep = x[rows, k + 1], self.policy.kernel.timesteps[k]
         with torch.no_grad():
-            wanted = self.base.predict(x[rows, k + 1], timestep, features)
-        return (self.policy.predict(x[rows, k + 1], timestep, features) - wanted).square().mean()
+            wanted = self.base.predict(noisy, timestep, encode(self.base, rows))
+        return (self.policy.predict(noisy, timestep, encode(self.policy, rows)) - wanted).square().mean()
 
     def _critic_step(self, obs: dict[str, Tensor], condition: Tensor, rows: Tensor, target: Tensor) -> float:
         features = condition[rows]  # "shared": the policy's features as they were when the iteration began
@@ -273,15 +287,16 @@ class DPPO(Algorithm):
         return loss.item()
 
     def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float | None) -> float:
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"a loss of algorithm.type=dppo is {loss.item()}: lower algorithm.actor_lr={self.config.actor_lr} or "
-                f"algorithm.critic_lr={self.config.critic_lr}, or check the scale of the environment's rewards"
-            )
+        advice = (
+            f"lower algorithm.actor_lr={self.config.actor_lr} or algorithm.critic_lr={self.config.critic_lr}, or check "
+            "the scale of the environment's rewards"
+        )
+        check_finite("a loss of algorithm.type=dppo", loss, advice)
         optimizer.zero_grad(set_to_none=True)
         self.backward(loss)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
+        check_finite("a gradient of algorithm.type=dppo", norm, advice)
         optimizer.step()
         return norm.item()
 

@@ -5,61 +5,68 @@ import sys
 from pathlib import Path
 
 from lerobot.configs import parser
+from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.import_utils import register_third_party_plugins
 from lerobot.utils.utils import init_logging
 
 from .. import algorithms  # noqa: F401  registers --algorithm.type
+from ..arguments import parse_command_line
 from ..checkpoint import last_checkpoint
 from ..config import CONFIG_NAME, TrainConfig
 from ..errors import EnvironmentFailure, UserError
+
+# With --resume the run's own configuration decides about these.
+NOT_WITH_RESUME = ("config_path", "output_dir", "policy.path")
 
 
 def main() -> None:
     register_third_party_plugins()
     init_logging()
     logging.getLogger("lerobot").setLevel(logging.WARNING)
-    resume = parser.parse_arg("resume")
     try:
-        config = read_config(Path(resume) if resume else None)
-        run(config)
+        run(read_config())
     except (UserError, EnvironmentFailure, FloatingPointError) as error:
         sys.exit(f"error: {error}")
 
 
-def read_config(resume: Path | None) -> TrainConfig:
-    """Parse the command line; with `--resume`, on top of the configuration of that run's last checkpoint."""
+def read_config() -> TrainConfig:
+    """Parse the command line; with `--resume`, on top of the configuration of that run's last checkpoint.
+
+    Raises:
+        UserError: an option is unknown or not usable.
+    """
+    resume = parser.parse_arg("resume")
     if resume is None:
-        config = _parse()
+        config = parse_command_line(TrainConfig)
         config.resolve()
         return config
-    from lerobot.utils.constants import PRETRAINED_MODEL_DIR
-
-    saved = last_checkpoint(resume) / PRETRAINED_MODEL_DIR / CONFIG_NAME
+    for name in NOT_WITH_RESUME:
+        if parser.parse_arg(name) is not None:
+            raise UserError(
+                f"--{name} does not go with --resume={resume}, which continues that run: leave one out"
+            )
+    saved = last_checkpoint(Path(resume)) / PRETRAINED_MODEL_DIR / CONFIG_NAME
     sys.argv.append(f"--config_path={saved}")
-    config = _parse()
-    config.output_dir = resume
-    return config
-
-
-@parser.wrap()
-def _parse(config: TrainConfig) -> TrainConfig:
+    config = parse_command_line(TrainConfig)
+    config.output_dir = Path(resume)
+    config.check()
     return config
 
 
 def run(config: TrainConfig) -> None:
-    """Build the trainer and run it; on Ctrl-C say how to go on."""
-    from ..trainer import Interrupted, Trainer  # after --help, which needs no torch models
+    """Build the trainer and run it.
+
+    Raises:
+        UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
+        SystemExit: after Ctrl-C, once the run is saved; says how to go on.
+    """
+    from ..trainer import Interrupted, Trainer  # after --help, which needs no models
 
     trainer = Trainer(config)
     if config.dry_run:
         trainer.dry_run()
         return
-    command = f"lerobot-rlft-train --resume={config.output_dir}"
     try:
         trainer.train()
-    except (Interrupted, KeyboardInterrupt):
-        sys.exit(f"\nStopped at iteration {trainer.iteration}. Continue with:\n  {command}")
-    except (EnvironmentFailure, FloatingPointError) as error:
-        saved = (config.output_dir / "checkpoints").exists()
-        hint = f"; the last checkpoint is whole, continue with {command}" if saved else ""
-        raise type(error)(f"iteration {trainer.iteration + 1}: {error}{hint}") from error
+    except Interrupted as stop:
+        sys.exit(f"\n{stop}")

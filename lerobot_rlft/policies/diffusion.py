@@ -10,6 +10,7 @@ from lerobot.utils.constants import OBS_IMAGES
 from torch import Tensor, nn
 
 from ..chains import DDIMKernel, DDPMKernel
+from ..errors import UserError
 from .base import DenoisingPolicy, register
 from .processing import normalise_observations
 
@@ -24,6 +25,9 @@ class DiffusionAdapter(DenoisingPolicy):
         preprocessor, postprocessor: the policy's own LeRobot pipelines.
         eta: noise of the DDIM exploration sampler (the policy's own sampler has eta 0); a DDPM sampler ignores it
             because its posterior variance fixes the noise.
+
+    Raises:
+        UserError: `policy.num_inference_steps` is out of range.
     """
 
     def __init__(
@@ -35,18 +39,20 @@ class DiffusionAdapter(DenoisingPolicy):
     ) -> None:
         self.module, self.preprocessor, self.postprocessor = policy.eval(), preprocessor, postprocessor
         config, model = policy.config, policy.diffusion
-        self.n_obs_steps, self.horizon, self.n_action_steps = (
-            config.n_obs_steps,
-            config.horizon,
-            config.n_action_steps,
-        )
+        self.n_obs_steps, self.horizon = config.n_obs_steps, config.horizon
+        # Stock LeRobot, too, decides anew where the chunk ends if n_action_steps asks for more than it holds.
+        self.n_action_steps = min(config.n_action_steps, config.horizon - config.n_obs_steps + 1)
         self.action_dim = config.action_feature.shape[0]
+        if not 1 <= model.num_inference_steps <= config.num_train_timesteps:
+            raise UserError(
+                f"policy.num_inference_steps={model.num_inference_steps} is out of range, choose 1 to "
+                f"policy.num_train_timesteps={config.num_train_timesteps}, or null for all"
+            )
         scheduler = model.noise_scheduler
         scheduler.set_timesteps(model.num_inference_steps)
         schedule = {
             "alphas_cumprod": scheduler.alphas_cumprod,
             "timesteps": scheduler.timesteps,
-            "stride": config.num_train_timesteps // model.num_inference_steps,
             "prediction_type": config.prediction_type,
             "clip_range": config.clip_sample_range if config.clip_sample else None,
         }

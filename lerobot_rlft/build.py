@@ -1,0 +1,258 @@
+"""The parts of a run, built from its config; every input is checked here, before anything is written."""
+
+import hashlib
+import io
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from copy import deepcopy
+from pathlib import Path
+
+import gymnasium as gym
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.envs import make_env, make_env_pre_post_processors, preprocess_observation
+from lerobot.processor.pipeline import ProcessorMigrationError
+from lerobot.utils.constants import ACTION, LAST_CHECKPOINT_LINK, OBS_PREFIX, PRETRAINED_MODEL_DIR
+from torch import Tensor
+
+from .algorithms.bc import BC, BCConfig
+from .algorithms.dppo import DPPO, DPPOConfig
+from .config import TrainConfig, load_policy_config
+from .data import BatchLoader, make_loader
+from .errors import UserError
+from .policies.base import DenoisingPolicy
+from .policies.loading import load_pretrained, make_fresh
+from .rollout import EpisodeRunner
+
+
+def make_batches(config: TrainConfig) -> BatchLoader | None:
+    """The dataset's batches; None for an algorithm that learns from rollouts.
+
+    Raises:
+        UserError: the dataset is missing, corrupt, or does not fit the policy.
+    """
+    if config.algorithm.consumes != "batch":
+        return None
+    try:
+        return make_loader(
+            config.dataset.repo_id,
+            config.policy,
+            root=config.dataset.root,
+            episodes=config.dataset.episodes,
+            batch_size=config.algorithm.batch_size,
+            seed=config.seed,
+            num_workers=config.algorithm.num_workers,
+        )
+    except (ValueError, OSError) as error:
+        raise UserError(f"dataset: {error}") from error
+
+
+def load_policy(config: PreTrainedConfig, path: str | Path, eta: float = 1.0) -> DenoisingPolicy:
+    """`load_pretrained`, with a chunk that is long enough.
+
+    Args:
+        eta: of the exploration sampler; the deployed one does not depend on it.
+
+    Raises:
+        UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
+    """
+    try:
+        with redirect_stdout(io.StringIO()):  # LeRobot prints that it loads
+            policy = load_pretrained(config, path, eta)
+    except (ProcessorMigrationError, KeyError, ImportError, TypeError) as error:
+        raise UserError(
+            f"--policy.path={path} has unusable processors ({type(error).__name__}: {error}): save it again with this "
+            "version of LeRobot"
+        ) from error
+    check_chunk(policy)
+    return policy
+
+
+def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoader | None) -> DenoisingPolicy:
+    """The policy to train: of a checkpoint, of `--policy.path`, or fresh for the dataset.
+
+    Args:
+        checkpoint: the run's own, to resume from; None at the start of a run.
+
+    Raises:
+        UserError: see `load_policy`.
+    """
+    eta = config.algorithm.eta if isinstance(config.algorithm, DPPOConfig) else 0.0
+    if checkpoint is not None:
+        folder = checkpoint / PRETRAINED_MODEL_DIR
+        try:
+            saved = load_policy_config(str(folder), [])
+            if saved.type != config.policy.type:
+                raise UserError(f"it holds a policy of type {saved.type} instead of {config.policy.type}")
+            return load_policy(config.policy, folder, eta)
+        except UserError as error:
+            raise UserError(
+                f"--resume={config.resume}: checkpoint {checkpoint} does not belong to this run or is damaged ({error}). "
+                f"Put it back, or let {checkpoint.parent / LAST_CHECKPOINT_LINK} point to another one"
+            ) from error
+    if config.policy.pretrained_path is not None:
+        return load_policy(config.policy, config.policy.pretrained_path, eta)
+    with redirect_stdout(io.StringIO()):
+        policy = make_fresh(config.policy, batches.dataset.meta, eta)
+    check_chunk(policy)
+    return policy
+
+
+def check_chunk(policy: DenoisingPolicy) -> None:
+    """Raise a UserError if the policy is to execute more actions than it predicts.
+
+    Stock LeRobot then decides earlier than configured, without a word.
+    """
+    wanted = policy.module.config.n_action_steps
+    most = policy.executed(torch.empty(1, policy.horizon, policy.action_dim)).shape[1]
+    if wanted > most:
+        raise UserError(
+            f"policy.n_action_steps={wanted} does not fit policy.horizon={policy.horizon} with "
+            f"policy.n_obs_steps={policy.n_obs_steps}: choose 1 to {most}"
+        )
+
+
+def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
+    """The frozen pretrained policy; after a resume `policy` is the run's, but the base is still the original one.
+
+    Raises:
+        UserError: it is no longer where it was.
+    """
+    if config.resume is None:
+        base = deepcopy(policy)
+    else:
+        path = config.policy.pretrained_path
+        try:
+            base = load_policy(deepcopy(config.policy), path, config.algorithm.eta)
+        except UserError as error:
+            raise UserError(
+                f"the base policy of this run is not at {path} any more: put it back, or name its new place with "
+                f"--policy.pretrained_path=FOLDER ({error})"
+            ) from error
+    base.module.requires_grad_(False)
+    return base
+
+
+def fingerprint(policy: DenoisingPolicy) -> str:
+    """A hash of all weights."""
+    digest = hashlib.sha256()
+    for tensor in policy.module.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def make_algorithm(
+    config: TrainConfig, policy: DenoisingPolicy, backward: Callable[[Tensor], None]
+) -> BC | DPPO:
+    """The algorithm, bound to the policy it trains.
+
+    Raises:
+        UserError: an option does not fit the policy.
+    """
+    algorithm = config.algorithm
+    if isinstance(algorithm, BCConfig):
+        preset, module = config.policy, policy.module
+        optimizer = preset.get_optimizer_preset().build(module.get_optim_params())
+        schedule = preset.get_scheduler_preset()
+        scheduler = schedule and schedule.build(optimizer, config.iterations)
+        return BC(algorithm, module, policy.preprocessor, optimizer, scheduler, backward)
+    base = make_base(config, policy)
+    try:
+        return DPPO(algorithm, policy, base, backward)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def make_runner(config: TrainConfig, policy: DenoisingPolicy, n_envs: int) -> EpisodeRunner:
+    """`n_envs` environments and the policy that acts in them.
+
+    Raises:
+        UserError: the environment cannot be built, has several tasks, or does not fit the policy.
+    """
+    env_type, asynchronous = config.env.type, config.rollout.use_async_envs
+    if asynchronous:
+        # Else each process takes seconds to import LeRobot, and gymnasium knows no environment in it by name.
+        multiprocessing.set_forkserver_preload(
+            ["lerobot.envs", type(config.env).__module__, config.env.package_name]
+        )
+    with _ignored_by_children(signal.SIGINT):
+        try:
+            tasks = [
+                task
+                for suite in make_env(config.env, n_envs, asynchronous).values()
+                for task in suite.values()
+            ]
+        except (ImportError, ValueError, TypeError, OSError, gym.error.Error) as error:
+            raise UserError(f"env.type={env_type} cannot be built: {error}") from error
+        if len(tasks) != 1:
+            raise UserError(f"env.type={env_type} has {len(tasks)} tasks: choose one with --env.task=...")
+        runner = runner_in(tasks[0], config, policy)
+    check_features(config, runner)
+    return runner
+
+
+def runner_in(env: gym.vector.VectorEnv, config: TrainConfig, policy: DenoisingPolicy) -> EpisodeRunner:
+    """The policy in environments that exist."""
+    return EpisodeRunner(env, policy, *make_env_pre_post_processors(config.env, config.policy))
+
+
+def check_features(config: TrainConfig, runner: EpisodeRunner) -> None:
+    """Compare what the policy expects with what the environment gives.
+
+    The environment itself is asked: LeRobot's env configs may declare other image sizes than the environment returns
+    (pusht: 384 and 96).
+
+    Raises:
+        UserError: names every feature that is missing or has another shape.
+    """
+    space, policy = runner.env.single_observation_space, config.policy
+    if not isinstance(space, gym.spaces.Dict):
+        raise UserError(
+            f"env.type={config.env.type} gives bare arrays {space}: choose an obs_type with named observations, "
+            "for example --env.obs_type=pixels_agent_pos"
+        )
+    sample = _batched(space.sample())
+    obs = runner.env_preprocessor(preprocess_observation(sample))
+    offered = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith(OBS_PREFIX)}
+    offered[ACTION] = runner.env.single_action_space.shape
+    problems = [
+        f"{key} is {offered.get(key, 'missing')} instead of {tuple(feature.shape)}"
+        for key, feature in {**(policy.input_features or {}), **(policy.output_features or {})}.items()
+        if offered.get(key) != tuple(feature.shape)
+    ]
+    if problems:
+        known = ", ".join(f"{key} {shape}" for key, shape in offered.items())
+        raise UserError(
+            f"policy and env.type={config.env.type} do not fit: {'; '.join(problems)}. The environment offers {known}. "
+            "Choose the environment (or its obs_type) that the policy was trained for"
+        )
+
+
+def _batched(value):  # type: ignore[no-untyped-def]
+    """A (nested) observation with a batch dimension of 1."""
+    return {k: _batched(v) for k, v in value.items()} if isinstance(value, dict) else value[None]
+
+
+@contextmanager
+def _ignored_by_children(number: signal.Signals) -> Iterator[None]:
+    """Processes started meanwhile ignore the signal: Ctrl-C in a terminal reaches all, and only the trainer may act."""
+    old = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, old)
+
+
+def check_wandb(config: TrainConfig) -> None:
+    """Raise a UserError if wandb is to run online and nobody is logged in; it would wait for an answer."""
+    if not config.wandb.enable or config.wandb.mode in ("offline", "disabled"):
+        return
+    import wandb
+
+    if wandb.api.api_key is None:
+        raise UserError(
+            "wandb.enable=true but nobody is logged in: run `wandb login`, or use --wandb.mode=offline or "
+            "--wandb.enable=false"
+        )

@@ -1,0 +1,552 @@
+"""The update of DPPO on hand-made experience of a toy policy whose every number can be computed."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lerobot_rlft.advantages import gae
+from lerobot_rlft.algorithms import dppo
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig, check_first_ratio, ppo_loss
+from lerobot_rlft.chains import DDPMKernel
+from lerobot_rlft.policies.base import DenoisingPolicy
+from lerobot_rlft.rollout import Rollout
+
+STEPS = 4
+
+
+class Toy(DenoisingPolicy):
+    """Chunks of two scalars, the first executed; the condition is two numbers, as is or through a linear layer."""
+
+    n_obs_steps, horizon, n_action_steps, action_dim, condition_dim = 1, 2, 1, 1, 2
+
+    def __init__(self, encoder: bool = False, dropout: float = 0.0, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(5, 16), nn.Mish(), nn.Dropout(dropout), nn.Linear(16, 2))
+        self.module = nn.ModuleDict({"network": network}).eval()
+        if encoder:
+            self.module["encoder"] = nn.Linear(2, 2)
+        alphas_cumprod = torch.tensor([0.9, 0.6, 0.3, 0.05])
+        self.kernel = DDPMKernel(alphas_cumprod, torch.arange(STEPS).flip(0), clip_range=3.0)
+        self.encoded = self.predicted = 0
+
+    def encode(self, obs):
+        self.encoded += 1
+        flat = obs["observation.state"].flatten(1)
+        return flat if self.encoder is None else self.encoder(flat)
+
+    def predict(self, x, timestep, condition):
+        self.predicted += 1
+        time = timestep[:, None] / STEPS - 0.5
+        return self.module["network"](torch.cat([x.flatten(1), time, condition], 1))[..., None]
+
+    def executed(self, x):
+        return x[:, :1]
+
+    @property
+    def encoder(self):
+        return dict(self.module.items()).get("encoder")
+
+    def copy_encoder(self):
+        twin = copy.copy(self)
+        twin.module = nn.ModuleDict({"encoder": copy.deepcopy(self.module["encoder"])})
+        return twin
+
+    def deployed_chunk(self, condition):
+        raise NotImplementedError
+
+    def to_action(self, chunk):
+        return self.executed(chunk)
+
+    def save_pretrained(self, folder):
+        raise NotImplementedError
+
+
+@torch.no_grad()
+def explore(policy, lengths=(3, 1, 2), reward=None, seed=0, floor=0.1):
+    """Episodes of these lengths, the first cut; rewards are random or `reward(chunks (D, H, 1)) -> (D,)`."""
+    torch.manual_seed(seed)
+    valid = torch.arange(max(lengths))[:, None] < torch.tensor(lengths)
+    t, episode = valid.nonzero()[torch.randperm(sum(lengths))].T
+    obs = {"observation.state": torch.randn(len(t), 1, 2)}
+    chain = policy.sample(policy.encode(obs), floor, floor)
+    data = Rollout(
+        obs=obs,
+        chain=chain,
+        t=t,
+        episode=episode,
+        reward=torch.zeros(valid.shape),
+        valid=valid,
+        terminated=torch.tensor([False] + [True] * (len(lengths) - 1)),
+        final_obs={"observation.state": torch.randn(len(lengths), 1, 2)},
+        episodes=None,
+    )
+    data.reward = data.grid(torch.randn(len(t)) if reward is None else reward(chain.x[:, 0]))
+    return data
+
+
+def make(policy=None, base=None, backward=torch.Tensor.backward, **fields):
+    policy = policy or Toy()
+    base = base or copy.deepcopy(policy)
+    base.module.requires_grad_(False)
+    return DPPO(DPPOConfig(**fields), policy, base, backward)
+
+
+def weights(module):
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def same(module, before):
+    return [torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True)]
+
+
+def silence_critic(algorithm):
+    """Values are 0 from now on."""
+    with torch.no_grad():
+        for parameter in algorithm.critic.net[-1].parameters():
+            parameter.zero_()
+
+
+def test_ppo_loss_by_hand():
+    ratio = torch.tensor([1.5, 0.5, 1.5, 0.5, 1.05])
+    advantage = torch.tensor([2.0, 2.0, -2.0, -2.0, 1.0])
+    clip = torch.tensor([0.1, 0.2, 0.1, 0.2, 0.01])
+    # gains are cut at 1 + clip, losses at 1 - clip, each row by its own clip; harm is not cut
+    expected = -(2 * 1.1 + 2 * 0.5 - 2 * 1.5 - 2 * 0.8 + 1 * 1.01) / 5
+    loss, clipped = ppo_loss(ratio.log(), advantage, clip)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert clipped == 1.0
+    assert ppo_loss(ratio.log(), advantage, torch.full((5,), 0.3))[1] == pytest.approx(0.8)
+
+
+def test_first_ratio_may_be_off_by_1e_4():
+    assert check_first_ratio(torch.tensor([0.0, -5e-5])) == pytest.approx(5e-5, rel=0.01)
+    for bad in (2e-4, -2e-4, math.nan):
+        with pytest.raises(
+            RuntimeError, match=r"must be 1 within 1e-4.*train mode.*std floors.*half precision"
+        ):
+            check_first_ratio(torch.tensor([0.0, bad]))
+
+
+def test_what_enters_the_first_loss(monkeypatch):
+    """One minibatch of everything: advantage, discount and clip of every (decision, step) pair by hand."""
+    algorithm = make(
+        update_epochs=1, gamma=0.5, gae_lambda=0.5, gamma_denoising=0.5, clip_coef=0.2, clip_coef_base=0.1,
+        clip_coef_rate=0.0, finetuned_steps=3, anchor_coef=0.0, normalize_advantage=False, scale_reward=False,
+    )  # fmt: skip
+    silence_critic(algorithm)
+    data, seen = explore(algorithm.policy), {}
+    r = data.reward
+
+    def transition(x, k, condition):
+        seen.setdefault("k", k), seen.setdefault("x", x)
+        return Toy.transition(algorithm.policy, x, k, condition)
+
+    def loss(log_ratio, advantage, clip):
+        seen.update(log_ratio=log_ratio, advantage=advantage, clip=clip)
+        return ppo_loss(log_ratio, advantage, clip)
+
+    monkeypatch.setattr(algorithm.policy, "transition", transition)
+    monkeypatch.setattr(dppo, "ppo_loss", loss)
+    metrics = algorithm.update(data)
+
+    # Values are 0 everywhere, so the time limit's bootstrap is 0 too: A_t = r_t + .25 A_{t+1}
+    by_hand = {(2, 0): r[2, 0], (0, 1): r[0, 1], (1, 2): r[1, 2]}
+    by_hand[1, 0] = r[1, 0] + 0.25 * by_hand[2, 0]
+    by_hand[0, 0] = r[0, 0] + 0.25 * by_hand[1, 0]
+    by_hand[0, 2] = r[0, 2] + 0.25 * by_hand[1, 2]
+    place = list(zip(data.t.tolist(), data.episode.tolist(), strict=True))
+    pairs = set()
+    for i, k in enumerate(seen["k"].tolist()):
+        row = int((data.chain.x[:, k + 1] == seen["x"][i]).all(2).all(1).nonzero())
+        pairs.add((row, k))
+        assert seen["advantage"][i].item() == pytest.approx(by_hand[place[row]].item() * 0.5**k, abs=1e-6)
+        assert seen["clip"][i].item() == pytest.approx((0.2, 0.15, 0.1)[k])
+    assert pairs == {(row, k) for row in range(6) for k in range(3)}
+    assert seen["log_ratio"].abs().max() < 1e-5
+    advantage = torch.stack([by_hand[p] for p in place])
+    assert metrics["policy_loss"] == pytest.approx(
+        -(advantage.mean() * (1 + 0.5 + 0.25) / 3).item(), abs=1e-5
+    )
+    assert metrics["value_loss"] == pytest.approx((advantage.square().mean() / 2).item(), abs=1e-5)
+    assert metrics["advantage_std"] == pytest.approx(advantage.std(unbiased=False).item(), abs=1e-5)
+    assert (metrics["decisions"], metrics["value_mean"], metrics["clip_fraction"]) == (6, 0, 0)
+    assert metrics["kl_to_base"] > 0
+
+
+def test_a_time_limit_bootstraps_from_the_final_observation(monkeypatch):
+    algorithm, calls = make(), []
+    data = explore(algorithm.policy)
+    monkeypatch.setattr(dppo, "gae", lambda *args: calls.append(args) or gae(*args))
+    expected = algorithm.critic(data.final_obs["observation.state"]).detach()
+    values = algorithm.critic(data.obs["observation.state"]).detach()
+    algorithm.update(data)
+    reward, value, final_value, terminated, valid = calls[0][:5]
+    torch.testing.assert_close(final_value, expected)
+    torch.testing.assert_close(value[data.t, data.episode], values)
+    assert terminated is data.terminated and valid is data.valid
+    # scaled: all rewards are divided by the same std
+    ratio = reward[valid] / data.reward[valid]
+    assert ratio.std() < 1e-5 and ratio[0] != 1
+
+
+@pytest.mark.parametrize("floor", [0.0, 5.0])
+def test_advantages_are_normalised_before_the_denoising_discount(floor, monkeypatch):
+    algorithm, seen = make(update_epochs=1, gamma_denoising=0.0, advantage_std_floor=floor), []
+    monkeypatch.setattr(dppo, "ppo_loss", lambda *args: seen.append(args) or ppo_loss(*args))
+    std = algorithm.update(explore(algorithm.policy, lengths=(40, 40)))["advantage_std"]
+    assert 0.1 < std < 4
+    a = seen[0][1]
+    last_step = a != 0  # with gamma_denoising 0 only these are left
+    assert last_step.sum() == 80
+    assert a[last_step].mean().item() == pytest.approx(0, abs=1e-5)
+    expected = std / floor if floor else 1  # a floor above the std is the divisor
+    assert a[last_step].std(unbiased=False).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_training_moves_the_policy_and_measures_it():
+    algorithm = make(minibatch_size=7)
+    before = weights(algorithm.policy.module)
+    metrics = algorithm.update(explore(algorithm.policy))
+    assert metrics["first_ratio_error"] <= 1e-4
+    assert metrics["approx_kl"] > 0 and metrics["kl_to_base"] > 0 and metrics["grad_norm"] > 0
+    assert not any(same(algorithm.policy.module, before))
+    assert not any(p.grad is not None for p in algorithm.base.module.parameters())
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_metrics_are_means_over_minibatches():
+    log = dppo._Mean()
+    log.add(loss=1.0, rare=7.0)
+    log.add(loss=torch.tensor(4.0))
+    assert log.result() == {"loss": 2.5, "rare": 7.0}
+
+
+def test_changed_weights_are_caught():
+    algorithm = make()
+    data = explore(algorithm.policy)
+    with torch.no_grad():
+        algorithm.policy.module["network"][0].weight.mul_(1.01)
+    with pytest.raises(RuntimeError, match="weights changed between collection and update"):
+        algorithm.update(data)
+
+
+def test_train_mode_is_caught():
+    algorithm = make(Toy(dropout=0.1))
+    data = explore(algorithm.policy)
+    algorithm.policy.module.train()
+    with pytest.raises(RuntimeError, match="train mode"):
+        algorithm.update(data)
+
+
+@pytest.mark.parametrize("finetuned", [1, 3])
+def test_only_finetuned_steps_get_the_policy_gradient(finetuned, monkeypatch):
+    algorithm, asked = make(finetuned_steps=finetuned, anchor_coef=0.0, minibatch_size=5), set()
+
+    def transition(x, k, condition):
+        if torch.is_grad_enabled():
+            asked.update(k.tolist())
+        return Toy.transition(algorithm.policy, x, k, condition)
+
+    monkeypatch.setattr(algorithm.policy, "transition", transition)
+    metrics = algorithm.update(explore(algorithm.policy))
+    assert asked == set(range(finetuned))
+    assert "anchor_loss" not in metrics
+    assert algorithm.base.predicted == 1  # the KL
+
+
+def test_the_anchor_asks_the_base_at_the_other_steps_only(monkeypatch):
+    algorithm, asked = make(finetuned_steps=2, minibatch_size=4, update_epochs=3), set()
+    base = algorithm.base
+
+    def predict(x, timestep, condition):
+        asked.update(timestep.tolist())
+        return Toy.predict(base, x, timestep, condition)
+
+    data = explore(algorithm.policy)
+    algorithm.update(data)
+    assert base.predicted == 3 * 3 + 1  # 12 pairs in minibatches of 4, and the KL
+    monkeypatch.setattr(base, "predict", predict)
+    algorithm._anchor_loss(
+        data.chain.x, lambda p, rows: p.encode({"observation.state": torch.zeros(100, 1, 2)}), 100
+    )
+    assert asked == {2, 3}
+
+
+def test_the_base_is_called_for_the_kl_alone_where_all_steps_are_finetuned():
+    algorithm = make()
+    algorithm.update(explore(algorithm.policy))
+    assert algorithm.base.predicted == 1
+
+
+def test_the_anchor_is_zero_at_the_start():
+    algorithm = make(finetuned_steps=2, update_epochs=1)
+    assert algorithm.update(explore(algorithm.policy))["anchor_loss"] == 0
+
+
+def early_distance(algorithm, data):
+    """Mean squared difference of network outputs to the base at the two noisiest steps."""
+    with torch.no_grad():
+        condition = algorithm.base.encode(data.obs)
+        parts = []
+        for k in (2, 3):
+            x, timestep = data.chain.x[:, k + 1], torch.full((len(condition),), k)
+            difference = [p.predict(x, timestep, condition) for p in (algorithm.policy, algorithm.base)]
+            parts.append((difference[0] - difference[1]).square().mean())
+        return torch.stack(parts).mean().item()
+
+
+def test_the_anchor_pulls_early_steps_to_the_base():
+    policy = Toy()
+    base = copy.deepcopy(policy)
+    with torch.no_grad():
+        for parameter in policy.module.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    lengths = (20, 20)
+    distance = {}
+    for coef in (0.0, 30.0):
+        algorithm = make(
+            copy.deepcopy(policy), base, finetuned_steps=2, anchor_coef=coef, actor_lr=1e-2, update_epochs=20
+        )
+        data = explore(algorithm.policy, lengths)
+        before = early_distance(algorithm, data)
+        algorithm.update(data)
+        distance[coef] = early_distance(algorithm, data)
+    assert distance[30.0] < before / 5
+    assert distance[0.0] > before / 2
+
+
+def test_anchor_and_kl_hold_a_trained_encoder_to_that_of_the_base():
+    policy = Toy(encoder=True)
+    base = copy.deepcopy(policy)
+    with torch.no_grad():
+        policy.encoder.bias += 1  # the denoising networks are still equal
+    algorithm = make(policy, base, finetuned_steps=2, update_epochs=1, actor_lr=1e-12)
+    metrics = algorithm.update(explore(policy))
+    assert metrics["anchor_loss"] > 1e-3
+    assert metrics["kl_to_base"] > 1e-6
+
+
+def test_one_finetuned_step_trains():
+    algorithm = make(finetuned_steps=1, minibatch_size=3)
+    before = weights(algorithm.policy.module)
+    metrics = algorithm.update(explore(algorithm.policy))
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert not any(same(algorithm.policy.module, before))
+
+
+def test_more_finetuned_steps_than_the_chain_has_are_refused():
+    with pytest.raises(ValueError, match=r"algorithm\.finetuned_steps=5 is out of range, choose 1 to 4"):
+        make(finetuned_steps=5)
+
+
+def test_critic_warmup_leaves_the_actor_alone():
+    algorithm = make(Toy(encoder=True), critic_warmup_iterations=2, critic_features="own")
+    actor = weights(algorithm.policy.module)
+    for _ in range(2):
+        critic = weights(algorithm.critic)
+        metrics = algorithm.update(explore(algorithm.policy))
+        assert all(same(algorithm.policy.module, actor)) and metrics["kl_to_base"] == 0
+        assert not any(same(algorithm.critic, critic))
+    algorithm.update(explore(algorithm.policy))
+    assert not any(same(algorithm.policy.module, actor))
+
+
+def test_target_kl_stops_the_actor_but_not_the_critic():
+    steps = {}
+    for target_kl in (None, 1e-12):
+        algorithm = make(target_kl=target_kl, minibatch_size=6, update_epochs=3, actor_lr=1e-2)
+        algorithm.update(explore(algorithm.policy))
+        optimizers = (algorithm.actor_optimizer, algorithm.critic_optimizer)
+        steps[target_kl] = [o.state_dict()["state"][0]["step"].item() for o in optimizers]
+    # 24 pairs: four minibatches an epoch. The first has ratio 1 and KL 0, the second is the first to exceed.
+    assert steps == {None: [12, 12], 1e-12: [2, 12]}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_unusable_reward_changes_nothing(bad):
+    algorithm = make(scale_reward=False, minibatch_size=1)
+    data = explore(algorithm.policy, lengths=(1, 1, 1, 1, 1))
+    data.reward[0, 4] = bad
+    before = weights(algorithm.policy.module), weights(algorithm.critic), algorithm.reward_scaler.state_dict()
+    with pytest.raises(FloatingPointError, match=f"a reward is {bad}"):
+        algorithm.update(data)
+    assert all(same(algorithm.policy.module, before[0])) and all(same(algorithm.critic, before[1]))
+    assert algorithm.reward_scaler.state_dict() == before[2]
+
+
+def test_a_bad_loss_changes_nothing():
+    algorithm = make()
+    with torch.no_grad():
+        algorithm.critic.net[-1].bias.fill_(math.nan)
+    before = weights(algorithm.policy.module), weights(algorithm.critic.net[0])
+    with pytest.raises(
+        FloatingPointError, match=r"loss of algorithm.type=dppo is nan.*actor_lr=0\.0001.*critic_lr"
+    ):
+        algorithm.update(explore(algorithm.policy))
+    assert all(same(algorithm.policy.module, before[0])) and all(same(algorithm.critic.net[0], before[1]))
+
+
+def test_a_bad_gradient_changes_nothing():
+    def backward(loss):
+        loss.backward()
+        for parameter in algorithm.policy.module.parameters():
+            if parameter.grad is not None:
+                parameter.grad.fill_(math.inf)
+
+    algorithm = make(backward=backward)
+    before = weights(algorithm.policy.module)
+    with pytest.raises(FloatingPointError, match=r"gradient of algorithm.type=dppo is inf|nan"):
+        algorithm.update(explore(algorithm.policy))
+    assert all(same(algorithm.policy.module, before))
+
+
+def test_the_gradient_is_clipped():
+    norms = []
+
+    def backward(loss):
+        loss.backward()
+
+    for limit in (None, 1e-3):
+        algorithm = make(max_grad_norm=limit, update_epochs=1, backward=backward)
+        metrics = algorithm.update(explore(algorithm.policy))
+        gradient = torch.cat([p.grad.flatten() for p in algorithm.policy.module.parameters()])
+        norms.append((metrics["grad_norm"], gradient.norm().item()))
+    assert norms[0][0] == pytest.approx(norms[0][1], rel=1e-5)
+    assert norms[1] == (pytest.approx(norms[0][0], rel=1e-5), pytest.approx(1e-3, rel=1e-2))
+
+
+@pytest.mark.parametrize("fields", [{}, {"critic_features": "own", "finetuned_steps": 2}])
+def test_a_resumed_run_is_bit_equal(fields):
+    fields = {"minibatch_size": 5, "critic_warmup_iterations": 1} | fields
+    base = Toy(encoder=True)
+    whole = make(copy.deepcopy(base), base, **fields)
+    for iteration in range(2):
+        whole.update(explore(whole.policy, seed=iteration))
+    state = copy.deepcopy(whole.state_dict())
+    resumed = make(copy.deepcopy(whole.policy), base, **fields)
+    resumed.load_state_dict(state)
+    for algorithm in (whole, resumed):
+        metrics = algorithm.update(explore(algorithm.policy, seed=9))
+        metrics |= algorithm.update(explore(algorithm.policy, seed=10))
+        algorithm.last = metrics
+    assert all(same(resumed.policy.module, weights(whole.policy.module)))
+    assert all(same(resumed.critic, weights(whole.critic)))
+    assert resumed.last == whole.last
+    assert resumed.iterations_done == 4
+
+
+def test_shared_features_leave_the_encoder_to_the_actor():
+    algorithm = make(Toy(encoder=True), critic_warmup_iterations=1)
+    assert algorithm.critic_encoder is None
+    optimised = {id(p) for group in algorithm.critic_optimizer.param_groups for p in group["params"]}
+    assert optimised == {id(p) for p in algorithm.critic.parameters()}
+    encoder = weights(algorithm.policy.encoder)
+    algorithm.update(explore(algorithm.policy))
+    assert all(same(algorithm.policy.encoder, encoder))
+    algorithm.update(explore(algorithm.policy))
+    assert not any(same(algorithm.policy.encoder, encoder))
+
+
+@pytest.mark.parametrize("train_encoder", [True, False])
+def test_own_features_train_a_copy_of_the_encoder(train_encoder):
+    algorithm = make(Toy(encoder=True), critic_features="own", train_encoder=train_encoder)
+    encoder = weights(algorithm.policy.encoder)
+    assert all(same(algorithm.critic_encoder.encoder, encoder))
+    algorithm.update(explore(algorithm.policy))
+    assert not any(same(algorithm.critic_encoder.encoder, encoder))
+    assert all(same(algorithm.policy.encoder, encoder)) == (not train_encoder)
+
+
+def test_own_features_are_those_of_the_copy():
+    algorithm = make(Toy(encoder=True), critic_features="own", update_epochs=1, critic_lr=1e-12)
+    data = explore(algorithm.policy)
+    with torch.no_grad():
+        algorithm.critic_encoder.encoder.bias += 5
+        value = algorithm.critic(algorithm.critic_encoder.encode(data.obs))
+    assert algorithm.update(data)["value_mean"] == pytest.approx(value.mean().item(), abs=1e-5)
+
+
+def test_a_policy_without_encoder_has_nothing_to_copy():
+    assert make(critic_features="own").critic_encoder is None
+
+
+def test_a_frozen_encoder_encodes_each_decision_once():
+    algorithm = make(Toy(encoder=True), train_encoder=False, minibatch_size=5)
+    data = explore(algorithm.policy)
+    algorithm.policy.encoded = 0
+    algorithm.update(data)
+    assert algorithm.policy.encoded == 2  # the decisions and the final observations
+    assert algorithm.base.encoded == 0
+    optimised = {id(p) for group in algorithm.actor_optimizer.param_groups for p in group["params"]}
+    assert optimised == {id(p) for p in algorithm.policy.module["network"].parameters()}
+
+
+def test_many_decisions_are_encoded_in_parts(monkeypatch):
+    monkeypatch.setattr(dppo, "ENCODE_BATCH", 4)
+    algorithm = make(Toy(encoder=True), train_encoder=False)
+    data = explore(algorithm.policy)
+    whole = algorithm.policy.encode(data.obs)
+    torch.testing.assert_close(algorithm._encode_all(algorithm.policy, data.obs, 6), whole)
+
+
+@pytest.mark.parametrize("finetuned, reached", [(None, -0.4), (2, -2.5)])
+def test_it_learns_a_bandit(finetuned, reached):
+    """One decision, the executed number shall be 0.5: a wrong sign anywhere makes this worse, not better."""
+    algorithm = make(
+        actor_lr=1e-2, critic_lr=1e-2, clip_coef=0.3, clip_coef_base=0.3, minibatch_size=256,
+        finetuned_steps=finetuned, anchor_coef=1.0,
+    )  # fmt: skip
+    history = []
+    for iteration in range(12):
+        data = explore(
+            algorithm.policy, (1,) * 128, lambda chunk: -(chunk[:, 0, 0] - 0.5).square(), iteration
+        )
+        history.append(data.reward.mean().item())
+        algorithm.update(data)
+    assert sum(history[:2]) / 2 < -3
+    assert sum(history[-3:]) / 3 > reached
+
+
+@pytest.mark.parametrize(
+    "field, value, wanted",
+    [
+        ("actor_lr", 0.0, "a number > 0"),
+        ("critic_lr", math.nan, "a number > 0"),
+        ("update_epochs", 0, "at least 1"),
+        ("minibatch_size", 0, "at least 1"),
+        ("gamma", 1.01, "0 to 1"),
+        ("gae_lambda", -0.1, "0 to 1"),
+        ("gamma_denoising", 2.0, "0 to 1"),
+        ("clip_coef", 0.0, r"a number in \(0, 1\)"),
+        ("clip_coef_base", 1.0, r"a number in \(0, 1\)"),
+        ("clip_coef_rate", -1.0, "a number >= 0"),
+        ("finetuned_steps", 0, "1 to the policy's number of denoising steps"),
+        ("anchor_coef", -1.0, "a number >= 0"),
+        ("min_sampling_std", 0.0, "a number > 0"),
+        ("min_log_prob_std", -0.1, "a number > 0"),
+        ("eta", 0.0, r"a number in \(0, 1\]"),
+        ("eta", 1.5, r"a number in \(0, 1\]"),
+        ("target_kl", 0.0, "a number > 0 or null"),
+        ("max_grad_norm", -1.0, "a number > 0 or null"),
+        ("critic_warmup_iterations", -1, "0 or more"),
+        ("advantage_std_floor", -1.0, "a number >= 0"),
+        ("critic_hidden_dims", (64, 0), "sizes >= 1"),
+        ("critic_features", "none", "shared or own"),
+    ],
+)
+def test_values_out_of_range_are_refused(field, value, wanted):
+    with pytest.raises(ValueError, match=rf"algorithm\.{field}=.*choose {wanted}") as caught:
+        DPPOConfig(**{field: value})
+    assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"target_kl": None, "max_grad_norm": None, "critic_hidden_dims": ()}, {"gamma": 1.0, "eta": 1.0}],
+)
+def test_the_ends_of_the_ranges_are_allowed(fields):
+    algorithm = make(**fields)
+    assert math.isfinite(algorithm.update(explore(algorithm.policy))["policy_loss"])

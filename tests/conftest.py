@@ -1,0 +1,139 @@
+"""A tiny policy, tiny demonstrations, and quick runs on them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lerobot.configs import FeatureType, PolicyFeature, parser
+from lerobot.policies import make_pre_post_processors
+from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
+from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+
+import lerobot_policy_rlft  # noqa: F401  registers --env.type=avoiding
+from lerobot_rlft.algorithms.bc import BCConfig
+from lerobot_rlft.algorithms.dppo import DPPOConfig
+from lerobot_rlft.cli.train import read_config
+from lerobot_rlft.config import DatasetConfig, EvalConfig, RolloutConfig, TrainConfig, load_policy_config
+from lerobot_rlft.demos.dataset import write_dataset
+from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
+
+OBSERVATIONS = {"observation.state": 4, "observation.environment_state": 9}
+TINY = {
+    "n_obs_steps": 2,
+    "horizon": 4,
+    "n_action_steps": 3,
+    "down_dims": (8,),
+    "diffusion_step_embed_dim": 8,
+    "kernel_size": 3,
+    "num_train_timesteps": 3,
+    "drop_n_last_frames": 0,
+    "device": "cpu",
+    "push_to_hub": False,
+}
+
+
+def save_policy(folder: Path, sizes: dict[str, int] = OBSERVATIONS, reach: float = 0.01, **fields) -> Path:
+    """Write a diffusion policy with random weights as an ordinary LeRobot checkpoint.
+
+    Args:
+        sizes: observation key -> size of the vector.
+        reach: largest action.
+    """
+    torch.manual_seed(0)
+    kinds = {"observation.state": FeatureType.STATE, "observation.environment_state": FeatureType.ENV}
+    config = DiffusionConfig(
+        input_features={key: PolicyFeature(kinds[key], (size,)) for key, size in sizes.items()},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
+        **(TINY | fields),
+    )
+    stats = {key: {"min": torch.full((n,), -1.0), "max": torch.full((n,), 2.0)} for key, n in sizes.items()}
+    stats["action"] = {"min": torch.full((2,), -reach), "max": torch.full((2,), reach)}
+    for part in (DiffusionPolicy(config), *make_pre_post_processors(config, dataset_stats=stats)):
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_policy(tmp_path_factory) -> Path:
+    """Checkpoint of a tiny policy for Avoiding: 2 observations, horizon 4, 3 actions executed, 3 denoising steps."""
+    return save_policy(tmp_path_factory.mktemp("base") / "policy")
+
+
+@pytest.fixture(scope="session")
+def demos(tmp_path_factory) -> Path:
+    """Folder of a LeRobotDataset for Avoiding: 2 episodes of 20 random frames."""
+    root = tmp_path_factory.mktemp("demos") / "avoiding"
+    features = {key: {"dtype": "float32", "shape": (n,), "names": None} for key, n in OBSERVATIONS.items()}
+    features["action"] = {"dtype": "float32", "shape": (2,), "names": None}
+    random = np.random.default_rng(0)
+    episodes = [
+        {
+            key: random.uniform(-0.01, 0.01, (20, *f["shape"])).astype(np.float32)
+            for key, f in features.items()
+        }
+        for _ in range(2)
+    ]
+    write_dataset(root, "local/tiny", 28, "task", features, episodes, progress=False)
+    return root
+
+
+@pytest.fixture
+def dppo_config(base_policy, tmp_path) -> Callable[..., TrainConfig]:
+    """Makes the resolved config of a DPPO run of seconds; keywords replace whole fields."""
+
+    def make(**fields) -> TrainConfig:
+        policy = load_policy_config(str(fields.pop("policy", base_policy)), [])
+        policy.pretrained_path = fields.pop("pretrained_path", base_policy)
+        defaults = {
+            "algorithm": DPPOConfig(update_epochs=1, minibatch_size=16, critic_hidden_dims=(8,)),
+            "env": AvoidingEnvConfig(episode_length=8),
+            "rollout": RolloutConfig(n_envs=2, n_episodes=4),
+            "eval": EvalConfig(n_episodes=3, n_episodes_during=2, batch_size=2, n_videos=0),
+            "iterations": 4,
+            "eval_freq": 2,
+            "save_freq": 2,
+            "output_dir": tmp_path / "run",
+        }
+        config = TrainConfig(policy=policy, **(defaults | fields))
+        config.resolve()
+        return config
+
+    return make
+
+
+@pytest.fixture
+def bc_config(base_policy, demos, tmp_path) -> Callable[..., TrainConfig]:
+    """Makes the resolved config of a behaviour cloning run of seconds; keywords replace whole fields."""
+
+    def make(**fields) -> TrainConfig:
+        defaults = {
+            "algorithm": BCConfig(batch_size=16, ema_decay=0.9),
+            "policy": DiffusionConfig(**TINY),
+            "dataset": DatasetConfig(repo_id="local/tiny", root=demos),
+            "iterations": 4,
+            "save_freq": 2,
+            "output_dir": tmp_path / "run",
+        }
+        config = TrainConfig(**(defaults | fields))
+        config.resolve()
+        return config
+
+    return make
+
+
+@pytest.fixture
+def read_command(monkeypatch) -> Callable[..., TrainConfig]:
+    """Reads the config that `lerobot-rlft-train` makes of these arguments."""
+
+    def read(*arguments: str) -> TrainConfig:
+        # LeRobot keeps what it found in YAML files for the life of the process.
+        parser._config_path_args.clear()
+        parser._config_yaml_overrides.clear()
+        monkeypatch.setattr("sys.argv", ["lerobot-rlft-train", *map(str, arguments)])
+        return read_config()
+
+    yield read
+    parser._config_path_args.clear()
+    parser._config_yaml_overrides.clear()

@@ -1,0 +1,179 @@
+"""What algorithms rely on, for every policy family and sampler."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from families import EXPLORES_OTHERWISE, VARIANTS, WITH_ENCODER, experience, observations
+from lerobot.configs import PreTrainedConfig
+
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
+from lerobot_rlft.chains import step_log_prob
+from lerobot_rlft.policies.loading import load_pretrained
+
+FLOOR = 0.1
+
+
+@pytest.fixture(params=list(VARIANTS))
+def variant(request):
+    return request.param
+
+
+build = functools.cache(lambda variant: VARIANTS[variant]())
+
+
+@pytest.fixture
+def policy(variant):
+    """Shared: a test that changes it makes a copy."""
+    return build(variant)
+
+
+@torch.no_grad()
+def explore(policy, batch=6, seed=0):
+    """Condition and chain of random observations."""
+    condition = policy.encode(observations(policy, batch))
+    torch.manual_seed(seed)
+    return condition, policy.sample(condition, FLOOR, FLOOR)
+
+
+def replayed(policy, chain, condition, rows, k):
+    normal = policy.transition(chain.x[rows, k + 1], k, condition[rows])
+    return step_log_prob(normal, chain.x[rows, k], policy.executed, FLOOR)
+
+
+def count_calls(monkeypatch, policy, name):
+    calls, original = [], getattr(policy, name)
+
+    def counted(*args):
+        calls.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(policy, name, counted)
+    return calls
+
+
+def test_shapes(policy, variant):
+    condition, chain = explore(policy)
+    steps = policy.kernel.num_steps
+    assert condition.shape == (6, policy.condition_dim)
+    assert (policy.encoder is not None) == (variant in WITH_ENCODER)
+    assert chain.x.shape == (6, steps + 1, policy.horizon, policy.action_dim)
+    assert chain.log_prob.shape == (6, steps)
+    assert policy.executed(chain.x[:, 0]).shape == (6, policy.n_action_steps, policy.action_dim)
+    assert policy.to_action(chain.x[:, 0]).shape == (6, policy.n_action_steps, policy.action_dim)
+    assert policy.deployed_chunk(condition).shape == (6, policy.horizon, policy.action_dim)
+
+
+def test_a_chunk_costs_one_network_call_for_each_step(policy, monkeypatch):
+    calls = count_calls(monkeypatch, policy, "predict")
+    explore(policy)
+    assert [int(timestep[0]) for _, timestep, _ in calls] == policy.kernel.timesteps.flip(0).tolist()
+
+
+def test_sampling_and_replay_agree_on_log_probs(policy):
+    condition, chain = explore(policy)
+    pair = torch.randperm(len(chain.x) * policy.kernel.num_steps)
+    with torch.no_grad():
+        for part in pair.split(7):  # other batches than those of sampling
+            rows, k = part // policy.kernel.num_steps, part % policy.kernel.num_steps
+            ratio = (replayed(policy, chain, condition, rows, k) - chain.log_prob[rows, k]).exp()
+            assert (ratio - 1).abs().max() <= 1e-4
+
+
+def test_exploration_without_a_floor_is_the_deployed_sampler(policy, variant):
+    condition, _ = explore(policy, batch=8)
+    torch.manual_seed(5)
+    mine = policy.sample(condition, sampling_floor=0.0, log_prob_floor=FLOOR).x[:, 0]
+    torch.manual_seed(5)
+    stock = policy.deployed_chunk(condition)
+    assert torch.allclose(mine, stock, rtol=0, atol=1e-6) == (variant not in EXPLORES_OTHERWISE)
+
+
+def test_the_condition_depends_on_every_observation(policy):
+    obs = observations(policy, 2)
+    with torch.no_grad():
+        condition = policy.encode(obs)
+        for key in obs:
+            for step in range(policy.n_obs_steps):
+                changed = {k: v.clone() for k, v in obs.items()}
+                changed[key][0, step] = changed[key][0, step].flip(-1)
+                moved = (policy.encode(changed) - condition).abs().amax(1)
+                assert moved[0] > 1e-5 and moved[1] < 1e-6, (key, step)
+
+
+def test_what_is_not_executed_does_not_count(policy):
+    condition, chain = explore(policy)
+    rows, k = torch.arange(6), torch.zeros(6, dtype=torch.long)
+    position = policy.executed(torch.arange(policy.horizon).repeat(6, 1)[..., None])[0, :, 0]
+    unexecuted = [i for i in range(policy.horizon) if i not in position.tolist()]
+    assert unexecuted
+    with torch.no_grad():
+        reference = replayed(policy, chain, condition, rows, k)
+        chain.x[:, 0, unexecuted] += 1
+        assert torch.equal(replayed(policy, chain, condition, rows, k), reference)
+        chain.x[:, 0, position[-1]] += 1
+        assert (replayed(policy, chain, condition, rows, k) < reference).all()
+
+
+@pytest.mark.parametrize("train_encoder", [True, False])
+def test_gradients_reach_exactly_the_declared_parameters(policy, train_encoder):
+    policy = copy.deepcopy(policy)
+    _, chain = explore(policy)
+    policy.freeze(train_encoder)
+    encoder = set() if policy.encoder is None else set(policy.encoder.parameters())
+    declared = set(policy.module.parameters()) - (set() if train_encoder else encoder)
+    assert set(policy.trainable_parameters()) == declared
+    condition = policy.encode(observations(policy, 6))
+    steps = policy.kernel.num_steps
+    rows, k = torch.arange(6).repeat_interleave(steps), torch.arange(steps).repeat(6)
+    replayed(policy, chain, condition, rows, k).sum().backward()
+    reached = {p for p in policy.module.parameters() if p.grad is not None and p.grad.any()}
+    assert reached == declared
+
+
+def test_freezing_can_be_undone(policy):
+    policy = copy.deepcopy(policy)
+    policy.module.requires_grad_(False)
+    policy.freeze(train_encoder=True)
+    assert all(p.requires_grad for p in policy.module.parameters())
+
+
+def test_a_saved_and_reloaded_policy_acts_the_same(policy, tmp_path):
+    policy.save_pretrained(tmp_path)
+    again = load_pretrained(PreTrainedConfig.from_pretrained(tmp_path), tmp_path, eta=1.0)
+    assert again.kernel.num_steps == policy.kernel.num_steps
+    obs, actions = observations(policy, 3), []
+    for p in (policy, again):
+        torch.manual_seed(7)
+        with torch.no_grad():
+            actions.append(p.to_action(p.deployed_chunk(p.encode(obs))))
+    assert torch.equal(*actions)
+    assert actions[0].abs().max() > 1  # unnormalised: the chunk itself is within +-1
+
+
+@pytest.mark.parametrize("variant", sorted(WITH_ENCODER))
+def test_a_copied_encoder_encodes_alike_and_stands_alone(policy):
+    obs = observations(policy, 2)
+    twin = policy.copy_encoder()
+    with torch.no_grad():
+        before = policy.encode(obs)
+        assert torch.equal(twin.encode(obs), before)
+        for parameter in twin.encoder.parameters():
+            parameter += 0.1
+        assert not torch.allclose(twin.encode(obs), before)
+        assert torch.equal(policy.encode(obs), before)
+    size = sum(p.numel() for p in twin.module.parameters())
+    assert size == sum(p.numel() for p in policy.encoder.parameters())
+
+
+def test_dppo_starts_at_ratio_one_and_moves_only_what_it_trains(policy):
+    policy, base = copy.deepcopy(policy), copy.deepcopy(policy)
+    base.module.requires_grad_(False)
+    config = DPPOConfig(update_epochs=1, minibatch_size=16, finetuned_steps=2, train_encoder=False)
+    metrics = DPPO(config, policy, base).update(experience(policy))
+    assert metrics["first_ratio_error"] <= 1e-4
+    assert metrics["kl_to_base"] > 0
+    pairs = zip(policy.module.named_parameters(), base.module.parameters(), strict=True)
+    moved = {name for (name, new), old in pairs if not torch.equal(new, old)}
+    assert moved == {name for name, p in policy.module.named_parameters() if p.requires_grad}

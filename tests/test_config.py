@@ -1,0 +1,330 @@
+"""What a user may write on the command line and in YAML, and what a mistake is answered with."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY, save_policy
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.envs.configs import PushtEnv
+from lerobot.policies import make_pre_post_processors
+from lerobot.policies.act.configuration_act import ACTConfig
+from lerobot.policies.act.modeling_act import ACTPolicy
+from safetensors.torch import load_file, save_file
+
+from lerobot_rlft.arguments import suggest
+from lerobot_rlft.build import check_features
+from lerobot_rlft.checkpoint import write_config
+from lerobot_rlft.config import CONFIG_NAME, DatasetConfig, load_policy_config
+from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.errors import UserError
+from lerobot_rlft.rollout import EpisodeRunner
+from lerobot_rlft.trainer import Trainer
+
+DPPO = ("--algorithm.type=dppo", "--env.type=avoiding")
+
+
+def test_a_command_line(base_policy, read_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(base_policy.parent)
+    config = read_command(
+        *DPPO, "--policy.path=policy", "--policy.num_inference_steps=2", "--rollout.n_envs", "25",
+        "--algorithm.critic_hidden_dims=[4,4]", f"--output_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert config.policy.num_inference_steps == 2 and config.policy.horizon == TINY["horizon"]
+    assert config.policy.pretrained_path == base_policy.resolve(), "a resume may start in another folder"
+    assert config.rollout.n_envs == 25 and list(config.algorithm.critic_hidden_dims) == [4, 4]
+    assert config.job_name == "avoiding_diffusion_dppo"
+
+
+def test_the_path_of_a_link_is_that_of_its_target(base_policy, read_command, tmp_path):
+    """`checkpoints/last` moves on while the base of a run must not."""
+    (tmp_path / "last").symlink_to(base_policy)
+    config = read_command(*DPPO, f"--policy.path={tmp_path / 'last'}", f"--output_dir={tmp_path / 'run'}")
+    assert config.policy.pretrained_path == base_policy.resolve()
+
+
+def test_yaml_with_a_policy_path_and_overrides(base_policy, read_command, tmp_path):
+    recipe = {
+        "algorithm": {"type": "dppo", "gamma": 0.9},
+        "policy": {"path": str(base_policy), "num_inference_steps": 2},
+        "env": {"type": "avoiding"},
+        "output_dir": str(tmp_path / "run"),
+        "iterations": 7,
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    config = read_command(f"--config_path={tmp_path / 'recipe.yaml'}", "--iterations=8")
+    assert config.policy.num_inference_steps == 2 and config.policy.pretrained_path == base_policy.resolve()
+    assert (config.algorithm.gamma, config.iterations) == (0.9, 8)
+
+
+def test_a_plugin_is_loaded_before_types_are_looked_up(base_policy, read_command, tmp_path, monkeypatch):
+    (tmp_path / "some_plugin").mkdir()
+    (tmp_path / "some_plugin/__init__.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from lerobot.envs import EnvConfig\n"
+        "from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig\n"
+        "@EnvConfig.register_subclass('plugged')\n"
+        "@dataclass\n"
+        "class Plugged(AvoidingEnvConfig): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = read_command(
+        "--env.discover_packages_path=some_plugin", "--env.type=plugged", "--algorithm.type=dppo",
+        f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert config.env.type == "plugged"
+    with pytest.raises(UserError, match="'no_such_plugin'"):
+        read_command("--env.discover_packages_path=no_such_plugin", *DPPO)
+
+
+@pytest.mark.parametrize(
+    "env", [AvoidingEnvConfig(lag=0.1), PushtEnv(obs_type="environment_state_agent_pos")]
+)
+def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp_path):
+    config = dppo_config(env=env)
+    config.dry_run, config.resume = True, Path("somewhere")
+    write_config(config, tmp_path / CONFIG_NAME)
+    read = read_command(f"--config_path={tmp_path / CONFIG_NAME}")
+    config.dry_run, config.resume = False, None
+    assert read.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    "mistake, answer",
+    [
+        (["--algorithm.gama=0.9"], r"--algorithm.gama is unknown, did you mean --algorithm.gamma\?"),
+        (["--n_envs=4"], r"--n_envs is unknown, did you mean --rollout.n_envs\?"),
+        (["--rollout.qqqqqqqqqqqqqqqqq=4"], r"qqq is unknown, known: --rollout.n_envs, --rollout.n_episodes, "),
+        (["--policy.horison=4"], r"--policy.horison is unknown, did you mean --policy.horizon\?"),
+        (["--policy.horizon=x"], r"`policy.horizon`: Couldn't parse 'x' into an int"),
+        (["--policy.horizon=5"], "horizon should be an integer multiple"),
+        (["iterations=4"], r"'iterations=4' is no option: write --name=value"),
+        # It exists, for another algorithm.
+        (["--algorithm.batch_size=4"], r"algorithm.batch_size is unknown to DPPOConfig, "),
+        (["--algorithm.type=dpo"], r"--algorithm.type=dpo is unknown, did you mean dppo\?"),
+        (["--env.type=pushed"], r"--env.type=pushed is unknown, did you mean pusht\?"),
+        (["--policy.type=act"], r"Cannot specify both --policy.path and --policy.type"),
+        (["--iterations=many"], r"`iterations`: Couldn't parse 'many' into an int"),
+        (["--iterations=0"], "iterations=0 must be at least 1"),
+        (["--eval_freq=-1"], "eval_freq=-1 must not be negative"),
+        (["--rollout.n_envs=0"], "rollout.n_envs=0 must be at least 1"),
+        (["--rollout.n_envs=8"], "n_episodes=100 must be a multiple of rollout.n_envs=8, for example 96"),
+        (["--eval.batch_size=0"], "eval.batch_size=0 must be at least 1"),
+        (["--eval.n_videos=-1"], "eval.n_videos=-1 must not be negative"),
+        (["--algorithm.eta=0"], r"algorithm.eta=0.* out of range, choose a number in \(0, 1\]"),
+        (["--algorithm.eta=1.5"], r"algorithm.eta=1.5 is out of range"),
+        (["--algorithm.actor_lr=0"], r"algorithm.actor_lr=0.* is out of range, choose a number > 0"),
+        (["--algorithm.clip_coef=1"], r"algorithm.clip_coef=1.* is out of range, choose a number in \(0, 1\)"),
+        (["--algorithm.gamma=1.1"], r"algorithm.gamma=1.1 is out of range, choose 0 to 1"),
+        (["--algorithm.finetuned_steps=0"], r"algorithm.finetuned_steps=0 is out of range, choose 1 to"),
+        (["--algorithm.critic_features=mine"], "critic_features='mine' is unknown, choose shared or own"),
+        (["--env.reward=money"], "env.reward='money' is unknown, choose one of binary"),
+        (["--wandb.mode=ofline"], r"wandb.mode=ofline is unknown, did you mean offline\?"),
+        (["--config_path=nowhere.yaml"], r"nowhere.yaml"),
+    ],
+)  # fmt: skip
+def test_a_mistake_on_the_command_line(mistake, answer, base_policy, read_command, tmp_path):
+    arguments = (*DPPO, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}", *mistake)
+    if mistake[0].startswith("--algorithm.type"):
+        arguments = arguments[1:]
+    if mistake[0].startswith("--env.type"):
+        arguments = (arguments[0], *arguments[2:])
+    with pytest.raises(UserError, match=answer):
+        read_command(*arguments)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "mistake, answer",
+    [
+        ({"iteration": 4}, r"iteration is unknown to TrainConfig, did you mean iterations\?"),
+        ({"rollout": {"n_env": 4}}, r"rollout.n_env is unknown to RolloutConfig, did you mean n_envs\?"),
+        ({"algorithm": {"type": "dppo", "gama": 1}}, r"algorithm.gama is unknown .*did you mean gamma\?"),
+        ({"algorithm": {"type": "dpo"}}, r"algorithm.type=dpo is unknown, did you mean dppo\?"),
+        ({"policy": {"path": "", "horison": 4}}, r"--policy.horison is unknown, did you mean --policy.horizon\?"),
+        ({"rollout": {"n_envs": 0}}, "rollout.n_envs=0 must be at least 1"),
+        ({"resume": "runs/x"}, "belongs on the command line: --resume=runs/x"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_yaml(mistake, answer, base_policy, read_command, tmp_path):
+    recipe = {
+        "algorithm": {"type": "dppo"},
+        "policy": {"path": ""},
+        "env": {"type": "avoiding"},
+        "output_dir": str(tmp_path / "run"),
+    } | mistake
+    recipe["policy"]["path"] = str(base_policy)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match=answer):
+        read_command(f"--config_path={tmp_path / 'recipe.yaml'}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_yaml_that_is_none(read_command, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("algorithm: {type: dppo")
+    with pytest.raises(UserError, match="expected"):
+        read_command(f"--config_path={tmp_path / 'recipe.yaml'}")
+
+
+@pytest.mark.parametrize(
+    "arguments, answer",
+    [
+        (DPPO, "no policy: give --policy.path=HUB_ID_OR_FOLDER"),
+        ((*DPPO, "--policy.horizon=8"), r"--policy.type is missing, known: act, diffusion, "),
+        ((DPPO[0], "--env.lag=0.1"), r"--env.type is missing, known: aloha, avoiding, "),
+        (
+            (*DPPO, "--policy.type=diffusion", "--policy.device=cpu"),
+            r"dppo improves a pretrained policy: give --policy.path",
+        ),
+        (
+            (DPPO[0], "--policy.path=BASE"),
+            r"dppo needs an environment: give --env.type=..., one of .*avoiding",
+        ),
+        (
+            ("--algorithm.type=bc", "--policy.type=diffusion", "--policy.device=cpu"),
+            "bc learns from a dataset: give --dataset.repo_id",
+        ),
+        (DPPO[1:], r"--algorithm.type is missing, known: bc, dppo"),
+    ],
+)
+def test_what_is_missing(arguments, answer, base_policy, read_command):
+    with pytest.raises(UserError, match=answer):
+        read_command(*(word.replace("BASE", str(base_policy)) for word in arguments))
+
+
+def test_an_output_folder_that_exists(dppo_config, tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match="choose another folder, or delete it: it holds no checkpoint"):
+        dppo_config()
+    (tmp_path / "run/checkpoints").mkdir()
+    with pytest.raises(UserError, match=f"choose another folder, or continue .* --resume={tmp_path / 'run'}"):
+        dppo_config()
+    assert dppo_config(dry_run=True).output_dir == tmp_path / "run"
+
+
+def test_suggest():
+    assert suggest("gama", ["gamma", "eta"]) == "did you mean gamma?"
+    assert suggest("x", ["gamma", "eta"]) == "known: eta, gamma"
+    assert suggest("x", [f"name{i}" for i in range(99)]) == "--help lists what is known"
+
+
+@pytest.fixture
+def copy_of_base(base_policy, tmp_path) -> Path:
+    return shutil.copytree(base_policy, tmp_path / "copy")
+
+
+def without_key(file: Path) -> None:
+    tensors = load_file(file)
+    tensors.pop(sorted(tensors)[0])
+    save_file(tensors, file)
+
+
+def rewrite(file: Path, **changes) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "damage, answer",
+    [
+        (lambda f: shutil.rmtree(f), r"cannot be read|lacks config.json, model.safetensors"),
+        (lambda f: (f / "config.json").unlink(), "lacks config.json: give the folder of one"),
+        (lambda f: (f / "model.safetensors").unlink(), "lacks model.safetensors"),
+        (lambda f: (f / "policy_postprocessor.json").unlink(), "lacks policy_postprocessor.json"),
+        (lambda f: (f / "config.json").write_text('{"type": '), "corrupt config.json .*download or save it again"),
+        (lambda f: (f / "config.json").write_text("{}"), "corrupt config.json"),
+        (lambda f: rewrite(f / "config.json", type="difusion"), "type 'difusion', did you mean diffusion"),
+        (lambda f: rewrite(f / "config.json", horison=4), r"policy.horison is unknown .*did you mean horizon\?"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 9), "not a whole checkpoint .*SafetensorError"),
+        (lambda f: without_key(f / "model.safetensors"), "not a whole checkpoint .*RuntimeError"),
+        (lambda f: rewrite(f / "config.json", down_dims=[16]), "not a whole checkpoint that fits its config.json"),
+        (lambda f: (f / "policy_preprocessor.json").write_text("{}"), "processors|not a whole checkpoint"),
+        (lambda f: next(f.glob("*normalizer*.safetensors")).unlink(), "not a whole checkpoint"),
+        (lambda f: rewrite(f / "config.json", n_action_steps=4),
+         r"n_action_steps=4 does not fit policy.horizon=4 with policy.n_obs_steps=2: choose 1 to 3"),
+    ],
+)  # fmt: skip
+def test_a_base_that_is_no_whole_checkpoint(damage, answer, copy_of_base, dppo_config, tmp_path):
+    damage(copy_of_base)
+    with pytest.raises(UserError, match=answer):
+        Trainer(dppo_config(policy=copy_of_base, pretrained_path=copy_of_base))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_policy_without_a_denoising_chain(tmp_path, base_policy, dppo_config):
+    shape = load_policy_config(str(base_policy), [])
+    config = ACTConfig(
+        input_features=shape.input_features, output_features=shape.output_features, device="cpu",
+        dim_model=8, n_heads=1, dim_feedforward=8, n_encoder_layers=1, use_vae=False, chunk_size=4, n_action_steps=4,
+    )  # fmt: skip
+    for part in (ACTPolicy(config), *make_pre_post_processors(config)):
+        part.save_pretrained(tmp_path / "act")
+    with pytest.raises(UserError, match=r"'act' has no denoising chain .*Known: diffusion"):
+        Trainer(dppo_config(policy=tmp_path / "act", pretrained_path=tmp_path / "act"))
+
+
+@pytest.mark.parametrize(
+    "sizes, env, answer",
+    [
+        ({"observation.state": 2, "observation.environment_state": 9}, AvoidingEnvConfig(),
+         r"observation.state is \(4,\) instead of \(2,\).*offers .*observation.environment_state \(9,\)"),
+        ({"observation.state": 2, "observation.environment_state": 16}, PushtEnv(),
+         r"observation.environment_state is missing instead of \(16,\).*observation.image \(3, 96, 96\)"),
+        ({"observation.state": 2, "observation.environment_state": 16}, PushtEnv(obs_type="pixels"), "bare arrays"),
+        ({"observation.state": 2, "observation.environment_state": 16}, PushtEnv(task="Nothing-v0"), "cannot be built"),
+    ],
+)  # fmt: skip
+def test_a_policy_of_another_environment(sizes, env, answer, dppo_config, tmp_path):
+    base = save_policy(tmp_path / "base", sizes)
+    with pytest.raises(UserError, match=answer):
+        Trainer(dppo_config(policy=base, pretrained_path=base, env=env))
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_finetuned_steps_than_the_chain_has(dppo_config, tmp_path):
+    config = dppo_config()
+    config.algorithm.finetuned_steps = 4
+    with pytest.raises(UserError, match=r"algorithm.finetuned_steps=4 is out of range, choose 1 to 3"):
+        Trainer(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_are_compared_with_the_environment_itself(dppo_config):
+    """LeRobot's config of pusht declares images of 384 pixels, the environment gives 96."""
+    config = dppo_config(env=PushtEnv())
+    vector = config.env.create_envs(1)["pusht"][0]
+    runner = EpisodeRunner(vector, None, *config.env.get_env_processors())
+    config.policy.input_features = {"observation.image": PolicyFeature(FeatureType.VISUAL, (3, 96, 96))}
+    check_features(config, runner)
+    config.policy.output_features = {"action": PolicyFeature(FeatureType.ACTION, (3,))}
+    with pytest.raises(UserError, match=r"action is \(2,\) instead of \(3,\)"):
+        check_features(config, runner)
+    vector.close()
+
+
+@pytest.mark.parametrize(
+    "dataset, answer",
+    [
+        (lambda root: DatasetConfig("local/x", root.parent / "none"), "dataset: .*holds no meta/info.json"),
+        (lambda root: DatasetConfig("local/x", root, episodes=[7]), r"dataset: episodes=\[7\] does not fit"),
+    ],
+)
+def test_a_dataset_that_is_not_there(dataset, answer, demos, bc_config, tmp_path):
+    with pytest.raises(UserError, match=answer):
+        Trainer(bc_config(dataset=dataset(demos)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_wandb_without_login_neither_asks_nor_hangs(dppo_config, tmp_path, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    config = dppo_config()
+    config.wandb.enable = True
+    with pytest.raises(
+        UserError, match=r"nobody is logged in: run `wandb login`, or use --wandb.mode=offline"
+    ):
+        Trainer(config)
+    assert not (tmp_path / "run").exists()
