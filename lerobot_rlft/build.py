@@ -179,13 +179,11 @@ def make_runner(config: TrainConfig, policy: DenoisingPolicy, n_envs: int) -> Ep
         )
     with _ignored_by_children(signal.SIGINT):
         try:
-            tasks = [
-                task
-                for suite in make_env(config.env, n_envs, asynchronous).values()
-                for task in suite.values()
-            ]
+            with redirect_stdout(io.StringIO()):  # LeRobot prints which package it imports
+                suites = make_env(config.env, n_envs, asynchronous)
         except (ImportError, ValueError, TypeError, OSError, gym.error.Error) as error:
             raise UserError(f"env.type={env_type} cannot be built: {error}") from error
+        tasks = [task for suite in suites.values() for task in suite.values()]
         if len(tasks) != 1:
             raise UserError(f"env.type={env_type} has {len(tasks)} tasks: choose one with --env.task=...")
         runner = runner_in(tasks[0], config, policy)

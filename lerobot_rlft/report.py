@@ -10,9 +10,9 @@ from lerobot.envs import EnvConfig
 from .config import CONFIG_NAME, TrainConfig
 from .data import BatchLoader
 from .policies.base import DenoisingPolicy
+from .records import METRICS
 from .rollout import Rollout
 
-METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 ADAM_BYTES = 12  # gradient and two moments of a float32
 
@@ -70,8 +70,12 @@ def _percent(evaluation: dict[str, Any]) -> str:
 
 
 def sizes(
-    config: TrainConfig, policy: DenoisingPolicy, max_steps: int, data: Rollout | None, batches: BatchLoader | None
-) -> str:  # fmt: skip
+    config: TrainConfig,
+    policy: DenoisingPolicy,
+    max_steps: int,
+    data: Rollout | None,
+    batches: BatchLoader | None,
+) -> str:
     """What a user wants to know before a long run.
 
     Args:

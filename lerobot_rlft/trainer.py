@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from lerobot.common.wandb_utils import WandBLogger
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.random_utils import set_seed
 from tqdm import tqdm
@@ -47,7 +46,8 @@ from .errors import EnvironmentFailure, UserError
 from .evaluation import Evaluation, evaluate, film
 from .pictures import draw_learning_curve, draw_trajectories, is_planar
 from .policies.base import DenoisingPolicy
-from .report import METRICS, SUMMARY, conclusion, eval_command, sizes, would_write
+from .records import Records
+from .report import SUMMARY, conclusion, eval_command, sizes, would_write
 from .rollout import Episodes
 
 DRY_RUN_ENVS, DRY_RUN_DECISIONS = 2, 2
@@ -72,8 +72,8 @@ class Trainer:
         check_wandb(config)
         self.accelerator = Accelerator(cpu=config.policy.device == "cpu")
         self.iteration, self.env_steps, self.seconds = 0, 0, 0.0
-        self.wandb: WandBLogger | None = None
-        self._status, self._phase, self._metrics_bytes = "", "", 0
+        self.records = Records(config)
+        self._status, self._phase, self._records_size = "", "", 0
         set_seed(config.seed)
         checkpoint = last_checkpoint(config.resume) if config.resume else None
         self.batches = make_batches(config)
@@ -204,7 +204,7 @@ class Trainer:
     def _evaluate(self, sampler: str, n_episodes: int, sampling_floor: float | None = None) -> None:
         with self.algorithm.deployed_weights():
             result, _ = evaluate(self.tester, n_episodes, self.config.eval.seed, sampling_floor)
-        self._record({"kind": "eval", "sampler": sampler, **result.to_dict()})
+        self._record("eval", {"sampler": sampler, **result.to_dict()})
         who = "base" if self.iteration == 0 else f"iteration {self.iteration}"
         tqdm.write(f"{who}, {sampler} sampler: {result.sentence()}")
 
@@ -218,10 +218,10 @@ class Trainer:
             return
         tuned = load_policy(load_policy_config(str(folder), [f"--device={config.policy.device}"]), folder)
         result, episodes = self._compare(tuned)
-        self._record({"kind": "eval", "sampler": "deployed", "reloaded": True, **result.to_dict()})
+        self._record("eval", {"sampler": "deployed", "reloaded": True, **result.to_dict()})
         summary = {"policy": str(folder), "env_steps": self.env_steps, "seconds": round(self.seconds, 1)}
         summary["tuned"] = result.to_dict()
-        base = next((line for line in self._records("eval") if line["iteration"] == 0), None)
+        base = next((line for line in self.records.read("eval") if line["iteration"] == 0), None)
         if base is not None:
             summary["base"] = {k: v for k, v in base.items() if k in Evaluation.__dataclass_fields__}
         _write_json(config.output_dir / SUMMARY, summary)
@@ -243,7 +243,7 @@ class Trainer:
                 base, base_episodes = self._compare(self.algorithm.base)
                 panels.insert(0, ("base", base_episodes, base))
             draw_trajectories(pictures / "trajectories.png", panels, env)
-        records = [line for line in self._records("eval") if line["sampler"] == "deployed"]
+        records = [line for line in self.records.read("eval") if line["sampler"] == "deployed"]
         draw_learning_curve(pictures / "learning_curve.png", records)
 
     def _film(self, policy: DenoisingPolicy, name: str) -> None:
@@ -264,13 +264,8 @@ class Trainer:
                 f"--output_dir={config.output_dir} cannot be made ({error}): choose another"
             ) from error
         remove_partial(config.output_dir)
-        if self._metrics.is_file():  # lines written after the checkpoint are about to be written again
-            kept = self._metrics.read_bytes()[: self._metrics_bytes]
-            partial = self._metrics.with_name(f".{METRICS}.partial")
-            partial.write_bytes(kept)
-            partial.replace(self._metrics)
         write_config(config, config.output_dir / CONFIG_NAME)
-        self.wandb = WandBLogger(config) if config.wandb.enable else None
+        self.records.begin(self._records_size)
 
     def close(self) -> None:
         """Close the environments, whose processes would outlive the trainer."""
@@ -284,14 +279,12 @@ class Trainer:
             "iteration": self.iteration,
             "env_steps": self.env_steps,
             "seconds": self.seconds,
-            "metrics_bytes": self._metrics.stat().st_size if self._metrics.exists() else 0,
+            "metrics_bytes": self.records.size,
             "base_hash": self._base_hash,
         }
         if self.batches is not None:
             state["loader"] = self.batches.state_dict()
-        folder = save_checkpoint(self.config, self.iteration, self._export, state)
-        if self.wandb:
-            self.wandb.log_policy(folder)
+        self.records.saved(save_checkpoint(self.config, self.iteration, self._export, state))
 
     def _export(self, folder: Path) -> None:
         # Only here: the training state above refers to the weights in place.
@@ -320,11 +313,7 @@ class Trainer:
                 "changing options that shape the algorithm"
             ) from error
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
-        self.seconds, self._metrics_bytes = state["seconds"], state["metrics_bytes"]
-
-    @property
-    def _metrics(self) -> Path:
-        return self.config.output_dir / METRICS
+        self.seconds, self._records_size = state["seconds"], state["metrics_bytes"]
 
     def _log_training(self, metrics: dict[str, float], seconds: float, steps: int) -> None:
         if self.runner:
@@ -336,20 +325,10 @@ class Trainer:
             self._status = f"loss {metrics['loss']:.4f}"
         every = self.config.log_freq
         if every and self.iteration % every == 0:
-            self._record({"kind": "train", "seconds": round(seconds, 3), **metrics})
+            self._record("train", {"seconds": round(seconds, 3), **metrics})
 
-    def _record(self, values: dict[str, Any]) -> None:
-        line = {"kind": values["kind"], "iteration": self.iteration, "env_steps": self.env_steps} | values
-        with self._metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        if self.wandb:
-            sampler = f"{values['sampler']}_" if "sampler" in values else ""
-            scalars = {f"{sampler}{k}": v for k, v in line.items() if isinstance(v, (int, float))}
-            self.wandb.log_dict(scalars, step=self.iteration, mode=values["kind"])
-
-    def _records(self, kind: str) -> list[dict[str, Any]]:
-        lines = map(json.loads, self._metrics.read_text().splitlines())
-        return [line for line in lines if line["kind"] == kind]
+    def _record(self, kind: str, values: dict[str, Any]) -> None:
+        self.records.write(kind, self.iteration, self.env_steps, values)
 
     @contextmanager
     def _stop_on_signal(self) -> Iterator[list[int]]:

@@ -1,11 +1,13 @@
 """A tiny policy, tiny demonstrations, and quick runs on them."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from draccus.wrappers import field_wrapper
 from lerobot.configs import FeatureType, PolicyFeature, parser
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
@@ -18,6 +20,9 @@ from lerobot_rlft.cli.train import read_config
 from lerobot_rlft.config import DatasetConfig, EvalConfig, RolloutConfig, TrainConfig, load_policy_config
 from lerobot_rlft.demos.dataset import write_dataset
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
+
+# Each parse reads the sources of all policies anew for the help texts.
+field_wrapper.docstring.get_attribute_docstring = cache(field_wrapper.docstring.get_attribute_docstring)
 
 OBSERVATIONS = {"observation.state": 4, "observation.environment_state": 9}
 TINY = {

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lerobot_rlft.report import METRICS
+from lerobot_rlft.records import METRICS
 
 
 class Killed(BaseException):

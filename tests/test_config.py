@@ -14,10 +14,11 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from safetensors.torch import load_file, save_file
 
+from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.arguments import suggest
 from lerobot_rlft.build import check_features
 from lerobot_rlft.checkpoint import write_config
-from lerobot_rlft.config import CONFIG_NAME, DatasetConfig, load_policy_config
+from lerobot_rlft.config import CONFIG_NAME, DatasetConfig, EvalConfig, RolloutConfig, load_policy_config
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.errors import UserError
 from lerobot_rlft.rollout import EpisodeRunner
@@ -99,7 +100,6 @@ def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp
         (["--rollout.qqqqqqqqqqqqqqqqq=4"], r"qqq is unknown, known: --rollout.n_envs, --rollout.n_episodes, "),
         (["--policy.horison=4"], r"--policy.horison is unknown, did you mean --policy.horizon\?"),
         (["--policy.horizon=x"], r"`policy.horizon`: Couldn't parse 'x' into an int"),
-        (["--policy.horizon=5"], "horizon should be an integer multiple"),
         (["iterations=4"], r"'iterations=4' is no option: write --name=value"),
         # It exists, for another algorithm.
         (["--algorithm.batch_size=4"], r"algorithm.batch_size is unknown to DPPOConfig, "),
@@ -108,18 +108,8 @@ def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp
         (["--policy.type=act"], r"Cannot specify both --policy.path and --policy.type"),
         (["--iterations=many"], r"`iterations`: Couldn't parse 'many' into an int"),
         (["--iterations=0"], "iterations=0 must be at least 1"),
-        (["--eval_freq=-1"], "eval_freq=-1 must not be negative"),
-        (["--rollout.n_envs=0"], "rollout.n_envs=0 must be at least 1"),
         (["--rollout.n_envs=8"], "n_episodes=100 must be a multiple of rollout.n_envs=8, for example 96"),
-        (["--eval.batch_size=0"], "eval.batch_size=0 must be at least 1"),
-        (["--eval.n_videos=-1"], "eval.n_videos=-1 must not be negative"),
         (["--algorithm.eta=0"], r"algorithm.eta=0.* out of range, choose a number in \(0, 1\]"),
-        (["--algorithm.eta=1.5"], r"algorithm.eta=1.5 is out of range"),
-        (["--algorithm.actor_lr=0"], r"algorithm.actor_lr=0.* is out of range, choose a number > 0"),
-        (["--algorithm.clip_coef=1"], r"algorithm.clip_coef=1.* is out of range, choose a number in \(0, 1\)"),
-        (["--algorithm.gamma=1.1"], r"algorithm.gamma=1.1 is out of range, choose 0 to 1"),
-        (["--algorithm.finetuned_steps=0"], r"algorithm.finetuned_steps=0 is out of range, choose 1 to"),
-        (["--algorithm.critic_features=mine"], "critic_features='mine' is unknown, choose shared or own"),
         (["--env.reward=money"], "env.reward='money' is unknown, choose one of binary"),
         (["--wandb.mode=ofline"], r"wandb.mode=ofline is unknown, did you mean offline\?"),
         (["--config_path=nowhere.yaml"], r"nowhere.yaml"),
@@ -134,6 +124,37 @@ def test_a_mistake_on_the_command_line(mistake, answer, base_policy, read_comman
     with pytest.raises(UserError, match=answer):
         read_command(*arguments)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "make, fields, answer",
+    [
+        (RolloutConfig, {"n_envs": 0}, "rollout.n_envs=0 must be at least 1"),
+        (RolloutConfig, {"n_envs": 10, "n_episodes": 25}, "must be a multiple .* for example 20"),
+        (RolloutConfig, {"n_envs": 10, "n_episodes": 5}, "must be a multiple .* for example 10"),
+        (RolloutConfig, {"reward": "sum"}, "rollout.reward='sum' is unknown, choose env or best"),
+        (RolloutConfig, {"success_bonus": -1}, "rollout.success_bonus=-1 must not be negative"),
+        (EvalConfig, {"n_episodes": 0}, "eval.n_episodes=0 must be at least 1"),
+        (EvalConfig, {"n_episodes_during": 0}, "eval.n_episodes_during=0 must be at least 1"),
+        (EvalConfig, {"batch_size": 0}, "eval.batch_size=0 must be at least 1"),
+        (EvalConfig, {"n_videos": -1}, "eval.n_videos=-1 must not be negative"),
+        (DPPOConfig, {"eta": 1.5}, "algorithm.eta=1.5 is out of range, choose a number"),
+        (DPPOConfig, {"actor_lr": 0}, "algorithm.actor_lr=0 is out of range, choose a number > 0"),
+        (DPPOConfig, {"clip_coef": 1}, "algorithm.clip_coef=1 is out of range, choose a number in"),
+        (DPPOConfig, {"gamma": 1.1}, "algorithm.gamma=1.1 is out of range, choose 0 to 1"),
+        (DPPOConfig, {"finetuned_steps": 0}, "algorithm.finetuned_steps=0 is out of range, choose 1 to"),
+        (DPPOConfig, {"critic_features": "mine"}, "critic_features='mine' is unknown, choose shared or own"),
+    ],
+)
+def test_a_value_out_of_range(make, fields, answer):
+    with pytest.raises(ValueError, match=answer):
+        make(**fields)
+
+
+def test_frequencies_are_not_negative(dppo_config):
+    for name in ("eval_freq", "save_freq", "log_freq", "seed"):
+        with pytest.raises(UserError, match=f"{name}=-1 must not be negative"):
+            dppo_config(**{name: -1})
 
 
 @pytest.mark.parametrize(

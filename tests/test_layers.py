@@ -12,8 +12,9 @@ PACKAGE = "lerobot_rlft"
 LAYERS = (
     (True, "cli"),
     (True, "trainer"),
+    (True, "build records report"),
     (False, "pictures"),
-    (True, "rollout evaluation checkpoint hub config data demos plugin"),
+    (True, "rollout evaluation checkpoint hub config arguments data demos plugin"),
     (True, "policies envs.configuration"),
     (False, "algorithms regularizers"),
     (False, "policies.base advantages critics diversity conditioning envs"),

@@ -215,6 +215,7 @@ def test_processes_give_the_same_and_leave_ctrl_c_to_the_trainer(dppo_config, mo
     config.rollout.use_async_envs = True
     monkeypatch.setattr(AvoidingEnvConfig, "create_envs", create_envs)
     monkeypatch.setattr("lerobot_rlft.build.check_features", lambda *args: None)
+    monkeypatch.setattr("multiprocessing.set_forkserver_preload", lambda modules: None)  # takes seconds
     runner = make_runner(config, ToyPolicy(), 4)
     try:
         for process in made[0].processes:

@@ -27,6 +27,8 @@ def main() -> None:
         run(read_config())
     except (UserError, EnvironmentFailure, FloatingPointError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped before the run began, nothing was written")
 
 
 def read_config() -> TrainConfig:

@@ -1,5 +1,6 @@
 """The command as a user meets it: help, a dry run, a whole run, Ctrl-C, mistakes."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -34,61 +35,51 @@ def start(*arguments, cwd: Path) -> subprocess.Popen:
 def main(monkeypatch, read_command, capsys):
     """Runs the command in this process; returns its exit message and what it printed."""
 
+    # The command replaces them.
+    monkeypatch.setattr("logging.root.handlers", [])
+    level = logging.root.level
+
     def run(*arguments):
+        logging.root.setLevel(logging.WARNING)
         monkeypatch.setattr("lerobot_rlft.cli.train.read_config", lambda: read_command(*arguments))
         with pytest.raises(SystemExit) as stop:
             train.main()
         return stop.value.code, capsys.readouterr()
 
-    return run
+    yield run
+    logging.root.setLevel(level)
 
 
-def test_a_run_and_its_resume_with_wandb_offline(base_policy, tmp_path):
-    run = tmp_path / "run"
-    wandb = ("--wandb.enable=true", "--wandb.mode=offline")
-    first = start(
-        *TINY_RUN,
-        f"--policy.path={base_policy}",
-        f"--output_dir={run}",
-        *wandb,
-        "--save_freq=1",
-        cwd=tmp_path,
-    )
-    out, err = first.communicate(timeout=300)
-    assert first.returncode == 0, err
-    assert "Success" in out and "lerobot-eval --policy.path=" in out
-    # Quiet: nothing but the progress bar, and no message of a library.
-    for noise in ("Traceback", "WARNING", "Loading weights", "torchcodec"):
-        assert noise not in out + err
-    ids = {path.name.rpartition("-")[2] for path in (run / "wandb").glob("offline-run-*")}
-    assert len(ids) == 1
-
-    resumed = start(f"--resume={run}", "--iterations=2", cwd=tmp_path)
-    out, err = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, err
-    assert [line["iteration"] for line in metrics(run, "train")] == [1, 2]
-    assert {path.name.rpartition("-")[2] for path in (run / "wandb").glob("offline-run-*")} == ids
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["run"]
-
-
-def test_ctrl_c_in_a_terminal(base_policy, tmp_path):
+def test_a_run_is_stopped_by_ctrl_c_and_resumed_with_wandb_offline(base_policy, tmp_path):
     run = tmp_path / "run"
     process = start(
         *TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={run}", "--iterations=100000", "--save_freq=0",
-        "--eval_freq=0", cwd=tmp_path,
+        "--eval_freq=0", "--wandb.enable=true", "--wandb.mode=offline", cwd=tmp_path,
     )  # fmt: skip
     deadline = time.monotonic() + 200
     while not (run / "metrics.jsonl").exists() or not metrics(run, "train"):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=100)
     assert process.returncode == 1
     done = metrics(run, "train")[-1]["iteration"]
-    assert "Traceback" not in err
     assert f"stopped after iteration {done}. " in err
     assert err.endswith(f"continue with\n  lerobot-rlft-train --resume={run}\n")
     assert int((run / "checkpoints/last").resolve().name) == done
+    # Quiet: nothing but the progress bar, and no message of a library.
+    for noise in ("Traceback", "WARNING", "Loading weights", "torchcodec"):
+        assert noise not in out + err
+    ids = {path.name.rpartition("-")[2] for path in (run / "wandb").glob("offline-run-*")}
+    assert len(ids) == 1
+
+    resumed = start(f"--resume={run}", f"--iterations={done + 1}", cwd=tmp_path)
+    out, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err
+    assert "Success" in out and "lerobot-eval --policy.path=" in out and "Traceback" not in err
+    assert [line["iteration"] for line in metrics(run, "train")] == [*range(1, done + 2)]
+    assert {path.name.rpartition("-")[2] for path in (run / "wandb").glob("offline-run-*")} == ids
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["run"]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +100,16 @@ def test_a_mistake_is_one_line_and_leaves_nothing(mistake, words, base_policy, m
     assert code.startswith("error: ") and words in code
     assert said.out == said.err == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_before_the_run_begins(base_policy, main, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lerobot_rlft.trainer.make_policy", interrupted)
+    code, _ = main(*TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
+    assert code == "\nstopped before the run began, nothing was written"
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_error_in_a_run_is_one_sentence(base_policy, main, tmp_path, monkeypatch):

@@ -1,0 +1,59 @@
+"""What a run reports while it runs: `metrics.jsonl` and, where it is enabled, wandb."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lerobot.common.wandb_utils import WandBLogger
+
+from .config import TrainConfig
+
+METRICS = "metrics.jsonl"
+
+
+class Records:
+    """Appends a line of metrics at a time; `trainer` documents the lines.
+
+    Args:
+        config: of the run; nothing is written or opened before `begin`.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.wandb: WandBLogger | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.config.output_dir / METRICS
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    def begin(self, size: int) -> None:
+        """Drop what lies beyond `size` bytes: after a resume it is about to be written again."""
+        if self.size > size:
+            partial = self.path.with_name(f".{METRICS}.partial")
+            partial.write_bytes(self.path.read_bytes()[:size])
+            partial.replace(self.path)
+        self.wandb = WandBLogger(self.config) if self.config.wandb.enable else None
+
+    def write(self, kind: str, iteration: int, env_steps: int, values: dict[str, Any]) -> None:
+        line = {"kind": kind, "iteration": iteration, "env_steps": env_steps} | values
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.wandb:
+            sampler = f"{values['sampler']}_" if "sampler" in values else ""
+            scalars = {f"{sampler}{k}": v for k, v in line.items() if isinstance(v, (int, float))}
+            self.wandb.log_dict(scalars, step=iteration, mode=kind)
+
+    def read(self, kind: str) -> list[dict[str, Any]]:
+        """All lines of one kind, of this run from its beginning."""
+        lines = map(json.loads, self.path.read_text().splitlines())
+        return [line for line in lines if line["kind"] == kind]
+
+    def saved(self, checkpoint: Path) -> None:
+        """A checkpoint was written."""
+        if self.wandb:
+            self.wandb.log_policy(checkpoint)
