@@ -127,8 +127,9 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
         try:
             base = load_policy(deepcopy(config.policy), path, config.algorithm.eta)
         except UserError as error:
+            here = "" if Path(path).is_absolute() else f" seen from {Path.cwd()}"
             raise UserError(
-                f"the base policy of this run is not at {path} any more: put it back, or name its new place with "
+                f"the base policy of this run is not at {path}{here}: put it back, or name its new place with "
                 f"--policy.pretrained_path=FOLDER ({error})"
             ) from error
     base.module.requires_grad_(False)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,11 +158,11 @@ class TrainConfig:
                 "no policy: give --policy.path=HUB_ID_OR_FOLDER (a pretrained one) or, to clone behaviour from scratch, "
                 "--policy.type=diffusion"
             )
-        # A resume may start in another folder, and `checkpoints/last` moves on.
-        if self.policy.pretrained_path is not None and Path(self.policy.pretrained_path).exists():
-            self.policy.pretrained_path = Path(self.policy.pretrained_path).resolve()
-        if self.dataset.root is not None:
-            self.dataset.root = self.dataset.root.resolve()
+        base = self.policy.pretrained_path and Path(self.policy.pretrained_path)
+        if base and base.exists():
+            # `checkpoints/last` moves on. What was given relative stays so: the path goes into what is published.
+            real = base.resolve()
+            self.policy.pretrained_path = real if base.is_absolute() else Path(os.path.relpath(real))
         self.check()
         self.job_name = self.job_name or "_".join(
             part

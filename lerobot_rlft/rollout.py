@@ -141,7 +141,11 @@ class EpisodeRunner:
         """
         rounds = [
             _Round(
-                self, seeds[start : start + self.env.num_envs], True, reward=reward, success_bonus=success_bonus
+                self,
+                seeds[start : start + self.env.num_envs],
+                True,
+                reward=reward,
+                success_bonus=success_bonus,
             ).run(lambda condition: self.policy.sample(condition, sampling_floor, log_prob_floor))
             for start in range(0, n_episodes, self.env.num_envs)
         ]

@@ -76,6 +76,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert last_checkpoint(tmp_path / "killed").name == "000002"
     left = (tmp_path / "killed/checkpoints/.000004.partial").is_dir()
     assert left == (kill is kill_in_save)
+    (tmp_path / "killed/checkpoints/.000003.partial").mkdir()  # of an earlier kill
     torch.manual_seed(5)  # a new process has another random state
 
     Trainer(read_command(f"--resume={tmp_path / 'killed'}")).train()
@@ -150,7 +151,7 @@ def test_a_base_that_moved_or_was_replaced(dppo_config, read_command, tmp_path):
     run = tmp_path / "run"
     Trainer(dppo_config(policy=base, pretrained_path=base, iterations=1)).train()
     base.rename(elsewhere)
-    with pytest.raises(UserError, match=rf"base policy .* {base} .*--policy.pretrained_path=FOLDER"):
+    with pytest.raises(UserError, match=rf"base policy .* {base}: .*--policy.pretrained_path=FOLDER"):
         Trainer(read_command(f"--resume={run}"))
     trainer = Trainer(read_command(f"--resume={run}", f"--policy.pretrained_path={elsewhere}"))
     assert trainer.iteration == 1

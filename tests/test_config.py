@@ -1,6 +1,7 @@
 """What a user may write on the command line and in YAML, and what a mistake is answered with."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -34,16 +35,21 @@ def test_a_command_line(base_policy, read_command, tmp_path, monkeypatch):
         "--algorithm.critic_hidden_dims=[4,4]", f"--output_dir={tmp_path / 'run'}",
     )  # fmt: skip
     assert config.policy.num_inference_steps == 2 and config.policy.horizon == TINY["horizon"]
-    assert config.policy.pretrained_path == base_policy.resolve(), "a resume may start in another folder"
+    assert config.policy.pretrained_path == Path("policy")
     assert config.rollout.n_envs == 25 and list(config.algorithm.critic_hidden_dims) == [4, 4]
     assert config.job_name == "avoiding_diffusion_dppo"
 
 
-def test_the_path_of_a_link_is_that_of_its_target(base_policy, read_command, tmp_path):
-    """`checkpoints/last` moves on while the base of a run must not."""
+def test_the_path_of_a_link_is_that_of_its_target(base_policy, read_command, tmp_path, monkeypatch):
+    """`checkpoints/last` moves on while the base of a run must not; a relative path tells nothing of the machine."""
     (tmp_path / "last").symlink_to(base_policy)
-    config = read_command(*DPPO, f"--policy.path={tmp_path / 'last'}", f"--output_dir={tmp_path / 'run'}")
-    assert config.policy.pretrained_path == base_policy.resolve()
+    monkeypatch.chdir(base_policy.parent)
+    for given, kept in (
+        (tmp_path / "last", base_policy.resolve()),
+        (os.path.relpath(tmp_path / "last"), Path("policy")),
+    ):
+        config = read_command(*DPPO, f"--policy.path={given}", f"--output_dir={tmp_path / 'run'}")
+        assert config.policy.pretrained_path == kept
 
 
 def test_yaml_with_a_policy_path_and_overrides(base_policy, read_command, tmp_path):

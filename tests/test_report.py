@@ -1,0 +1,53 @@
+"""The words at the end of a run."""
+
+from pathlib import Path
+
+from lerobot.envs.configs import PushtEnv
+
+from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.report import conclusion, eval_command
+
+
+def evaluation(success: float, **fields) -> dict:
+    ci = (success - 0.1, success + 0.1)
+    return {"n_episodes": 40, "success": success, "success_ci": ci, "max_reward": success / 2} | fields
+
+
+def modes(count: int, entropy: float) -> dict:
+    return {"modes": count, "num_modes": 24, "entropy": entropy}
+
+
+def test_success_bought_with_modes_is_said_to_be():
+    base, tuned = evaluation(0.5, **modes(20, 0.9)), evaluation(0.75, **modes(3, 0.2))
+    text = conclusion({"env_steps": 12345, "base": base, "tuned": tuned})
+    assert (
+        "Success rose: 50.0 % [40.0, 60.0] before, 75.0 % [65.0, 85.0] after 12,345 environment steps" in text
+    )
+    assert "Of the 20 ways to succeed that the base knew, the tuned policy uses 3" in text
+    assert "entropy 0.900 before, 0.200 after" in text and "RL paid for success" in text
+    kept = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.5, **modes(20, 0.9))})
+    assert "Success did not rise" in kept and "RL paid" not in kept
+
+
+def test_an_environment_without_modes():
+    text = conclusion({"env_steps": 1, "base": evaluation(0.4), "tuned": evaluation(0.6)})
+    assert "Mean max reward: 0.200 before, 0.300 after" in text and "ways" not in text
+
+
+def test_a_cloned_policy_has_no_base():
+    text = conclusion({"env_steps": 0, "tuned": evaluation(0.6, **modes(5, 0.4))})
+    assert text == (
+        "Success of the checkpoint on disk: 60.0 % [50.0, 70.0] of 40 episodes. It uses 5 of 24 modes (entropy 0.400)."
+    )
+
+
+def test_the_stock_command_repeats_what_was_changed():
+    command = eval_command(Path("run/pretrained_model"), AvoidingEnvConfig(reward="blocked", show_block=True))
+    assert command.startswith(
+        "lerobot-eval --policy.path=run/pretrained_model --env.type=avoiding --env.reward=blocked "
+        "--env.show_block=true --eval."
+    )
+    assert "--env.fps" not in command
+    assert "--env.episode_length=50 --env.obs_type=pixels" in eval_command(
+        Path("x"), PushtEnv(obs_type="pixels", episode_length=50)
+    )
