@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.random_utils import set_seed
@@ -74,7 +75,10 @@ class Trainer:
         self.iteration, self.env_steps, self.seconds = 0, 0, 0.0
         self.records = Records(config)
         self._status, self._phase, self._records_size = "", "", 0
+        self._base_outcome: tuple[Evaluation, Episodes] | None = None
         set_seed(config.seed)
+        # Sampling and re-evaluation use other batch sizes; TF32 would let their results differ by more than the ratio check.
+        torch.backends.cudnn.allow_tf32 = False
         checkpoint = last_checkpoint(config.resume) if config.resume else None
         self.batches = make_batches(config)
         self.policy = make_policy(config, checkpoint, self.batches)
@@ -197,16 +201,19 @@ class Trainer:
         """Before the first iteration: the base as deployed, and as it explores."""
         config = self.config
         self._phase = "evaluation of the base"
-        self._evaluate("deployed", config.eval.n_episodes)
+        self._base_outcome = self._evaluate("deployed", config.eval.n_episodes)
         self._evaluate("exploratory", config.eval.n_episodes_during, config.algorithm.min_sampling_std)
         self._film(self.policy, "base")
 
-    def _evaluate(self, sampler: str, n_episodes: int, sampling_floor: float | None = None) -> None:
+    def _evaluate(
+        self, sampler: str, n_episodes: int, sampling_floor: float | None = None
+    ) -> tuple[Evaluation, Episodes]:
         with self.algorithm.deployed_weights():
-            result, _ = evaluate(self.tester, n_episodes, self.config.eval.seed, sampling_floor)
+            result, episodes = evaluate(self.tester, n_episodes, self.config.eval.seed, sampling_floor)
         self._record("eval", {"sampler": sampler, **result.to_dict()})
         who = "base" if self.iteration == 0 else f"iteration {self.iteration}"
         tqdm.write(f"{who}, {sampler} sampler: {result.sentence()}")
+        return result, episodes
 
     def _finish(self) -> None:
         """Evaluate the last checkpoint as a user will load it, and say what became of the policy."""
@@ -228,6 +235,7 @@ class Trainer:
         self._film(tuned, "tuned")
         self._draw(result, episodes)
         print("\n" + conclusion(summary))
+        print(f"\nPictures: {config.output_dir / 'pictures'}")
         print(f"\nRun it with stock LeRobot:\n  {eval_command(folder, config.env)}")
 
     def _compare(self, policy: DenoisingPolicy) -> tuple[Evaluation, Episodes]:
@@ -240,7 +248,8 @@ class Trainer:
         if is_planar(episodes, env):
             panels = [("tuned", episodes, tuned)]
             if isinstance(self.algorithm, DPPO):
-                base, base_episodes = self._compare(self.algorithm.base)
+                # A resumed run has not played the base's episodes; they come out the same.
+                base, base_episodes = self._base_outcome or self._compare(self.algorithm.base)
                 panels.insert(0, ("base", base_episodes, base))
             draw_trajectories(pictures / "trajectories.png", panels, env)
         records = [line for line in self.records.read("eval") if line["sampler"] == "deployed"]

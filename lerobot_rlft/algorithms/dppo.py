@@ -52,12 +52,12 @@ class DPPOConfig(AlgorithmConfig):
 
     consumes = "rollouts"
 
-    actor_lr: float = 1e-4
+    actor_lr: float = 3e-5
     critic_lr: float = 1e-3
     # Passes over the (decision, denoising step) pairs of an iteration.
     update_epochs: int = 4
     # (decision, denoising step) pairs in a minibatch.
-    minibatch_size: int = 1024
+    minibatch_size: int = 512
     # Discount for each decision (executed chunk).
     gamma: float = 0.99
     gae_lambda: float = 0.95
@@ -325,6 +325,9 @@ class DPPO(Algorithm):
         self.critic.load_state_dict(state["critic"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        # The rates of this configuration, not those that were saved: a resume may want smaller steps.
+        self.actor_optimizer.param_groups[0]["lr"] = self.config.actor_lr
+        self.critic_optimizer.param_groups[0]["lr"] = self.config.critic_lr
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.iterations_done = state["iterations_done"]
         if self.critic_encoder is not None:

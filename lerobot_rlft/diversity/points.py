@@ -1,4 +1,4 @@
-"""Samples as rows of numbers: what every metric on chunks or features checks first. Shapes: N samples, F features."""
+"""Samples as rows of numbers, where every metric on chunks or features starts. Shapes: N samples, F features."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ Points = np.ndarray | Tensor
 
 
 class Measured(NamedTuple):
-    """A metric and the number of samples it was computed from, for each side where there are two."""
+    """A metric and the number of samples it was computed from (on each side where there are two)."""
 
     value: float
     samples: int
@@ -28,60 +28,73 @@ def as_points(name: str, values: Points, at_least: int = 2) -> Tensor:
             f"{name} has shape {tuple(points.shape)}: give at least {at_least} rows, one for each sample"
         )
     points = points.reshape(len(points), -1)
-    if not points.isfinite().all():
-        bad = int((~points.isfinite()).any(1).sum())
-        raise ValueError(f"{name} holds NaN or infinity in {bad} of {len(points)} rows: drop those rows")
+    finite = points.isfinite().all(1)
+    if not finite.all():
+        raise ValueError(
+            f"{name} holds NaN or infinity in {int((~finite).sum())} of {len(points)} rows: drop them"
+        )
     return points
 
 
-def subsample(points: Tensor, max_samples: int, seed: int) -> Tensor:
-    """At most `max_samples` rows without replacement, the same for the same seed."""
-    if max_samples < 2:
-        raise ValueError(f"max_samples={max_samples} leaves no pair: choose at least 2")
-    if len(points) <= max_samples:
-        return points
-    return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:max_samples]]
+def shuffled(points: Tensor, seed: int) -> Tensor:
+    """The rows in a random order, the same for the same seed, without touching the global random state."""
+    return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))]
 
 
 def one_sample(name: str, values: Points, max_samples: int, seed: int, at_least: int = 2) -> Tensor:
-    """Checked rows, at most `max_samples` of them."""
-    return as_points(name, subsample(as_points(name, values, at_least), max_samples, seed), at_least)
+    """Checked rows, at most `max_samples` of them, drawn without replacement.
+
+    Raises:
+        ValueError: see `as_points`; `max_samples` below `at_least`.
+    """
+    if max_samples < at_least:
+        raise ValueError(f"max_samples={max_samples} is too few: choose at least {at_least}")
+    points = as_points(name, values, at_least)
+    return points if len(points) <= max_samples else shuffled(points, seed)[:max_samples]
 
 
 def two_samples(
     tuned: Points, base: Points, max_samples: int, seed: int, at_least: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """Checked rows of both, cut to the same number, at most `max_samples`.
+    """Checked rows of both, the same number of each, at most `max_samples`.
 
     Raises:
-        ValueError: see `as_points`; different numbers of features.
+        ValueError: see `one_sample`; different numbers of features.
     """
-    a, b = as_points("tuned", tuned, at_least), as_points("base", base, at_least)
+    n = max(at_least, min(len(tuned), len(base), max_samples))
+    a = one_sample("tuned", tuned, min(n, max_samples), seed, at_least)
+    b = one_sample("base", base, min(n, max_samples), seed + 1, at_least)
     if a.shape[1] != b.shape[1]:
-        raise ValueError(
-            f"tuned has {a.shape[1]} features and base has {b.shape[1]}: give both the same features"
-        )
-    n = min(len(a), len(b), max_samples)
-    return subsample(a, n, seed), subsample(b, n, seed + 1)
+        raise ValueError(f"tuned has {a.shape[1]} features and base {b.shape[1]}: give the same to both")
+    return a, b
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distances (N_a, N_b), without the shortcut through inner products that blurs near duplicates."""
+    """Euclidean distances (N_a, N_b), without the shortcut by inner products that blurs near duplicates."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def between(points: Tensor) -> Tensor:
-    """Distances of all N (N - 1) / 2 pairs."""
+def pair_distances(points: Tensor) -> Tensor:
+    """Distances of the N (N - 1) / 2 pairs."""
     return torch.nn.functional.pdist(points)
 
 
-def median_distance(name: str, points: Tensor) -> float:
-    """Median distance between two samples, the usual width of an RBF kernel (Gretton et al. 2012, JMLR 13, sec. 8).
+def rbf_kernel(a: Tensor, b: Tensor, bandwidth: float) -> Tensor:
+    """exp(-d^2 / (2 bandwidth^2)), (N_a, N_b)."""
+    return torch.exp(-(distances(a, b) ** 2) / (2 * bandwidth**2))
+
+
+def bandwidth_of(points: Tensor, bandwidth: float | None) -> float:
+    """`bandwidth`, or for None the median distance of all pairs (Gretton et al. 2012, JMLR 13, section 8).
 
     Raises:
-        ValueError: half of all pairs are identical, so the width would be 0.
+        ValueError: not positive; half of the pairs are identical, so that the median is 0.
     """
-    median = float(between(points).median())
-    if median == 0:
-        raise ValueError(f"{name} is constant in most rows (median distance 0): give `bandwidth` yourself")
-    return median
+    width = float(pair_distances(points).median()) if bandwidth is None else bandwidth
+    if bandwidth is None and width == 0:
+        raise ValueError(
+            "the median distance is 0, most rows are identical: give `bandwidth`, for example the base's"
+        )
+    if not width > 0:
+        raise ValueError(f"bandwidth={bandwidth} must be positive")
+    return width

@@ -36,7 +36,7 @@ def adapter_class(policy_type: str) -> type["DenoisingPolicy"]:
     if policy_type not in ADAPTERS:
         raise ValueError(
             f"policy.type={policy_type!r} has no denoising chain that this version can fine-tune with DPPO. "
-            f"Known: {', '.join(sorted(ADAPTERS))}. Behaviour cloning (--algorithm.type=bc) takes any LeRobot policy."
+            f"Known: {', '.join(sorted(ADAPTERS))}"
         )
     return ADAPTERS[policy_type]
 

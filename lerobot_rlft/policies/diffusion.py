@@ -40,8 +40,7 @@ class DiffusionAdapter(DenoisingPolicy):
         self.module, self.preprocessor, self.postprocessor = policy.eval(), preprocessor, postprocessor
         config, model = policy.config, policy.diffusion
         self.n_obs_steps, self.horizon = config.n_obs_steps, config.horizon
-        # Stock LeRobot, too, decides anew where the chunk ends if n_action_steps asks for more than it holds.
-        self.n_action_steps = min(config.n_action_steps, config.horizon - config.n_obs_steps + 1)
+        self.n_action_steps = config.n_action_steps
         self.action_dim = config.action_feature.shape[0]
         if not 1 <= model.num_inference_steps <= config.num_train_timesteps:
             raise UserError(

@@ -13,6 +13,8 @@ from ..errors import UserError
 from . import load_adapters
 from .base import DenoisingPolicy, adapter_class
 
+MOST_SAID = 300  # characters of an error that are passed on
+
 
 def load_pretrained(config: PreTrainedConfig, path: str | Path, eta: float) -> DenoisingPolicy:
     """Load weights and processors from a folder or the Hub.
@@ -40,8 +42,8 @@ def load_pretrained(config: PreTrainedConfig, path: str | Path, eta: float) -> D
         )
     except (OSError, EntryNotFoundError, HfHubHTTPError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"--policy.path={path} is not a whole checkpoint that fits its config.json "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}): download or save it again"
+            f"{path} is not a whole checkpoint that fits its config.json "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:MOST_SAID]}): download or save it again"
         ) from error
     return adapter(module, preprocessor, postprocessor, eta)
 

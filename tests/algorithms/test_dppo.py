@@ -383,7 +383,7 @@ def test_a_bad_loss_changes_nothing():
         algorithm.critic.net[-1].bias.fill_(math.nan)
     before = weights(algorithm.policy.module), weights(algorithm.critic.net[0])
     with pytest.raises(
-        FloatingPointError, match=r"loss of algorithm.type=dppo is nan.*actor_lr=0\.0001.*critic_lr"
+        FloatingPointError, match=r"loss of algorithm.type=dppo is nan.*actor_lr=3e-05.*critic_lr"
     ):
         algorithm.update(explore(algorithm.policy))
     assert all(same(algorithm.policy.module, before[0])) and all(same(algorithm.critic.net[0], before[1]))

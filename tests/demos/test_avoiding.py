@@ -8,7 +8,9 @@ from lerobot_rlft.envs.avoiding import MAX_DELTA, NUM_MODES, AvoidingVectorEnv
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> LeRobotDataset:
-    return write_demonstrations(tmp_path_factory.mktemp("demos") / "data", "local/avoiding", 1, progress=False)
+    return write_demonstrations(
+        tmp_path_factory.mktemp("demos") / "data", "local/avoiding", 1, progress=False
+    )
 
 
 def column(dataset: LeRobotDataset, name: str) -> np.ndarray:
