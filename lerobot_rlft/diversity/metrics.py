@@ -174,7 +174,7 @@ def entropy_ratio(
     rng = np.random.default_rng(seed)
 
     def cut(c: np.ndarray) -> np.ndarray:
-        return c if c.sum() == n else rng.multivariate_hypergeometric(c, n, size=resamples)
+        return c if c.sum() == n else rng.multivariate_hypergeometric(c.astype(int), n, size=resamples)
 
     def resample(c: np.ndarray) -> np.ndarray:
         return rng.multinomial(n, c / c.sum(), size=resamples)
@@ -221,8 +221,8 @@ def conditional_entropy(counts: np.ndarray) -> ConditionalEntropy:
 def success_at_n(successes: np.ndarray, episodes: int, n: int) -> float:
     """Chance that at least one of n attempts succeeds from the same initial state, mean over states.
 
-    Unbiased pass@k estimator `1 - C(E - c, n) / C(E, n)` (Chen et al. 2021, arXiv:2107.03374, equation 1); `1
-    - (1 - c / E)^n` would read low.
+    Unbiased pass@k estimator `1 - C(E - c, n) / C(E, n)` (Chen et al. 2021, arXiv:2107.03374, equation 1);
+    `1 - (1 - c / E)^n` would read low.
 
     Args:
         successes: (S,) successful episodes c from each state.
@@ -234,7 +234,7 @@ def success_at_n(successes: np.ndarray, episodes: int, n: int) -> float:
     """
     if not 1 <= n <= episodes:
         raise ValueError(f"n={n} must lie between 1 and the {episodes} episodes of each state: play more")
-    if len(successes) == 0 or np.min(successes) < 0 or np.max(successes) > episodes:
+    if len(successes) == 0 or not (np.min(successes) >= 0 and np.max(successes) <= episodes):
         raise ValueError(
             f"successes={np.asarray(successes).tolist()}: give 0 to {episodes} for at least one state"
         )

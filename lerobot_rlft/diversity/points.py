@@ -1,4 +1,4 @@
-"""Samples as rows of numbers, where every metric on chunks or features starts. Shapes: N samples, F features."""
+"""Samples as rows of numbers, where metrics on chunks or features start. Shapes: N samples, F features."""
 
 from typing import NamedTuple
 

@@ -72,10 +72,9 @@ def num_peaks(chunks: Points, max_samples: int = 1000, seed: int = 0) -> Measure
 
     HDBSCAN (Campello et al. 2013, scikit-learn) on the leading 2, 3 and 4 principal components, the largest
     count; a peak holds at least a twentieth of the samples and 10. In all F dimensions HDBSCAN merges clear
-    modes, on one component it invents some; this rule invented none in Gaussian, heavy-tailed and ring-shaped
-    samples. It is
-    conservative: from 128 samples, 2 modes at 6 and 5 at 8 standard deviations are found in 9 and 8 of 10
-    cases in 64 dims.
+    modes, on one component it invents some. This rule invented none in Gaussian, heavy-tailed and ring-shaped
+    samples and is conservative: of 128 samples in 64 dims it finds 2 modes 6 standard deviations apart in 9
+    of 10 cases, and 5 modes 8 apart in 8.
 
     Args:
         chunks: (N, H, D), N >= 128 advised.
@@ -90,9 +89,8 @@ def num_peaks(chunks: Points, max_samples: int = 1000, seed: int = 0) -> Measure
     if rows.shape[1] < 2:
         raise ValueError(f"chunks has shape {tuple(chunks.shape)}, one feature: give whole chunks (N, H, D)")
     try:
-        from sklearn.cluster import (
-            HDBSCAN,
-        )  # loaded by those who use it: it is no dependency of the training loop
+        # No dependency of the training loop, so only those who count peaks need it.
+        from sklearn.cluster import HDBSCAN
     except ImportError as error:
         raise ImportError("num_peaks needs scikit-learn: pip install 'scikit-learn>=1.5,<2'") from error
     if not rows.std(0).any():

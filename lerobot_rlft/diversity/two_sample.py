@@ -62,8 +62,7 @@ def nearest_neighbours(
     Coverage (Naeem et al. 2020, arXiv:2002.09797): some tuned sample lies within the base sample's distance
     to its k-th neighbour. Recall (Kynkaanniemi et al. 2019, arXiv:1904.06991): the base sample lies within
     some tuned sample's distance to its own k-th neighbour; this is retention. One half of the base is the
-    reference, the other the
-    control: read both numbers against their controls, which stay below 1.
+    reference, the other the control: read both numbers against their controls, which stay below 1.
 
     Args:
         tuned: (N, ...) successes.
@@ -133,7 +132,7 @@ def mmd(
 def classifier_accuracy(
     tuned: Points, base: Points, folds: int = 5, max_samples: int = 1000, seed: int = 0
 ) -> Classified:
-    """Classifier two-sample test (Lopez-Paz & Oquab 2017, arXiv:1610.06545): .5 is no difference, 1 a clear one.
+    """Classifier two-sample test (Lopez-Paz & Oquab 2017, arXiv:1610.06545): .5 no difference, 1 a clear one.
 
     Nearest-neighbour vote of the other folds, k the odd number at or below the root of their size (C2ST-KNN).
 

@@ -79,6 +79,18 @@ def test_no_peak_is_invented():
         assert num_peaks(points).value == 1
 
 
+def test_a_few_far_samples_are_no_peak():
+    points = normal(100, 4)
+    points[:6] += 30
+    assert num_peaks(points).value == 1
+    points[6:12] += 30  # twelve are
+    assert num_peaks(points).value == 2
+
+
+def test_close_peaks_in_many_dimensions_are_not_merged():
+    assert num_peaks(peaks_at(5, 256, 64, 8.5)).value == 5
+
+
 def test_a_nearly_deterministic_policy_with_two_choices_has_two_peaks():
     choice = np.arange(64)[:, None] % 2
     assert num_peaks(np.hstack([choice, -choice, choice]).astype(float)).value == 2
@@ -107,11 +119,11 @@ def test_vendi_score_counts_distinct_samples():
 
 
 def test_vendi_score_agrees_with_the_authors_library():
-    points = normal(40, 5)
+    points = normal(39, 5)  # an odd number of pairs, so that the median is one of them
     expected = vendi.score_K(rbf_kernel(points, gamma=1 / (2 * 1.7**2)))
-    assert vendi_score(points, bandwidth=1.7) == (pytest.approx(expected), 40)
+    assert vendi_score(points, bandwidth=1.7) == (pytest.approx(expected), 39)
     at_median = vendi.score_K(rbf_kernel(points, gamma=1 / (2 * np.median(pdist(points)) ** 2)))
-    assert vendi_score(points).value == pytest.approx(at_median, rel=1e-3)  # torch takes the lower median
+    assert vendi_score(points).value == pytest.approx(at_median)
 
 
 def test_nearest_neighbour_entropy_by_hand():
@@ -131,10 +143,8 @@ def test_nearest_neighbour_entropy_of_a_gaussian(features):
 
 
 def test_manifold_dimension_by_hand():
-    # Singular values 5, 4, 1, .5: the largest drop is the second, so 4 - 2.
-    scores = np.zeros((4, 4))
-    np.fill_diagonal(scores, [5, 4, 1, 0.5])
-    assert manifold_dimension(scores) == 2
+    # Drops of 1, 3, .9: the largest is the second, so 4 - 2; the largest quotient would be the third.
+    assert manifold_dimension(np.diag([5, 4, 1, 0.1])) == 2
 
 
 @pytest.mark.parametrize("dimension", [1, 3, 7])

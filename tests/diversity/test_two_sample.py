@@ -50,7 +50,7 @@ def test_neighbours_show_a_lost_mode_and_the_control_does_not():
     tuned = normal(300, 2, seed=1)  # kept one of two modes
     found = nearest_neighbours(tuned, base)
     assert found.samples == 200
-    assert found.control_coverage > 0.9 < found.control_recall
+    assert 0.9 < found.control_coverage < 1 and 0.9 < found.control_recall < 1  # other samples, not the same
     assert 0.4 < found.coverage < 0.6 and 0.4 < found.recall < 0.6
     same = nearest_neighbours(base, base[::-1].copy(), max_samples=100)
     assert same.samples == 100 and same.recall == pytest.approx(same.control_recall, abs=0.1)
@@ -90,7 +90,7 @@ def test_classifier_tells_what_differs():
     same = classifier_accuracy(normal(300, 2), normal(300, 2, seed=1))
     assert same.low < 0.5 < same.high and same.samples == 300
     apart = classifier_accuracy(normal(30, 2), normal(30, 2, seed=1, shift=20))
-    assert (apart.accuracy, apart.high) == (1, 1)
+    assert (apart.accuracy, apart.high) == (1, pytest.approx(1))
     assert classifier_accuracy(np.zeros((10, 2)), np.zeros((10, 2))).accuracy == 0.5
     # Two unit Gaussians 2 apart: the best classifier reaches Phi(1).
     assert classifier_accuracy(normal(1000, 1), normal(1000, 1, seed=1, shift=2)).accuracy == pytest.approx(
