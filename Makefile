@@ -25,7 +25,7 @@ bench: install
 # Each candidate is run, not only looked up: a pyenv shim is found on PATH even where it refuses to start.
 $(INSTALLED): pyproject.toml
 	@python=; \
-	for candidate in $(or $(PYTHON),python3.12 \
+	for candidate in $(or $(PYTHON),python3.12 python3 python \
 			"$$(pyenv root 2>/dev/null)"/versions/3.12*/bin/python "$$HOME"/.pyenv/versions/3.12*/bin/python); do \
 		if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; then \
 			python=$$candidate; break; \

@@ -1,5 +1,5 @@
-"""Advantages over chunk decisions. Shapes: T decisions of an episode, N episodes side by side; entries after an
-episode's end are marked by `valid` and carry no information."""
+"""Advantages over chunk decisions. Shapes: T decisions of an episode, N episodes side by side; entries after
+an episode's end are marked by `valid` and carry no information."""
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ def gae(
     Args:
         reward: (T, N) summed over the executed chunk.
         value: (T, N) value of the observation that each decision saw.
-        final_value: (N,) value of the observation after the last decision. It is the bootstrap where a time limit cut
-            the episode and is ignored where the episode terminated.
+        final_value: (N,) value of the observation after the last decision. It is the bootstrap where a time
+            limit cut the episode and is ignored where the episode terminated.
         terminated: (N,) bool, whether the episode ended by itself.
         valid: (T, N) bool, a run of True from 0 to each episode's last decision.
         gamma: discount for each decision.
@@ -46,8 +46,8 @@ def gae(
 class RewardScaler:
     """Divides rewards by the running standard deviation of the discounted return.
 
-    The statistic is that of the returns-so-far `R_t = gamma R_{t-1} + r_t` of all decisions ever seen (the reward half
-    of the usual VecNormalize), merged batch by batch with Chan's parallel variance.
+    The statistic is that of the returns-so-far `R_t = gamma R_{t-1} + r_t` of all decisions ever seen (the
+    reward half of the usual VecNormalize), merged batch by batch with Chan's parallel variance.
 
     Args:
         gamma: discount for each decision.
@@ -81,18 +81,20 @@ class RewardScaler:
 
 
 def denoising_discount(num_finetuned: int, gamma_denoising: float) -> Tensor:
-    """(K',) weight of step `k`: gamma ** (K'-1-i) with i = K'-1-k counted from the noisiest, hence gamma ** k.
+    """(K',) weight of step `k`: gamma ** k.
 
-    DPPO, arXiv:2409.00588, section 4.3: the noisier a step, the less it is held responsible.
+    DPPO, arXiv:2409.00588, section 4.3, writes gamma ** (K'-1-i) with i = K'-1-k counted from the noisiest:
+    the noisier a step, the less it is held responsible.
     """
     return gamma_denoising ** torch.arange(num_finetuned, dtype=torch.float32)
 
 
 def clip_schedule(num_finetuned: int, coef: float, base: float, rate: float) -> Tensor:
-    """(K',) PPO clip range of step `k`: `coef` at the last step, `base` at the noisiest, exponential in between.
+    """(K',) PPO clip range of step `k`: `coef` at the last, `base` at the noisiest, exponential in between.
 
-    `eps_i = base + (coef - base) (exp(rate s) - 1) / (exp(rate) - 1)`, s = i / (K'-1), i = K'-1-k, as in DPPO's
-    public code (arXiv:2409.00588). A chain of one step (0/0 there) has `coef`; rate 0 is the linear limit.
+    `eps_i = base + (coef - base) (exp(rate s) - 1) / (exp(rate) - 1)`, s = i / (K'-1), i = K'-1-k, as in
+    DPPO's public code (arXiv:2409.00588). A chain of one step (0/0 there) has `coef`; rate 0 is the linear
+    limit.
     """
     if num_finetuned == 1:
         return torch.tensor([coef])

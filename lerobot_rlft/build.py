@@ -63,8 +63,8 @@ def load_policy(config: PreTrainedConfig, path: str | Path, eta: float = 1.0) ->
             policy = load_pretrained(config, path, eta)
     except (ProcessorMigrationError, KeyError, ImportError, TypeError) as error:
         raise UserError(
-            f"--policy.path={path} has unusable processors ({type(error).__name__}: {error}): save it again with this "
-            "version of LeRobot"
+            f"--policy.path={path} has unusable processors ({type(error).__name__}: {error}): save it again "
+            "with this version of LeRobot"
         ) from error
     check_chunk(policy)
     return policy
@@ -89,8 +89,9 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
             return load_policy(config.policy, folder, eta)
         except UserError as error:
             raise UserError(
-                f"--resume={config.resume}: checkpoint {checkpoint} does not belong to this run or is damaged ({error}). "
-                f"Put it back, or let {checkpoint.parent / LAST_CHECKPOINT_LINK} point to another one"
+                f"--resume={config.resume}: checkpoint {checkpoint} does not belong to this run or is "
+                f"damaged ({error}). Put it back, or let {checkpoint.parent / LAST_CHECKPOINT_LINK} point to "
+                "another one"
             ) from error
     if config.policy.pretrained_path is not None:
         return load_policy(config.policy, config.policy.pretrained_path, eta)
@@ -115,7 +116,7 @@ def check_chunk(policy: DenoisingPolicy) -> None:
 
 
 def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
-    """The frozen pretrained policy; after a resume `policy` is the run's, but the base is still the original one.
+    """The frozen pretrained policy: the original one, although after a resume `policy` is the run's.
 
     Raises:
         UserError: it is no longer where it was.
@@ -129,8 +130,8 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
         except UserError as error:
             here = "" if Path(path).is_absolute() else f" seen from {Path.cwd()}"
             raise UserError(
-                f"the base policy of this run is not at {path}{here}: put it back, or name its new place with "
-                f"--policy.pretrained_path=FOLDER ({error})"
+                f"the base policy of this run is not at {path}{here}: put it back, or name its new place "
+                f"with --policy.pretrained_path=FOLDER ({error})"
             ) from error
     base.module.requires_grad_(False)
     return base
@@ -200,8 +201,8 @@ def runner_in(env: gym.vector.VectorEnv, config: TrainConfig, policy: DenoisingP
 def check_features(config: TrainConfig, runner: EpisodeRunner) -> None:
     """Compare what the policy expects with what the environment gives.
 
-    The environment itself is asked: LeRobot's env configs may declare other image sizes than the environment returns
-    (pusht: 384 and 96).
+    The environment itself is asked: LeRobot's env configs may declare other image sizes than the environment
+    returns (pusht: 384 and 96).
 
     Raises:
         UserError: names every feature that is missing or has another shape.
@@ -209,8 +210,8 @@ def check_features(config: TrainConfig, runner: EpisodeRunner) -> None:
     space, policy = runner.env.single_observation_space, config.policy
     if not isinstance(space, gym.spaces.Dict):
         raise UserError(
-            f"env.type={config.env.type} gives bare arrays {space}: choose an obs_type with named observations, "
-            "for example --env.obs_type=pixels_agent_pos"
+            f"env.type={config.env.type} gives bare arrays {space}: choose an obs_type with named "
+            "observations, for example --env.obs_type=pixels_agent_pos"
         )
     sample = _batched(space.sample())
     obs = runner.env_preprocessor(preprocess_observation(sample))
@@ -224,8 +225,8 @@ def check_features(config: TrainConfig, runner: EpisodeRunner) -> None:
     if problems:
         known = ", ".join(f"{key} {shape}" for key, shape in offered.items())
         raise UserError(
-            f"policy and env.type={config.env.type} do not fit: {'; '.join(problems)}. The environment offers {known}. "
-            "Choose the environment (or its obs_type) that the policy was trained for"
+            f"policy and env.type={config.env.type} do not fit: {'; '.join(problems)}. The environment "
+            f"offers {known}. Choose the environment (or its obs_type) that the policy was trained for"
         )
 
 
@@ -236,7 +237,10 @@ def _batched(value):  # type: ignore[no-untyped-def]
 
 @contextmanager
 def _ignored_by_children(number: signal.Signals) -> Iterator[None]:
-    """Processes started meanwhile ignore the signal: Ctrl-C in a terminal reaches all, and only the trainer may act."""
+    """Processes started meanwhile ignore the signal.
+
+    Ctrl-C in a terminal reaches all, and only the trainer may act.
+    """
     old = signal.signal(number, signal.SIG_IGN)
     try:
         yield

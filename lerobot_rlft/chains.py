@@ -1,8 +1,9 @@
 """Denoising chains as Markov chains of Gaussians: kernels, sampling and log-probabilities.
 
 A chain starts at `x_K ~ N(0, I)` and ends in the action chunk `x_0`. Step `k` in `K-1 ... 0` draws
-`x_k ~ transition(x_{k+1}, k)`; `k = K-1` is the noisiest step and `k = 0` the last, so `k` also indexes what comes out.
-Sampling and re-evaluation use the same `transition`, which is what makes the first PPO ratio exactly 1.
+`x_k ~ transition(x_{k+1}, k)`; `k = K-1` is the noisiest step and `k = 0` the last, so `k` also indexes what
+comes out. Sampling and re-evaluation use the same `transition`, which is what makes the first PPO ratio
+exactly 1.
 Shapes: B batch, K denoising steps, H horizon, D action dim.
 """
 
@@ -27,7 +28,8 @@ class Chain:
     """A sampled chain.
 
     Attributes:
-        x: (B, K+1, H, D); `x[:, k]` is the state after step `k`, `x[:, K]` the initial noise, `x[:, 0]` the chunk.
+        x: (B, K+1, H, D); `x[:, k]` is the state after step `k`, `x[:, K]` the initial noise and `x[:, 0]`
+            the chunk.
         log_prob: (B, K); `log_prob[:, k]` belongs to the transition from `x[:, k+1]` to `x[:, k]`.
     """
 
@@ -162,8 +164,8 @@ def step_log_prob(
 ) -> Tensor:
     """Log-probability of a step, reduced to one number for each row.
 
-    DPPO's reduction (arXiv:2409.00588, public code): std at least `floor`, elementwise clamp to [-5, 2], only the
-    executed part of the chunk, *mean* over (H_exec, D). Clip ranges and KL targets are in these units.
+    DPPO's reduction (arXiv:2409.00588, public code): std at least `floor`, elementwise clamp to [-5, 2], only
+    the executed part of the chunk, *mean* over (H_exec, D). Clip ranges and KL targets are in these units.
 
     Args:
         normal: of shape (B, H, D).
@@ -193,8 +195,9 @@ def sample_chain(
         noise: (B, H, D) initial state x_K.
         num_steps: K.
         executed: see `step_log_prob`.
-        sampling_floor: smallest std of the noise that is added, also at the last step. Exploration (> 0) clips
-            the standard normal draws to +-`NOISE_CLIP`; 0 draws exactly what diffusers' schedulers draw.
+        sampling_floor: smallest std of the noise that is added, also at the last step. Exploration (> 0)
+            clips the standard normal draws to +-`NOISE_CLIP`; 0 draws exactly what diffusers' schedulers
+            draw.
         log_prob_floor: see `step_log_prob`.
     """
     clip = NOISE_CLIP if sampling_floor > 0 else math.inf
@@ -211,7 +214,7 @@ def sample_chain(
 
 
 def kl_divergence(p: Normal, q: Normal, executed: Callable[[Tensor], Tensor], floor: float) -> Tensor:
-    """KL(p || q) of one step in nats, summed over the executed part of the chunk, stds at least `floor`; (B,)."""
+    """KL(p || q) of one step in nats, (B,); only of the executed part of the chunk, stds at least `floor`."""
     return (
         executed(torch.distributions.kl_divergence(with_std_floor(p, floor), with_std_floor(q, floor)))
         .flatten(1)

@@ -1,7 +1,7 @@
 """Checkpoints: `pretrained_model/` is an ordinary LeRobot policy, `training_state/` is what a resume needs.
 
-A checkpoint is written under a temporary name and renamed when whole, so a kill at any moment leaves the last whole one.
-Only safetensors, JSON and YAML are written and read.
+A checkpoint is written under a temporary name and renamed when whole, so a kill at any moment leaves the
+last whole one. Only safetensors, JSON and YAML are written and read.
 """
 
 import json
@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from .config import CONFIG_NAME, TrainConfig
 from .errors import UserError
+from .files import replacing
 
 STATE_JSON, STATE_TENSORS = "state.json", "state.safetensors"
 TENSOR = "tensor:"  # marks a string in state.json that stands for an entry of state.safetensors
@@ -67,7 +68,7 @@ def save_checkpoint(
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` was given as `state` and restore the random states of python, numpy and torch.
+    """Read what `save_checkpoint` was given as `state` and restore the random states of its libraries.
 
     Raises:
         UserError: a file is missing or truncated.
@@ -95,7 +96,8 @@ def last_checkpoint(run_dir: Path) -> Path:
     if not checkpoints.is_dir():
         raise UserError(f"--resume={run_dir} is not the folder of a run: it has no {CHECKPOINTS_DIR}/")
     link = checkpoints / LAST_CHECKPOINT_LINK
-    found = [link.resolve()] if link.exists() else []
+    # Not resolved: a relative `run_dir` stays relative in what is printed and written.
+    found = [checkpoints / link.readlink()] if link.is_symlink() else []
     found += sorted((folder for folder in checkpoints.iterdir() if folder.name.isdigit()), reverse=True)
     for folder in found:
         if (folder / PRETRAINED_MODEL_DIR / CONFIG_NAME).is_file():
@@ -115,12 +117,17 @@ def remove_partial(run_dir: Path) -> None:
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
-    """Write the whole configuration as YAML, readable by `--config_path`: how it was started is left out."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write the configuration as YAML.
+
+    What belongs to this run alone is left out, so that `--config_path` of the file starts a new one: how it
+    was started, its folder and its run of wandb.
+    """
+    wandb = replace(config.wandb, run_id=None)
+    shared = replace(config, resume=None, dry_run=False, output_dir=None, wandb=wandb)
     # By way of JSON: draccus hands over enums that are strings, which YAML would write as Python objects.
-    plain = json.loads(json.dumps(draccus.encode(replace(config, resume=None, dry_run=False))))
-    partial.write_text(yaml.safe_dump(plain, sort_keys=False))
-    partial.replace(path)
+    plain = json.loads(json.dumps(draccus.encode(shared)))
+    with replacing(path) as partial:
+        partial.write_text(yaml.safe_dump(plain, sort_keys=False))
 
 
 def _flatten(value: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:

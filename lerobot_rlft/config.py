@@ -95,7 +95,8 @@ class EvalConfig:
 
 @dataclass
 class TrainConfig:
-    """Fine-tune a pretrained LeRobot policy: lerobot-rlft-train --policy.path=user/policy --env.type=avoiding
+    """Fine-tune a pretrained LeRobot policy:
+    lerobot-rlft-train --algorithm.type=dppo --policy.path=user/policy --env.type=avoiding
 
     Show the options of one choice with, for example, --algorithm.type=dppo --env.type=avoiding --help.
     """

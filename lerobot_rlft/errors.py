@@ -2,7 +2,14 @@
 
 
 class UserError(ValueError):
-    """A field, file or environment is not usable; the message names it, its value, the fix and the known choices."""
+    """A field, file or environment is not usable.
+
+    The message names it, its value, the fix and the known choices.
+    """
+
+
+class RatioError(RuntimeError):
+    """Sampling and re-evaluation disagree about the probability of what was sampled."""
 
 
 class EnvironmentFailure(RuntimeError):

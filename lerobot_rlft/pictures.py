@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from .evaluation import Evaluation
+from .files import replacing
 from .rollout import Episodes
 
 MAX_PATHS = 240  # drawn in one panel
@@ -94,7 +95,6 @@ def draw_learning_curve(path: Path, records: list[dict[str, Any]]) -> None:
 
 def save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial.{path.name}")
-    figure.savefig(partial, dpi=110)
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)
     plt.close(figure)

@@ -7,6 +7,8 @@ from typing import Any
 from lerobot.common.wandb_utils import WandBLogger
 
 from .config import TrainConfig
+from .errors import UserError
+from .files import replacing
 
 METRICS = "metrics.jsonl"
 
@@ -32,12 +34,27 @@ class Records:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def begin(self, size: int) -> None:
-        """Drop what lies beyond `size` bytes: after a resume it is about to be written again."""
+        """Drop what lies beyond `size` bytes: after a resume it is about to be written again.
+
+        Raises:
+            UserError: wandb does not start; nothing was dropped.
+        """
+        self.wandb = self._start_wandb() if self.config.wandb.enable else None
         if self.size > size:
-            partial = self.path.with_name(f".{METRICS}.partial")
-            partial.write_bytes(self.path.read_bytes()[:size])
-            partial.replace(self.path)
-        self.wandb = WandBLogger(self.config) if self.config.wandb.enable else None
+            with replacing(self.path) as partial:
+                partial.write_bytes(self.path.read_bytes()[:size])
+
+    def _start_wandb(self) -> WandBLogger:
+        import wandb
+
+        config = self.config
+        try:
+            return WandBLogger(config)
+        except (RuntimeError, ValueError, OSError, wandb.Error) as error:
+            fix = f"delete {config.output_dir} and start again with --wandb.enable=false"
+            if config.resume is not None:
+                fix = "resume with --wandb.enable=false, or start a new run"
+            raise UserError(f"wandb.enable=true but wandb cannot log this run ({error}): {fix}") from error
 
     def write(self, kind: str, iteration: int, env_steps: int, values: dict[str, Any]) -> None:
         line = {"kind": kind, "iteration": iteration, "env_steps": env_steps} | values

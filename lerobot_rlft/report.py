@@ -1,6 +1,7 @@
 """What a run tells its user at the end, and before it starts."""
 
 import json
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,14 @@ def eval_command(folder: Path, env: EnvConfig) -> str:
     """The stock command that evaluates a checkpoint in the environment as it was configured."""
     default = type(env)()
     options = "".join(
-        f" --env.{field.name}={json.dumps(value) if isinstance(value, bool) else value}"
+        f" --env.{field.name}={shlex.quote(json.dumps(value) if isinstance(value, bool) else str(value))}"
         for field in fields(env)
         if isinstance(value := getattr(env, field.name), (bool, int, float, str))
         and value != getattr(default, field.name)
     )
     return (
-        f"lerobot-eval --policy.path={folder} --env.type={env.type}{options} --eval.n_episodes=50 --eval.batch_size=50 "
-        "--eval.use_async_envs=false"
+        f"lerobot-eval --policy.path={shlex.quote(str(folder))} --env.type={env.type}{options} "
+        "--eval.n_episodes=50 --eval.batch_size=50 --eval.use_async_envs=false"
     )
 
 
@@ -48,14 +49,14 @@ def conclusion(summary: dict[str, Any]) -> str:
         return text
     verb = "rose" if tuned["success"] > base["success"] else "did not rise"
     text = (
-        f"Success {verb}: {_percent(base)} before, {_percent(tuned)} after {summary['env_steps']:,} environment steps "
-        f"({tuned['n_episodes']} episodes each, 95 % intervals, same seeds)."
+        f"Success {verb}: {_percent(base)} before, {_percent(tuned)} after {summary['env_steps']:,} "
+        f"environment steps ({tuned['n_episodes']} episodes each, 95 % intervals, same seeds)."
     )
     if "modes" in tuned and "modes" in base:
         text += (
-            f"\nOf the {base['modes']} ways to succeed that the base knew, the tuned policy uses {tuned['modes']} "
-            f"(mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; 1 is uniform over "
-            f"{tuned['num_modes']})."
+            f"\nOf the {base['modes']} ways to succeed that the base knew, the tuned policy uses "
+            f"{tuned['modes']} (mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; "
+            f"1 is uniform over {tuned['num_modes']})."
         )
         if tuned["modes"] < base["modes"]:
             text += " RL paid for success with ways of solving the task."
@@ -101,7 +102,8 @@ def sizes(
             f"iteration   {episodes} episodes in {config.rollout.n_envs} environments, at most "
             f"{max_steps * episodes:,} env steps and {most:,} decisions"
         )
-        memory += f"; {decision:,} bytes for a stored decision, at most {most * decision / 2**20:.1f} MiB an iteration"
+        most_memory = most * decision / 2**20
+        memory += f"; {decision:,} bytes for a stored decision, at most {most_memory:.1f} MiB an iteration"
     if batches is not None:
         lines.append(f"dataset     {len(batches.dataset):,} frames, {len(batches.starts):,} windows")
     lines.append(f"memory      {memory}")

@@ -1,11 +1,12 @@
 """Whole episodes in vectorised environments, decided chunk by chunk.
 
-One round is one seeded reset of all N environments followed by steps until every episode has ended once; what an
-environment does after that is ignored. So it does not matter how it autoresets, no episode is cut by the end of an
-iteration, and an iteration depends on nothing but the weights and the seed. Only environments whose episode still
-runs are sent through the network.
+One round is one seeded reset of all N environments followed by steps until every episode has ended once; what
+an environment does after that is ignored. So it does not matter how it autoresets, no episode is cut by the
+end of an iteration, and an iteration depends on nothing but the weights and the seed. Only environments whose
+episode still runs are sent through the network.
 
-Shapes: D decisions of all episodes together, T decisions of the longest episode, E episodes, S observation steps.
+Shapes: D decisions of all episodes together, T decisions of the longest episode, E episodes, S observation
+steps.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -54,8 +55,10 @@ class Episodes:
                 return None
             if name == "states":
                 longest = max(len(c[0]) for c in columns)
-                pad = [(0, 0), (0, 0), (0, 0)]
-                columns = [np.pad(c, [pad[0], (0, longest - c.shape[1]), pad[2]], constant_values=np.nan) for c in columns]  # fmt: skip
+                columns = [
+                    np.pad(c, [(0, 0), (0, longest - c.shape[1]), (0, 0)], constant_values=np.nan)
+                    for c in columns
+                ]
             return np.concatenate(columns)
 
         return Episodes(*(join(name) for name in Episodes.__dataclass_fields__))  # type: ignore[arg-type]
@@ -131,8 +134,9 @@ class EpisodeRunner:
         Args:
             seeds: (n_episodes,) one for each reset.
             sampling_floor, log_prob_floor: see `sample_chain`.
-            reward: "env" learns from the environment's reward; "best" from every increase of an episode's best reward,
-                so that the return is the episode's best reward and success does not end a stream of payments.
+            reward: "env" learns from the environment's reward; "best" from every increase of an episode's
+                best reward, so that the return is the episode's best reward and success does not end a stream
+                of payments.
             success_bonus: added to the reward of the step that ends an episode with success.
 
         Raises:
@@ -252,8 +256,8 @@ class _Round:
         if not np.isfinite(reward).all():
             bad = int(np.flatnonzero(~np.isfinite(reward))[0])
             raise EnvironmentFailure(
-                f"the environment returned reward {reward[bad]} (env {bad}, step {self.length[bad] + 1} of its episode): "
-                "fix the reward, nothing was learned from it"
+                f"the environment returned reward {reward[bad]} (env {bad}, step {self.length[bad] + 1} of "
+                "its episode): fix the reward, nothing was learned from it"
             )
         self.total += reward
         best_before = np.maximum(self.best, 0.0)
@@ -308,8 +312,8 @@ class _Round:
         action = self.policy.to_action(chunk)
         if not torch.isfinite(action).all():
             raise FloatingPointError(
-                "the policy's actions are NaN or inf: its weights or normalisation statistics are broken, a lower "
-                "learning rate may have prevented it"
+                "the policy's actions are NaN or inf: its weights or normalisation statistics are broken, a "
+                "lower learning rate may have prevented it"
             )
         return self.runner.env_postprocessor({ACTION: action})[ACTION].cpu().numpy()
 

@@ -1,20 +1,21 @@
 """The loop: collect, update, evaluate, save.
 
-`metrics.jsonl` in the folder of the run has one JSON object on each line. All lines have `kind`, `iteration` and
-`env_steps` (taken for training so far); the rest depends on `kind`:
+`metrics.jsonl` in the folder of the run has one JSON object on each line. All lines have `kind`, `iteration`
+and `env_steps` (taken for training so far); the rest depends on `kind`:
 
 train, every `log_freq` iterations:
     seconds: of collection and update; the only number that differs between two equal runs.
-    success, return, max_reward: rate and means over the exploratory episodes of the iteration (rollouts only).
-    what `Algorithm.update` returned, for dppo policy_loss, value_loss, kl_to_base, clip_fraction and others, for bc
-    loss, grad_norm and lr.
+    success, return, max_reward: rate and means over the exploratory episodes (rollouts only).
+    what `Algorithm.update` returned: for dppo policy_loss, value_loss, kl_to_base, clip_fraction and others,
+    for bc loss, grad_norm and lr.
 eval, before the first iteration (dppo), every `eval_freq` iterations, and at the end:
-    sampler: "deployed", the policy's own as users run it, or "exploratory", with the noise that collection adds.
+    sampler: "deployed", the policy's own as users run it, or "exploratory", with the noise of collection.
     reloaded: true for the last line, of the checkpoint as it was read back from disk.
     the fields of `evaluation.Evaluation`; those about modes only where the environment names modes.
 """
 
 import json
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -43,8 +44,9 @@ from .build import (
 )
 from .checkpoint import last_checkpoint, load_state, remove_partial, save_checkpoint, write_config
 from .config import CONFIG_NAME, TrainConfig, load_policy_config
-from .errors import EnvironmentFailure, UserError
+from .errors import EnvironmentFailure, RatioError, UserError
 from .evaluation import Evaluation, evaluate, film
+from .files import replacing
 from .pictures import draw_learning_curve, draw_trajectories, is_planar
 from .policies.base import DenoisingPolicy
 from .records import Records
@@ -71,13 +73,21 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         check_wandb(config)
-        self.accelerator = Accelerator(cpu=config.policy.device == "cpu")
+        # Not left to ACCELERATE_MIXED_PRECISION: it would scale losses that nothing unscales.
+        self.accelerator = Accelerator(cpu=config.policy.device == "cpu", mixed_precision="no")
+        if self.accelerator.num_processes > 1:
+            raise UserError(
+                f"started as {self.accelerator.num_processes} processes: several processes are not supported "
+                "yet, launch one"
+            )
         self.iteration, self.env_steps, self.seconds = 0, 0, 0.0
         self.records = Records(config)
         self._status, self._phase, self._records_size = "", "", 0
         self._base_outcome: tuple[Evaluation, Episodes] | None = None
+        self._no_videos = False
         set_seed(config.seed)
-        # Sampling and re-evaluation use other batch sizes; TF32 would let their results differ by more than the ratio check.
+        # Sampling and re-evaluation use other batch sizes; TF32 would let their results differ by more than
+        # the ratio check allows.
         torch.backends.cudnn.allow_tf32 = False
         checkpoint = last_checkpoint(config.resume) if config.resume else None
         self.batches = make_batches(config)
@@ -102,13 +112,15 @@ class Trainer:
 
         Raises:
             Interrupted: after Ctrl-C or SIGTERM.
-            EnvironmentFailure, FloatingPointError: the run cannot go on; says where it stopped and how to continue.
+            UserError: the folder of the run cannot be made, or wandb does not start.
+            EnvironmentFailure, FloatingPointError, RatioError: the run cannot go on; the message says where
+                it stopped and how to continue.
         """
         try:
             self._train()
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(f"stopped after iteration {self.iteration}. {self._way_on()}") from None
-        except (EnvironmentFailure, FloatingPointError) as error:
+        except (EnvironmentFailure, FloatingPointError, RatioError) as error:
             raise type(error)(f"{self._phase}: {error}. {self._way_on()}") from error
         finally:
             self.close()
@@ -157,7 +169,7 @@ class Trainer:
             return f"No checkpoint was written yet: delete {config.output_dir} and start again"
         return (
             f"The checkpoint of iteration {int(saved.name)} is whole; continue with\n"
-            f"  lerobot-rlft-train --resume={config.output_dir}"
+            f"  lerobot-rlft-train --resume={shlex.quote(str(config.output_dir))}"
         )
 
     def dry_run(self) -> None:
@@ -231,12 +243,13 @@ class Trainer:
         base = next((line for line in self.records.read("eval") if line["iteration"] == 0), None)
         if base is not None:
             summary["base"] = {k: v for k, v in base.items() if k in Evaluation.__dataclass_fields__}
-        _write_json(config.output_dir / SUMMARY, summary)
-        self._film(tuned, "tuned")
+        with replacing(config.output_dir / SUMMARY) as partial:
+            partial.write_text(json.dumps(summary, indent=2) + "\n")
         self._draw(result, episodes)
         print("\n" + conclusion(summary))
         print(f"\nPictures: {config.output_dir / 'pictures'}")
         print(f"\nRun it with stock LeRobot:\n  {eval_command(folder, config.env)}")
+        self._film(tuned, "tuned")
 
     def _compare(self, policy: DenoisingPolicy) -> tuple[Evaluation, Episodes]:
         """The first and the last evaluation: same episodes for every policy."""
@@ -256,25 +269,41 @@ class Trainer:
         draw_learning_curve(pictures / "learning_curve.png", records)
 
     def _film(self, policy: DenoisingPolicy, name: str) -> None:
+        """Videos are extras: an environment that cannot be rendered costs them, not the run."""
         config = self.config
-        if config.eval.n_videos:
+        if not config.eval.n_videos or self._no_videos:
+            return
+        try:
             runner = make_runner(config, policy, config.eval.n_videos)
-            film(runner, config.eval.seed, config.output_dir / "videos" / f"{name}.mp4")
-            runner.env.close()
+            try:
+                film(runner, config.eval.seed, config.output_dir / "videos" / f"{name}.mp4")
+            finally:
+                runner.env.close()
+        except Exception as error:
+            self._no_videos = True
+            tqdm.write(
+                f"warning: no videos, the environment could not be filmed ({type(error).__name__}: {error}): "
+                "fix its render, or ask for none with --eval.n_videos=0"
+            )
 
     # Keeping
 
     def _begin_run(self) -> None:
         config = self.config
         try:
-            config.output_dir.mkdir(parents=True, exist_ok=True)
+            config.output_dir.mkdir(parents=True, exist_ok=config.resume is not None)
+        except FileExistsError as error:
+            raise UserError(
+                f"--output_dir={config.output_dir} exists, another program made it meanwhile: choose "
+                "another folder"
+            ) from error
         except OSError as error:
             raise UserError(
                 f"--output_dir={config.output_dir} cannot be made ({error}): choose another"
             ) from error
         remove_partial(config.output_dir)
-        write_config(config, config.output_dir / CONFIG_NAME)
         self.records.begin(self._records_size)
+        write_config(config, config.output_dir / CONFIG_NAME)
 
     def close(self) -> None:
         """Close the environments, whose processes would outlive the trainer."""
@@ -290,6 +319,7 @@ class Trainer:
             "seconds": self.seconds,
             "metrics_bytes": self.records.size,
             "base_hash": self._base_hash,
+            "wandb_run_id": self.config.wandb.run_id,
         }
         if self.batches is not None:
             state["loader"] = self.batches.state_dict()
@@ -309,8 +339,8 @@ class Trainer:
             )
         if state.get("base_hash", self._base_hash) != self._base_hash:
             raise UserError(
-                f"the base policy at {config.policy.pretrained_path} is not the one this run began with: put that back, or "
-                "name its place with --policy.pretrained_path=FOLDER"
+                f"the base policy at {config.policy.pretrained_path} is not the one this run began with: "
+                "put that back, or name its place with --policy.pretrained_path=FOLDER"
             )
         try:
             self.algorithm.load_state_dict(state["algorithm"])
@@ -318,17 +348,19 @@ class Trainer:
                 self.batches.load_state_dict(state["loader"])
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"--resume: the training state in {checkpoint} does not fit the configuration ({error}): resume without "
-                "changing options that shape the algorithm"
+                f"--resume: the training state in {checkpoint} does not fit the configuration ({error}): "
+                "resume without changing options that shape the algorithm"
             ) from error
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
         self.seconds, self._records_size = state["seconds"], state["metrics_bytes"]
+        config.wandb.run_id = config.wandb.run_id or state.get("wandb_run_id")
 
     def _log_training(self, metrics: dict[str, float], seconds: float, steps: int) -> None:
         if self.runner:
             self._status = (
-                f"success {metrics['success']:.2f} return {metrics['return']:.2f} KL {metrics['kl_to_base']:.2g} "
-                f"clip {metrics.get('clip_fraction', 0.0):.2f} {steps / seconds:.0f} steps/s"
+                f"success {metrics['success']:.2f} return {metrics['return']:.2f} "
+                f"KL {metrics['kl_to_base']:.2g} clip {metrics.get('clip_fraction', 0.0):.2f} "
+                f"{steps / seconds:.0f} steps/s"
             )
         else:
             self._status = f"loss {metrics['loss']:.4f}"
@@ -348,7 +380,8 @@ class Trainer:
             received.append(number)
             signal.signal(number, signal.default_int_handler)
             tqdm.write(
-                "stopping after this iteration; press Ctrl-C again to stop at once (back to the last checkpoint)"
+                "stopping after this iteration; press Ctrl-C again to stop at once (back to the last "
+                "checkpoint)"
             )
 
         old = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -357,9 +390,3 @@ class Trainer:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -221,6 +222,33 @@ def test_a_checkpoint_without_its_link_is_found(dppo_config, tmp_path):
         save_checkpoint(config, iteration, lambda folder: folder.mkdir(), {})
     (tmp_path / "run/checkpoints/last").unlink()
     assert last_checkpoint(tmp_path / "run").name == "000010"
+
+
+def test_a_run_named_by_a_relative_path_stays_relative(dppo_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(dppo_config(output_dir=Path("run")), 2, lambda folder: folder.mkdir(), {})
+    assert last_checkpoint(Path("run")) == Path("run/checkpoints/000002")
+
+
+def test_wandb_that_cannot_go_on(finished, read_command, monkeypatch):
+    """A run that did not log has nothing to continue; nothing of it is lost."""
+    run, _ = finished
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    trainer = Trainer(
+        read_command(f"--resume={run}", "--iterations=2", "--wandb.enable=true", "--wandb.mode=offline")
+    )
+    with pytest.raises(UserError, match=r"previous WandB run ID.*resume with --wandb.enable=false"):
+        trainer.train()
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_resume_continues_its_run_of_wandb(dppo_config, read_command):
+    config = dppo_config(iterations=1)
+    trainer = Trainer(config)
+    config.wandb.run_id = "abc"  # as wandb sets it when it starts
+    trainer.train()
+    assert Trainer(read_command(f"--resume={config.output_dir}")).config.wandb.run_id == "abc"
 
 
 def test_state_comes_back_as_it_was(dppo_config):

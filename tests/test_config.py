@@ -93,7 +93,8 @@ def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp
     config = dppo_config(env=env)
     config.dry_run, config.resume = True, Path("somewhere")
     write_config(config, tmp_path / CONFIG_NAME)
-    read = read_command(f"--config_path={tmp_path / CONFIG_NAME}")
+    # A new run gets a folder of its own.
+    read = read_command(f"--config_path={tmp_path / CONFIG_NAME}", f"--output_dir={config.output_dir}")
     config.dry_run, config.resume = False, None
     assert read.to_dict() == config.to_dict()
 

@@ -19,7 +19,7 @@ LAYERS = (
     (False, "algorithms regularizers"),
     (False, "policies.base advantages critics diversity conditioning envs"),
     (False, "chains"),
-    (False, "errors"),
+    (False, "errors files"),
     (False, PACKAGE),  # the package itself: its version
 )
 

@@ -1,5 +1,6 @@
 """The words at the end of a run."""
 
+import shlex
 from pathlib import Path
 
 from lerobot.envs.configs import PushtEnv
@@ -37,8 +38,14 @@ def test_an_environment_without_modes():
 def test_a_cloned_policy_has_no_base():
     text = conclusion({"env_steps": 0, "tuned": evaluation(0.6, **modes(5, 0.4))})
     assert text == (
-        "Success of the checkpoint on disk: 60.0 % [50.0, 70.0] of 40 episodes. It uses 5 of 24 modes (entropy 0.400)."
+        "Success of the checkpoint on disk: 60.0 % [50.0, 70.0] of 40 episodes. "
+        "It uses 5 of 24 modes (entropy 0.400)."
     )
+
+
+def test_the_stock_command_survives_the_shell():
+    command = eval_command(Path("my run/x"), AvoidingEnvConfig(task="a b; c"))
+    assert "--policy.path=my run/x" in shlex.split(command) and "--env.task=a b; c" in shlex.split(command)
 
 
 def test_the_stock_command_repeats_what_was_changed():

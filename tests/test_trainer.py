@@ -1,16 +1,18 @@
 """A run from the base to the summary, and what it says when it cannot go on."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from runs import Killed, metrics
 
 from lerobot_rlft import trainer as trainer_module
 from lerobot_rlft.config import EvalConfig
 from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
-from lerobot_rlft.errors import EnvironmentFailure, UserError
+from lerobot_rlft.errors import EnvironmentFailure, RatioError, UserError
 from lerobot_rlft.trainer import Trainer
 
 
@@ -153,6 +155,79 @@ def test_a_loss_that_is_nan(bc_config, monkeypatch):
     with pytest.raises(FloatingPointError, match=rf"(?s)^iteration 3: .*nan.*--resume={config.output_dir}"):
         trainer.train()
     assert all(p.isfinite().all() for p in trainer.policy.module.parameters())
+
+
+def test_a_policy_whose_probabilities_disagree(dppo_config, monkeypatch):
+    config = dppo_config(save_freq=1)
+    trainer = Trainer(config)
+    update = trainer.algorithm.update
+
+    def disagrees(data):
+        if trainer.iteration == 1:
+            raise RatioError("the first ratio is 1.2")
+        return update(data)
+
+    monkeypatch.setattr(trainer.algorithm, "update", disagrees)
+    with pytest.raises(RatioError, match=rf"(?s)^iteration 2: the first .*--resume={config.output_dir}"):
+        trainer.train()
+
+
+def test_an_environment_that_cannot_be_rendered_costs_the_videos_only(
+    dppo_config, monkeypatch, no_pictures, capsys
+):
+    calls = []
+
+    def broken(env):
+        calls.append(1)
+        raise RuntimeError("no display")
+
+    monkeypatch.setattr(AvoidingVectorEnv, "render", broken)
+    config = dppo_config(iterations=1, eval=EvalConfig(n_episodes=2, n_episodes_during=2, n_videos=1))
+    Trainer(config).train()
+    assert (config.output_dir / "summary.json").is_file() and not (config.output_dir / "videos").exists()
+    said = capsys.readouterr()
+    warning = "warning: no videos, the environment could not be filmed (RuntimeError: no display)"
+    assert (said.out + said.err).count(warning) == len(calls) == 1
+    assert "Run it with stock LeRobot" in said.out
+
+
+def test_the_last_videos_come_after_everything_else(dppo_config, monkeypatch, capsys):
+    """They may take long, or fail."""
+    config = dppo_config(iterations=1, eval=EvalConfig(n_episodes=2, n_episodes_during=2, n_videos=1))
+    said = {}
+
+    def filmed(runner, seed, path):
+        done = (config.output_dir / "pictures/learning_curve.png").exists()
+        said[path.name] = done and "Run it with stock LeRobot" in capsys.readouterr().out
+
+    monkeypatch.setattr(trainer_module, "film", filmed)
+    monkeypatch.setattr(trainer_module, "draw_trajectories", lambda *args: None)
+    Trainer(config).train()
+    assert said == {"base.mp4": False, "tuned.mp4": True}
+
+
+def test_losses_are_not_scaled_for_half_precision(dppo_config, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    AcceleratorState._reset_state()
+    try:
+        assert Trainer(dppo_config()).accelerator.mixed_precision == "no"
+    finally:
+        AcceleratorState._reset_state()
+
+
+def test_several_processes_are_refused(dppo_config, monkeypatch):
+    monkeypatch.setattr(trainer_module, "Accelerator", lambda **options: SimpleNamespace(num_processes=2))
+    with pytest.raises(UserError, match="2 processes: several processes are not supported yet, launch one"):
+        Trainer(dppo_config())
+
+
+def test_a_folder_that_appeared_meanwhile_is_left_alone(dppo_config):
+    config = dppo_config()
+    trainer = Trainer(config)
+    config.output_dir.mkdir()
+    with pytest.raises(UserError, match=rf"--output_dir={config.output_dir} exists"):
+        trainer.train()
+    assert list(config.output_dir.iterdir()) == []
 
 
 def test_environments_are_closed_whatever_happens(dppo_config, monkeypatch):

@@ -32,7 +32,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """All that a bit-equal resume needs beyond the policy's weights: nested dicts of tensors and JSON values."""
+        """All that a bit-equal resume needs beyond the weights: nested dicts of tensors and JSON values."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None: ...

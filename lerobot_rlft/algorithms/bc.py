@@ -15,8 +15,8 @@ from .base import Algorithm, AlgorithmConfig, check, check_finite
 @AlgorithmConfig.register_subclass("bc")
 @dataclass
 class BCConfig(AlgorithmConfig):
-    """The policy's own loss, optimizer preset and learning-rate schedule (`--policy.optimizer_lr`, ...), as in stock
-    `lerobot-train`. One iteration is one gradient step.
+    """The policy's own loss, optimizer preset and learning-rate schedule (`--policy.optimizer_lr`, ...), as
+    in stock `lerobot-train`. One iteration is one gradient step.
 
     Raises:
         ValueError: a field is out of its range.
@@ -99,7 +99,7 @@ class BC(Algorithm):
             _assign(parameters, trained)
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state: dict[str, Any] = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.scheduler is not None:
             state["scheduler"] = self.scheduler.state_dict()
         if self.ema is not None:

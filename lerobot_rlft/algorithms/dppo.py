@@ -1,9 +1,9 @@
 """DPPO: PPO on the denoising chain of a diffusion policy (arXiv:2409.00588).
 
-Every denoising step of every decision is an action of a two-level MDP; its advantage is that of the decision, discounted
-towards the noisy end. `k` counts steps as in `chains`: 0 is the last, K-1 the noisiest. With K' < K only steps
-k < K' get the policy gradient; there is still one network for all steps, and the others are anchored to the base, so
-that the result stays an ordinary checkpoint.
+Every denoising step of every decision is an action of a two-level MDP; its advantage is that of the decision,
+discounted towards the noisy end. `k` counts steps as in `chains`: 0 is the last, K-1 the noisiest. With
+K' < K only steps k < K' get the policy gradient; there is still one network for all steps, and the others are
+anchored to the base, so that the result stays an ordinary checkpoint.
 """
 
 import math
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..advantages import RewardScaler, clip_schedule, denoising_discount, gae
 from ..chains import Chain, kl_divergence, step_log_prob
 from ..critics import ValueMLP, explained_variance
+from ..errors import RatioError
 from ..policies.base import DenoisingPolicy
 from .base import Algorithm, AlgorithmConfig, check, check_finite
 
@@ -63,13 +64,15 @@ class DPPOConfig(AlgorithmConfig):
     gae_lambda: float = 0.95
     # Discount of the advantage towards noisier steps.
     gamma_denoising: float = 0.99
-    # PPO clip range: clip_coef at the last denoising step, clip_coef_base at the noisiest, exponential in between.
+    # PPO clip range: clip_coef at the last denoising step, clip_coef_base at the noisiest, exponential in
+    # between.
     clip_coef: float = 0.1
     clip_coef_base: float = 0.1
     clip_coef_rate: float = 1.0
     # Last K' denoising steps that are fine-tuned; null = all. The others are held at the base by anchor_coef.
     finetuned_steps: int | None = None
-    # Weight of the squared difference between current and base network outputs at the steps that are not fine-tuned.
+    # Weight of the squared difference between current and base network outputs at the steps that are not
+    # fine-tuned.
     anchor_coef: float = 30.0
     # Smallest std of the exploration noise, at every denoising step.
     min_sampling_std: float = 0.1
@@ -79,9 +82,9 @@ class DPPOConfig(AlgorithmConfig):
     eta: float = 1.0
     # Divide advantages by their minibatch standard deviation.
     normalize_advantage: bool = True
-    # Smallest std that advantages are divided by, in units of the scaled return. Once nearly every episode succeeds their
-    # std is small and mostly noise; dividing by it alone (0, as in the paper's code) turns that noise into full-size steps,
-    # and success collapses.
+    # Smallest std that advantages are divided by, in units of the scaled return. Once nearly every episode
+    # succeeds their std is small and mostly noise; dividing by it alone (0, as in the paper's code) turns
+    # that noise into full-size steps, and success collapses.
     advantage_std_floor: float = 1.0
     # Divide rewards by the running std of the discounted return.
     scale_reward: bool = True
@@ -151,7 +154,8 @@ class DPPO(Algorithm):
     Args:
         config: see there.
         policy: fine-tuned in place.
-        base: the frozen pretrained policy. It is called for the anchor (K' < K) and on `KL_PAIRS` pairs an iteration.
+        base: the frozen pretrained policy. It is called for the anchor (K' < K) and on `KL_PAIRS` pairs an
+            iteration.
         backward: backward pass of a loss, `accelerator.backward`.
 
     Raises:
@@ -178,13 +182,16 @@ class DPPO(Algorithm):
         own_encoder = config.critic_features == "own" and policy.encoder is not None
         self.critic_encoder = policy.copy_encoder() if own_encoder else None
         self.critic = ValueMLP(policy.condition_dim, config.critic_hidden_dims).to(self.device)
-        critic_parameters = list(self.critic.parameters())
-        if self.critic_encoder is not None:  # trained also where the policy's own is frozen
-            critic_parameters += list(self.critic_encoder.encoder.requires_grad_(True).parameters())
+        self.critic_weights = nn.ModuleDict({"critic": self.critic})
+        if self.critic_encoder is not None and self.critic_encoder.encoder is not None:
+            # Trained also where the policy's own is frozen.
+            self.critic_weights["encoder"] = self.critic_encoder.encoder.requires_grad_(True)
         self.actor_optimizer = torch.optim.AdamW(
             policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0
         )
-        self.critic_optimizer = torch.optim.AdamW(critic_parameters, lr=config.critic_lr, weight_decay=0.0)
+        self.critic_optimizer = torch.optim.AdamW(
+            self.critic_weights.parameters(), lr=config.critic_lr, weight_decay=0.0
+        )
         self.reward_scaler = RewardScaler(config.gamma)
         self.iterations_done = 0
 
@@ -194,7 +201,7 @@ class DPPO(Algorithm):
         Raises:
             FloatingPointError: a reward is NaN or inf, then nothing has changed; or a loss or gradient is,
                 then the weights are still those before the bad step.
-            RuntimeError: the first minibatch's probability ratio is not 1.
+            RatioError: the first minibatch's probability ratio is not 1.
         """
         check_finite("a reward", data.reward, "fix the environment, nothing was learned from it")
         config, chain = self.config, data.chain
@@ -288,8 +295,8 @@ class DPPO(Algorithm):
 
     def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float | None) -> float:
         advice = (
-            f"lower algorithm.actor_lr={self.config.actor_lr} or algorithm.critic_lr={self.config.critic_lr}, or check "
-            "the scale of the environment's rewards"
+            f"lower algorithm.actor_lr={self.config.actor_lr} or "
+            f"algorithm.critic_lr={self.config.critic_lr}, or check the scale of the environment's rewards"
         )
         check_finite("a loss of algorithm.type=dppo", loss, advice)
         optimizer.zero_grad(set_to_none=True)
@@ -310,19 +317,16 @@ class DPPO(Algorithm):
         return self.critic(condition)
 
     def state_dict(self) -> dict[str, Any]:
-        state = {
-            "critic": self.critic.state_dict(),
+        return {
+            "critic": self.critic_weights.state_dict(),
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "reward_scaler": self.reward_scaler.state_dict(),
             "iterations_done": self.iterations_done,
         }
-        if self.critic_encoder is not None:
-            state["critic_encoder"] = self.critic_encoder.encoder.state_dict()
-        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.critic.load_state_dict(state["critic"])
+        self.critic_weights.load_state_dict(state["critic"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         # The rates of this configuration, not those that were saved: a resume may want smaller steps.
@@ -330,8 +334,6 @@ class DPPO(Algorithm):
         self.critic_optimizer.param_groups[0]["lr"] = self.config.critic_lr
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.iterations_done = state["iterations_done"]
-        if self.critic_encoder is not None:
-            self.critic_encoder.encoder.load_state_dict(state["critic_encoder"])
 
 
 def ppo_loss(log_ratio: Tensor, advantage: Tensor, clip: Tensor) -> tuple[Tensor, float]:
@@ -350,15 +352,15 @@ def check_first_ratio(log_ratio: Tensor) -> float:
     """Largest |ratio - 1| of the first minibatch, whose weights are still those that collected the data.
 
     Raises:
-        RuntimeError: it exceeds 1e-4, so sampling and re-evaluation disagree; the message lists likely causes.
+        RatioError: it exceeds 1e-4, so sampling and re-evaluation disagree; the message lists likely causes.
     """
     error = (log_ratio.exp() - 1).abs().max().item()
     if not error <= 1e-4:
-        raise RuntimeError(
-            f"the first probability ratio of this iteration is off by {error:.2e}, it must be 1 within 1e-4. Likely "
-            "causes: the policy is in train mode (dropout, random crops, batch norm), sampling and log-probabilities "
-            "use different time grids or std floors, weights changed between collection and update, or the policy "
-            "computes in half precision (use float32)."
+        raise RatioError(
+            f"the first probability ratio of this iteration is off by {error:.2e}, it must be 1 within 1e-4. "
+            "Likely causes: the policy is in train mode (dropout, random crops, batch norm), sampling and "
+            "log-probabilities use different time grids or std floors, weights changed between collection "
+            "and update, or the policy computes in half precision (use float32)."
         )
     return error
 

@@ -13,7 +13,7 @@ from .. import algorithms  # noqa: F401  registers --algorithm.type
 from ..arguments import parse_command_line
 from ..checkpoint import last_checkpoint
 from ..config import CONFIG_NAME, TrainConfig
-from ..errors import EnvironmentFailure, UserError
+from ..errors import EnvironmentFailure, RatioError, UserError
 
 # With --resume the run's own configuration decides about these.
 NOT_WITH_RESUME = ("config_path", "output_dir", "policy.path")
@@ -25,7 +25,7 @@ def main() -> None:
     logging.getLogger("lerobot").setLevel(logging.WARNING)
     try:
         run(read_config())
-    except (UserError, EnvironmentFailure, FloatingPointError) as error:
+    except (UserError, EnvironmentFailure, FloatingPointError, RatioError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\nstopped before the run began, nothing was written")
@@ -59,7 +59,7 @@ def run(config: TrainConfig) -> None:
     """Build the trainer and run it.
 
     Raises:
-        UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
+        UserError, EnvironmentFailure, FloatingPointError, RatioError: to be shown without a traceback.
         SystemExit: after Ctrl-C, once the run is saved; says how to go on.
     """
     from ..trainer import Interrupted, Trainer  # after --help, which needs no models

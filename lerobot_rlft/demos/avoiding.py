@@ -1,4 +1,4 @@
-"""Scripted demonstrations of Avoiding-Lite: the same number of successful episodes in each of the 24 modes."""
+"""Scripted demonstrations of Avoiding-Lite: equally many successful episodes in each of the 24 modes."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ FEATURES = {
     )
 }
 SPEED = 0.0095  # metres per step along the path
-# Where a path crosses the levels: gap centres, moved a little towards the middle of the board on the outer gaps.
+# Where a path crosses the levels: gap centres, on the outer gaps moved a little towards the middle.
 CROSSING_X = ((0.41, 0.59), (0.34, 0.5, 0.66), (0.275, 0.425, 0.575, 0.725))
 STRAIGHT = 0.025  # a level is crossed straight upwards, from this far below to this far above it
 TRIES_PER_EPISODE = 200
@@ -73,7 +73,8 @@ def record_episode(
         if info["is_success"][0] and info["mode"][0] == mode:
             return np.stack(states), np.stack(actions)
     raise ValueError(
-        f"noise={noise}: no success in mode {mode} in {TRIES_PER_EPISODE} attempts; use less noise (0.003 works)"
+        f"noise={noise}: no success in mode {mode} in {TRIES_PER_EPISODE} attempts; "
+        "use less noise (0.003 works)"
     )
 
 
@@ -106,7 +107,8 @@ def write_demonstrations(
     """
     if episodes_per_mode < 1 or noise < 0 or seed < 0:
         raise ValueError(
-            f"episodes_per_mode={episodes_per_mode} must be at least 1, noise={noise} and seed={seed} not negative"
+            f"episodes_per_mode={episodes_per_mode} must be at least 1, "
+            f"noise={noise} and seed={seed} not negative"
         )
     env, rng = AvoidingVectorEnv(1, lag=lag), np.random.default_rng(seed)
     modes = np.repeat(np.arange(NUM_MODES), episodes_per_mode)

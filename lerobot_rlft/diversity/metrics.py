@@ -82,7 +82,8 @@ def wilson_interval(successes: int, episodes: int, z: float = 1.96) -> tuple[flo
     p, n = successes / episodes, episodes
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Exact at the ends, where rounding would leave 0.9999999999999999.
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == episodes else centre + half)
 
 
 def effective_modes(counts: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """`DenoisingPolicy`: the one view that algorithms have of a policy, whatever its family. Plain torch.
 
-A family is one file with one subclass, registered under LeRobot's policy type. Shapes: B batch, K denoising steps,
-H horizon, D action dim.
+A family is one file with one subclass, registered under LeRobot's policy type. Shapes: B batch, K denoising
+steps, H horizon, D action dim.
 """
 
 from abc import ABC, abstractmethod
@@ -44,8 +44,8 @@ def adapter_class(policy_type: str) -> type["DenoisingPolicy"]:
 class DenoisingPolicy(ABC):
     """Wraps a pretrained policy as a Markov chain over action chunks.
 
-    Observations enter as the environment gives them: LeRobot keys, each (B, n_obs_steps, ...), states float32, images
-    uint8 channels first. `encode` normalises them with the policy's own preprocessor.
+    Observations enter as the environment gives them: LeRobot keys, each (B, n_obs_steps, ...), states
+    float32, images uint8 channels first. `encode` normalises them with the policy's own preprocessor.
 
     Attributes:
         module: the pretrained policy; what is trained and saved.
@@ -70,7 +70,7 @@ class DenoisingPolicy(ABC):
 
     @abstractmethod
     def executed(self, x: Tensor) -> Tensor:
-        """Cut (B, H, ...) to the part of the chunk that is sent to the environment, (B, n_action_steps, ...)."""
+        """Cut (B, H, ...) to the part of the chunk that the environment gets, (B, n_action_steps, ...)."""
 
     @abstractmethod
     def deployed_chunk(self, condition: Tensor) -> Tensor:

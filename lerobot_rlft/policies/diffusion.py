@@ -20,11 +20,11 @@ class DiffusionAdapter(DenoisingPolicy):
     """One U-Net call for each denoising step; state and image observations with history.
 
     Args:
-        policy: the pretrained policy. It is put in eval mode: its random crops in train mode would make the ratio of
-            the first PPO minibatch differ from 1.
+        policy: the pretrained policy. It is put in eval mode: its random crops in train mode would make the
+            ratio of the first PPO minibatch differ from 1.
         preprocessor, postprocessor: the policy's own LeRobot pipelines.
-        eta: noise of the DDIM exploration sampler (the policy's own sampler has eta 0); a DDPM sampler ignores it
-            because its posterior variance fixes the noise.
+        eta: noise of the DDIM exploration sampler (the policy's own sampler has eta 0); a DDPM sampler
+            ignores it because its posterior variance fixes the noise.
 
     Raises:
         UserError: `policy.num_inference_steps` is out of range.
@@ -96,7 +96,7 @@ class DiffusionAdapter(DenoisingPolicy):
         return self.postprocessor(self.executed(chunk))
 
     def save_pretrained(self, folder: Path) -> None:
-        # The sampler that was fine-tuned is part of the result: a stock loader must not fall back to all T steps.
+        # The fine-tuned sampler is part of the result: a stock loader must not fall back to all T steps.
         self.module.config.num_inference_steps = self.kernel.num_steps
         self.module.save_pretrained(folder)
         self.preprocessor.save_pretrained(folder)

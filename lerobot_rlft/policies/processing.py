@@ -11,14 +11,16 @@ def normalise_observations(
 ) -> dict[str, Tensor]:
     """Run a LeRobot preprocessor over observations with a history dimension.
 
-    Stored images are uint8 (a quarter of the memory); they become float in [0, 1] here, as LeRobot feeds them.
+    Stored images are uint8 (a quarter of the memory); they become float in [0, 1] here, as LeRobot feeds
+    them.
 
     Args:
         obs: LeRobot keys, each (B, S, ...).
         preprocessor: works on (B, ...).
 
     Returns:
-        The policy's observation keys (a preprocessor may rename), each (B, S, ...), normalised, on its device.
+        The policy's observation keys (a preprocessor may rename), each (B, S, ...), normalised, on its
+        device.
     """
     batch, steps = next(iter(obs.values())).shape[:2]
     frames = {k: v.flatten(0, 1) for k, v in obs.items()}

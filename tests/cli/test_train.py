@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from runs import metrics
 
+from lerobot_rlft.checkpoint import write_config
 from lerobot_rlft.cli import train
+from lerobot_rlft.errors import RatioError
 from lerobot_rlft.trainer import Trainer
 
 SCRIPT = Path(sys.executable).with_name("lerobot-rlft-train")
 TINY_RUN = (
-    "--algorithm.type=dppo", "--algorithm.update_epochs=1", "--algorithm.minibatch_size=16", "--env.type=avoiding",
-    "--env.episode_length=8", "--rollout.n_envs=2", "--rollout.n_episodes=4", "--eval.n_episodes=2",
-    "--eval.n_episodes_during=2", "--eval.n_videos=0", "--iterations=1",
+    "--algorithm.type=dppo", "--algorithm.update_epochs=1", "--algorithm.minibatch_size=16",
+    "--env.type=avoiding", "--env.episode_length=8", "--rollout.n_envs=2", "--rollout.n_episodes=4",
+    "--eval.n_episodes=2", "--eval.n_episodes_during=2", "--eval.n_videos=0", "--iterations=1",
 )  # fmt: skip
 
 
@@ -53,8 +55,8 @@ def main(monkeypatch, read_command, capsys):
 def test_a_run_is_stopped_by_ctrl_c_and_resumed_with_wandb_offline(base_policy, tmp_path):
     run = tmp_path / "run"
     process = start(
-        *TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={run}", "--iterations=100000", "--save_freq=0",
-        "--eval_freq=0", "--wandb.enable=true", "--wandb.mode=offline", cwd=tmp_path,
+        *TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={run}", "--iterations=100000",
+        "--save_freq=0", "--eval_freq=0", "--wandb.enable=true", "--wandb.mode=offline", cwd=tmp_path,
     )  # fmt: skip
     deadline = time.monotonic() + 200
     while not (run / "metrics.jsonl").exists() or not metrics(run, "train"):
@@ -112,13 +114,27 @@ def test_ctrl_c_before_the_run_begins(base_policy, main, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_error_in_a_run_is_one_sentence(base_policy, main, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [FloatingPointError, RatioError])
+def test_an_error_in_a_run_is_one_sentence(kind, base_policy, main, tmp_path, monkeypatch):
     def fails(*args):
-        raise FloatingPointError("a loss is nan")
+        raise kind("a loss is nan")
 
     monkeypatch.setattr("lerobot_rlft.algorithms.dppo.DPPO.update", fails)
     code, _ = main(*TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
     assert code.startswith("error: iteration 1: a loss is nan. No checkpoint was written yet")
+
+
+def test_a_run_started_from_the_config_of_another(dppo_config, read_command, tmp_path):
+    """It continues neither the folder nor the run of wandb of that one."""
+    config = dppo_config()
+    config.wandb.run_id = "abc"
+    write_config(config, tmp_path / "rlft_config.yaml")
+    (tmp_path / "run").mkdir()
+    again = read_command(f"--config_path={tmp_path / 'rlft_config.yaml'}", f"--output_dir={tmp_path / 'new'}")
+    assert again.wandb.run_id is None and again.output_dir == tmp_path / "new"
+    assert again.algorithm == config.algorithm and again.policy == config.policy
+    default = read_command(f"--config_path={tmp_path / 'rlft_config.yaml'}")
+    assert default.output_dir.parts[:2] == ("outputs", "rlft")
 
 
 def test_help_shows_only_the_chosen_types(main):
