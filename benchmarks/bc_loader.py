@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.bc_loader
 
-96 episodes, batch 256, the policy of recipes/avoiding_base.yaml, stock DataLoader with num_workers=0. "training" is
-loading, preprocessing and the gradient step; both paths give equal batches (tests/test_data.py).
+96 episodes, batch 256, the policy of recipes/avoiding_base.yaml, stock DataLoader with num_workers=0.
+"training" is loading, preprocessing and the gradient step; both paths give equal batches
+(tests/test_data.py).
 """
 
 import tempfile

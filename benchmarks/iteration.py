@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.iteration
 
-Avoiding-Lite, the U-Net of recipes/avoiding_base.yaml with random weights, episodes cut to 48 steps so that every
-episode has 6 decisions. The bare time replays the very same network calls (batch sizes, with or without backward) on
-random inputs, and nothing else.
+Avoiding-Lite, the U-Net of recipes/avoiding_base.yaml with random weights, episodes cut to 48 steps so that
+every episode has 6 decisions. The bare time replays the very same network calls (batch sizes, with or without
+backward) on random inputs, and nothing else.
 """
 
 import time
@@ -30,6 +30,8 @@ STATS = {
     "observation.state": {"min": [0.2, -0.3, 0.2, -0.3], "max": [0.8, 0.4, 0.8, 0.4]},
     "action": {"min": [-0.01, -0.01], "max": [0.01, 0.01]},
 }
+
+REPEATS = 7  # of which the median counts
 
 
 def make_policy(num_steps: int, **options: Any) -> DiffusionAdapter:
@@ -115,14 +117,17 @@ def run() -> list[tuple[str, str]]:
         data = collect()
         collecting = len(calls)
         algorithm.update(data)
-    whole, bare = [], []
-    for _ in range(3):  # alternating, so that a busy machine hits both
-        whole.append(seconds(lambda: algorithm.update(collect())))
-        bare.append(seconds(lambda: replay(runner.policy, calls)))
-    collect_time, steps = seconds(collect), data.env_steps
-    rows.append(("iteration / bare network calls, 50 envs, K = 10", f"{sum(whole) / sum(bare):.3f}"))
-    rows.append(("collecting / bare network calls", f"{collect_time / seconds(lambda: replay(runner.policy, calls[:collecting])):.3f}"))  # fmt: skip
-    rows.append(("env steps/s collecting; collecting and updating", f"{steps / collect_time:,.0f}; {steps / np.mean(whole):,.0f}"))  # fmt: skip
+    parts: dict[str, list[float]] = {"whole": [], "bare": [], "collect": [], "bare collect": []}
+    for _ in range(REPEATS):  # alternating, so that a busy machine hits all of them
+        parts["whole"].append(seconds(lambda: algorithm.update(collect())))
+        parts["bare"].append(seconds(lambda: replay(runner.policy, calls)))
+        parts["collect"].append(seconds(collect))
+        parts["bare collect"].append(seconds(lambda: replay(runner.policy, calls[:collecting])))
+    whole, bare, collect_time, bare_collect = (np.median(times) for times in parts.values())
+    rates = f"{data.env_steps / collect_time:,.0f}; {data.env_steps / whole:,.0f}"
+    rows.append(("iteration / bare network calls, 50 envs, K = 10", f"{whole / bare:.3f}"))
+    rows.append(("collecting / bare network calls", f"{collect_time / bare_collect:.3f}"))
+    rows.append(("env steps/s collecting; collecting and updating", rates))
     for name, cases in (("envs", [(10, 10), (50, 10), (200, 10)]), ("K", [(50, 5), (50, 10), (50, 20)])):
         times = []
         for n_envs, num_steps in cases:

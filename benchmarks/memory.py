@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.memory
 
-Each case runs in a process of its own, since the peak of a process never falls: a first rollout warms up, a larger one
-is measured. The U-Net is tiny; what is stored does not depend on it.
+Each case runs in a process of its own, since the peak of a process never falls: a first rollout warms up, a
+larger one is measured. The U-Net is tiny; what is stored does not depend on it.
 """
 
 import resource

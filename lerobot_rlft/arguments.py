@@ -1,4 +1,4 @@
-"""From the command line and YAML files to a config, by LeRobot's parser, with errors that name the way out."""
+"""From the command line and YAML files to a config by LeRobot's parser, with errors that name the way out."""
 
 import difflib
 import io
@@ -23,7 +23,9 @@ MOST_LISTED = 30  # longer lists hide the answer
 
 
 def parse_command_line[T](config_class: type[T]) -> T:
-    """What LeRobot's `parser.wrap` makes of `sys.argv`: YAML by `--config_path`, `--policy.path`, plugins, `--help`.
+    """What LeRobot's `parser.wrap` makes of `sys.argv`.
+
+    That is YAML by `--config_path`, `--policy.path`, plugins and `--help`.
 
     Raises:
         UserError: a name or value is not usable.
@@ -75,7 +77,7 @@ def suggest(unknown: str, known: list[str]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost message that is about the user's value: draccus wraps it for unions and for dataclass checks."""
+    """The innermost message about the user's value: draccus wraps it for unions and for dataclass checks."""
     cause = error.__cause__
     own_check = isinstance(cause, ValueError) and not isinstance(error, DecodingError)
     return _reason(cause) if cause and (own_check or isinstance(cause, DraccusException)) else str(error)

@@ -21,7 +21,7 @@ from .algorithms.bc import BC, BCConfig
 from .algorithms.dppo import DPPO, DPPOConfig
 from .config import TrainConfig, load_policy_config
 from .data import BatchLoader, make_loader
-from .errors import UserError
+from .errors import UserError, one_line
 from .policies.base import DenoisingPolicy
 from .policies.loading import load_pretrained, make_fresh
 from .rollout import EpisodeRunner
@@ -63,8 +63,9 @@ def load_policy(config: PreTrainedConfig, path: str | Path, eta: float = 1.0) ->
             policy = load_pretrained(config, path, eta)
     except (ProcessorMigrationError, KeyError, ImportError, TypeError) as error:
         raise UserError(
-            f"--policy.path={path} has unusable processors ({type(error).__name__}: {error}): save it again "
-            "with this version of LeRobot"
+            f"--policy.path={path} has unusable processors ({one_line(error)}): download it again, or save "
+            "it again with this version of LeRobot; policy_preprocessor.json and policy_postprocessor.json "
+            "belong to it"
         ) from error
     check_chunk(policy)
     return policy

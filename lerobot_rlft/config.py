@@ -1,4 +1,4 @@
-"""The whole run as one draccus dataclass, with the names that `lerobot-train` uses where it has the same thing."""
+"""The whole run as one draccus dataclass, with the names of `lerobot-train` where it has the same thing."""
 
 import datetime as dt
 import json
@@ -16,7 +16,7 @@ from lerobot.utils.constants import CHECKPOINTS_DIR
 
 from .algorithms.base import AlgorithmConfig
 from .arguments import explained, suggest
-from .errors import UserError
+from .errors import UserError, one_line
 
 CONFIG_NAME = "rlft_config.yaml"
 CHECKPOINT_FILES = (
@@ -50,8 +50,8 @@ class RolloutConfig:
     n_episodes: int = 100
     # One process for each environment, also in evaluations; for slow simulators.
     use_async_envs: bool = False
-    # What is learned from: "env", the environment's reward, or "best", every increase of the episode's best reward
-    # (for tasks like Push-T whose reward is a level: its sum would pay for never finishing).
+    # What is learned from: "env", the environment's reward, or "best", every increase of the episode's best
+    # reward (for tasks like Push-T whose reward is a level: its sum would pay for never finishing).
     reward: str = "env"
     # Added to the reward when an episode ends with success.
     success_bonus: float = 0.0
@@ -102,7 +102,8 @@ class TrainConfig:
     """
 
     algorithm: AlgorithmConfig
-    # The pretrained policy: --policy.path=HUB_ID_OR_FOLDER, any of its fields can be overridden (--policy.device=cpu).
+    # The pretrained policy: --policy.path=HUB_ID_OR_FOLDER, any of its fields can be overridden
+    # (--policy.device=cpu).
     policy: PreTrainedConfig | None = None
     # Where it acts, for example --env.type=avoiding or --env.type=pusht.
     env: EnvConfig | None = None
@@ -123,8 +124,8 @@ class TrainConfig:
     output_dir: Path | None = None
     # Name of the run in the progress bar and in wandb; null = env_policy_algorithm.
     job_name: str | None = None
-    # Continue the run in this folder from its last checkpoint, with its own configuration; other options given with it
-    # override that.
+    # Continue the run in this folder from its last checkpoint, with its own configuration; other options
+    # given with it override that.
     resume: Path | None = None
     # Build everything, run one tiny iteration, print sizes, write nothing.
     dry_run: bool = False
@@ -156,12 +157,13 @@ class TrainConfig:
             self.policy.pretrained_path = Path(path)
         if self.policy is None:
             raise UserError(
-                "no policy: give --policy.path=HUB_ID_OR_FOLDER (a pretrained one) or, to clone behaviour from scratch, "
-                "--policy.type=diffusion"
+                "no policy: give --policy.path=HUB_ID_OR_FOLDER (a pretrained one) or, to clone behaviour "
+                "from scratch, --policy.type=diffusion"
             )
         base = self.policy.pretrained_path and Path(self.policy.pretrained_path)
         if base and base.exists():
-            # `checkpoints/last` moves on. What was given relative stays so: the path goes into what is published.
+            # `checkpoints/last` moves on. What was given relative stays so: the path goes into what is
+            # published.
             real = base.resolve()
             self.policy.pretrained_path = real if base.is_absolute() else Path(os.path.relpath(real))
         self.check()
@@ -196,7 +198,8 @@ class TrainConfig:
         if self.algorithm.consumes == "rollouts":
             if self.policy.pretrained_path is None:
                 raise UserError(
-                    f"algorithm.type={self.algorithm.type} improves a pretrained policy: give --policy.path=..."
+                    f"algorithm.type={self.algorithm.type} improves a pretrained policy: "
+                    "give --policy.path=..."
                 )
             if self.env is None:
                 raise UserError(
@@ -205,8 +208,8 @@ class TrainConfig:
                 )
         elif not self.dataset.repo_id:
             raise UserError(
-                f"algorithm.type={self.algorithm.type} learns from a dataset: give --dataset.repo_id=HUB_ID, or "
-                "--dataset.repo_id=local/name --dataset.root=FOLDER"
+                f"algorithm.type={self.algorithm.type} learns from a dataset: give --dataset.repo_id=HUB_ID, "
+                "or --dataset.repo_id=local/name --dataset.root=FOLDER"
             )
 
 
@@ -225,8 +228,8 @@ def load_policy_config(path: str, overrides: list[str]) -> PreTrainedConfig:
         missing = [name for name in CHECKPOINT_FILES if not (folder / name).is_file()]
         if missing:
             raise UserError(
-                f"--policy.path={path} is no checkpoint, it lacks {', '.join(missing)}: give the folder of one (a run's "
-                "checkpoints/last/pretrained_model) or a Hub id user/name"
+                f"--policy.path={path} is no checkpoint, it lacks {', '.join(missing)}: "
+                "give the folder of one (a run's checkpoints/last/pretrained_model) or a Hub id user/name"
             )
     revision = parser.parse_arg("pretrained_revision", overrides)
     try:
@@ -235,17 +238,18 @@ def load_policy_config(path: str, overrides: list[str]) -> PreTrainedConfig:
         kind = json.loads(file.read_text())["type"]
     except (OSError, HFValidationError) as error:
         raise UserError(
-            f"--policy.path={path} is no folder here and cannot be read from the Hub: {str(error).splitlines()[0]}"
+            f"--policy.path={path} is no folder here and cannot be read from the Hub: {one_line(error)}"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"--policy.path={path} has a corrupt config.json ({type(error).__name__}: {error}): download or save it again"
+            f"--policy.path={path} has a corrupt config.json ({type(error).__name__}: {error}): "
+            "download or save it again"
         ) from error
     known = PreTrainedConfig.get_known_choices()
     if kind not in known:
         raise UserError(
-            f"--policy.path={path} is a policy of type {kind!r}, {suggest(kind, list(known))} A plugin's types need "
-            "--policy.discover_packages_path=PACKAGE"
+            f"--policy.path={path} is a policy of type {kind!r}, {suggest(kind, list(known))} A plugin's "
+            "types need --policy.discover_packages_path=PACKAGE"
         )
     with explained(known[kind], prefix="policy."):
         return PreTrainedConfig.from_pretrained(path, revision=revision, cli_overrides=overrides)

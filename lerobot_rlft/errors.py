@@ -14,3 +14,8 @@ class RatioError(RuntimeError):
 
 class EnvironmentFailure(RuntimeError):
     """The environment raised or returned a value that cannot be learned from."""
+
+
+def one_line(error: BaseException) -> str:
+    """What a library said, with the error's type, short enough to stand inside a sentence."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -76,8 +76,8 @@ def evaluate(
     """Play episodes on seeds `seed, seed + 1, ...` without touching the global random state.
 
     Args:
-        sampling_floor: None evaluates the policy's own, deployed sampler; a number the exploratory one with at least
-            this std.
+        sampling_floor: None evaluates the policy's own, deployed sampler; a number the exploratory one with
+            at least this std.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -62,7 +62,7 @@ def save_policy(folder: Path, sizes: dict[str, int] = OBSERVATIONS, reach: float
 
 @pytest.fixture(scope="session")
 def base_policy(tmp_path_factory) -> Path:
-    """Checkpoint of a tiny policy for Avoiding: 2 observations, horizon 4, 3 actions executed, 3 denoising steps."""
+    """A tiny checkpoint for Avoiding: 2 observations, horizon 4, 3 actions executed, 3 denoising steps."""
     return save_policy(tmp_path_factory.mktemp("base") / "policy")
 
 

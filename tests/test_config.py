@@ -41,7 +41,7 @@ def test_a_command_line(base_policy, read_command, tmp_path, monkeypatch):
 
 
 def test_the_path_of_a_link_is_that_of_its_target(base_policy, read_command, tmp_path, monkeypatch):
-    """`checkpoints/last` moves on while the base of a run must not; a relative path tells nothing of the machine."""
+    """`checkpoints/last` moves on but a run's base must not; a relative path tells nothing of the machine."""
     (tmp_path / "last").symlink_to(base_policy)
     monkeypatch.chdir(base_policy.parent)
     for given, kept in (
@@ -104,7 +104,8 @@ def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp
     [
         (["--algorithm.gama=0.9"], r"--algorithm.gama is unknown, did you mean --algorithm.gamma\?"),
         (["--n_envs=4"], r"--n_envs is unknown, did you mean --rollout.n_envs\?"),
-        (["--rollout.qqqqqqqqqqqqqqqqq=4"], r"qqq is unknown, known: --rollout.n_envs, --rollout.n_episodes, "),
+        (["--rollout.qqqqqqqqqqqqqqqqq=4"],
+         r"qqq is unknown, known: --rollout.n_envs, --rollout.n_episodes, "),
         (["--policy.horison=4"], r"--policy.horison is unknown, did you mean --policy.horizon\?"),
         (["--policy.horizon=x"], r"`policy.horizon`: Couldn't parse 'x' into an int"),
         (["iterations=4"], r"'iterations=4' is no option: write --name=value"),
@@ -171,7 +172,8 @@ def test_frequencies_are_not_negative(dppo_config):
         ({"rollout": {"n_env": 4}}, r"rollout.n_env is unknown to RolloutConfig, did you mean n_envs\?"),
         ({"algorithm": {"type": "dppo", "gama": 1}}, r"algorithm.gama is unknown .*did you mean gamma\?"),
         ({"algorithm": {"type": "dpo"}}, r"algorithm.type=dpo is unknown, did you mean dppo\?"),
-        ({"policy": {"path": "", "horison": 4}}, r"--policy.horison is unknown, did you mean --policy.horizon\?"),
+        ({"policy": {"path": "", "horison": 4}},
+         r"--policy.horison is unknown, did you mean --policy.horizon\?"),
         ({"rollout": {"n_envs": 0}}, "rollout.n_envs=0 must be at least 1"),
         ({"resume": "runs/x"}, "belongs on the command line: --resume=runs/x"),
     ],
@@ -260,13 +262,17 @@ def rewrite(file: Path, **changes) -> None:
         (lambda f: (f / "config.json").unlink(), "lacks config.json: give the folder of one"),
         (lambda f: (f / "model.safetensors").unlink(), "lacks model.safetensors"),
         (lambda f: (f / "policy_postprocessor.json").unlink(), "lacks policy_postprocessor.json"),
-        (lambda f: (f / "config.json").write_text('{"type": '), "corrupt config.json .*download or save it again"),
+        (lambda f: (f / "config.json").write_text('{"type": '),
+         "corrupt config.json .*download or save it again"),
         (lambda f: (f / "config.json").write_text("{}"), "corrupt config.json"),
         (lambda f: rewrite(f / "config.json", type="difusion"), "type 'difusion', did you mean diffusion"),
-        (lambda f: rewrite(f / "config.json", horison=4), r"policy.horison is unknown .*did you mean horizon\?"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 9), "not a whole checkpoint .*SafetensorError"),
+        (lambda f: rewrite(f / "config.json", horison=4),
+         r"policy.horison is unknown .*did you mean horizon\?"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 9),
+         "not a whole checkpoint .*SafetensorError"),
         (lambda f: without_key(f / "model.safetensors"), "not a whole checkpoint .*RuntimeError"),
-        (lambda f: rewrite(f / "config.json", down_dims=[16]), "not a whole checkpoint that fits its config.json"),
+        (lambda f: rewrite(f / "config.json", down_dims=[16]),
+         "not a whole checkpoint that fits its config.json"),
         (lambda f: (f / "policy_preprocessor.json").write_text("{}"), "processors|not a whole checkpoint"),
         (lambda f: next(f.glob("*normalizer*.safetensors")).unlink(), "not a whole checkpoint"),
         (lambda f: rewrite(f / "config.json", n_action_steps=4),
@@ -284,7 +290,8 @@ def test_a_policy_without_a_denoising_chain(tmp_path, base_policy, dppo_config):
     shape = load_policy_config(str(base_policy), [])
     config = ACTConfig(
         input_features=shape.input_features, output_features=shape.output_features, device="cpu",
-        dim_model=8, n_heads=1, dim_feedforward=8, n_encoder_layers=1, use_vae=False, chunk_size=4, n_action_steps=4,
+        dim_model=8, n_heads=1, dim_feedforward=8, n_encoder_layers=1, use_vae=False,
+        chunk_size=4, n_action_steps=4,
     )  # fmt: skip
     for part in (ACTPolicy(config), *make_pre_post_processors(config)):
         part.save_pretrained(tmp_path / "act")
@@ -299,8 +306,10 @@ def test_a_policy_without_a_denoising_chain(tmp_path, base_policy, dppo_config):
          r"observation.state is \(4,\) instead of \(2,\).*offers .*observation.environment_state \(9,\)"),
         ({"observation.state": 2, "observation.environment_state": 16}, PushtEnv(),
          r"observation.environment_state is missing instead of \(16,\).*observation.image \(3, 96, 96\)"),
-        ({"observation.state": 2, "observation.environment_state": 16}, PushtEnv(obs_type="pixels"), "bare arrays"),
-        ({"observation.state": 2, "observation.environment_state": 16}, PushtEnv(task="Nothing-v0"), "cannot be built"),
+        ({"observation.state": 2, "observation.environment_state": 16}, PushtEnv(obs_type="pixels"),
+         "bare arrays"),
+        ({"observation.state": 2, "observation.environment_state": 16}, PushtEnv(task="Nothing-v0"),
+         "cannot be built"),
     ],
 )  # fmt: skip
 def test_a_policy_of_another_environment(sizes, env, answer, dppo_config, tmp_path):

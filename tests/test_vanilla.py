@@ -1,4 +1,4 @@
-"""What a run leaves is an ordinary LeRobot policy: it runs, with the same actions, where this package is not."""
+"""What a run leaves is an ordinary LeRobot policy: it runs, with the same actions, without this package."""
 
 import json
 import os
@@ -47,7 +47,8 @@ preprocessor, postprocessor = make_pre_post_processors(config, folder)
 data = np.load(recorded)
 torch.manual_seed(3)
 policy.reset()
-for agent_pos, environment_state, action in zip(data["agent_pos"], data["environment_state"], data["action"], strict=True):
+for agent_pos, environment_state, action in \
+zip(data["agent_pos"], data["environment_state"], data["action"], strict=True):
     obs = preprocess_observation({"agent_pos": agent_pos, "environment_state": environment_state})
     found = postprocessor(policy.select_action(preprocessor(obs))).numpy()
     assert np.array_equal(found, action), np.abs(found - action).max()

@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-# Steps of the episode that begins with seed 0, 1, ...; those with even seeds end by themselves, the others by a limit.
+# Steps of the episode that begins with seed 0, 1, ...; those with even seeds end by themselves, the others
+# by a limit.
 LENGTHS = (2, 3, 7, 5)
 MAX_STEPS = 7
 
@@ -35,7 +36,10 @@ class ToyEnv(gym.Env):
         bad: str | None = None,
         fail_from: int = 0,
     ):
-        """At step `fail_at` of seeds from `fail_from` up raise, or give a NaN as `bad`, "reward" or "observation"."""
+        """At step `fail_at` of seeds from `fail_from` up raise, or give a NaN as `bad` says.
+
+        `bad` is "reward" or "observation".
+        """
         self.seed, self.t, self.rewards = 19, 0, rewards
         self.fail_at, self.bad, self.fail_from = fail_at, bad, fail_from
 

@@ -30,7 +30,9 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="lerobot-rlft-demos", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)  # fmt: skip
+    p = argparse.ArgumentParser(
+        "lerobot-rlft-demos", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     p.add_argument(
         "--env.type", dest="env_type", required=True, choices=("avoiding", "pusht"), help="the task"
     )

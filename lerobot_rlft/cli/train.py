@@ -22,7 +22,8 @@ NOT_WITH_RESUME = ("config_path", "output_dir", "policy.path")
 def main() -> None:
     register_third_party_plugins()
     init_logging()
-    logging.getLogger("lerobot").setLevel(logging.WARNING)
+    for name in ("lerobot", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         run(read_config())
     except (UserError, EnvironmentFailure, FloatingPointError, RatioError) as error:

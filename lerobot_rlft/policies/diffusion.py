@@ -80,7 +80,8 @@ class DiffusionAdapter(DenoisingPolicy):
 
     @property
     def condition_dim(self) -> int:
-        return self.module.diffusion.unet.mid_modules[0].cond_encoder[1].in_features - self.module.config.diffusion_step_embed_dim  # fmt: skip
+        film = self.module.diffusion.unet.mid_modules[0].cond_encoder[1]  # reads timestep and condition
+        return film.in_features - self.module.config.diffusion_step_embed_dim
 
     def copy_encoder(self) -> "DiffusionAdapter":
         twin = copy.copy(self)

@@ -9,11 +9,9 @@ from lerobot.policies import make_policy, make_pre_post_processors
 from lerobot.policies.factory import get_policy_class
 from safetensors import SafetensorError
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from . import load_adapters
 from .base import DenoisingPolicy, adapter_class
-
-MOST_SAID = 300  # characters of an error that are passed on
 
 
 def load_pretrained(config: PreTrainedConfig, path: str | Path, eta: float) -> DenoisingPolicy:
@@ -43,7 +41,7 @@ def load_pretrained(config: PreTrainedConfig, path: str | Path, eta: float) -> D
     except (OSError, EntryNotFoundError, HfHubHTTPError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{path} is not a whole checkpoint that fits its config.json "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:MOST_SAID]}): download or save it again"
+            f"({one_line(error)}): download or save it again"
         ) from error
     return adapter(module, preprocessor, postprocessor, eta)
 

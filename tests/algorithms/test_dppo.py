@@ -18,7 +18,7 @@ STEPS = 4
 
 
 class Toy(DenoisingPolicy):
-    """Chunks of two scalars, the first executed; the condition is two numbers, as is or through a linear layer."""
+    """Chunks of two scalars, the first executed; the condition is two numbers, or a linear layer of them."""
 
     n_obs_steps, horizon, n_action_steps, action_dim, condition_dim = 1, 2, 1, 1, 2
 
