@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from lerobot.utils.io_utils import write_video
@@ -87,9 +88,13 @@ def evaluate(
             else lambda condition: runner.policy.sample(condition, sampling_floor, LOG_PROB_FLOOR)
         )
         episodes = runner.evaluate(n_episodes, seed + np.arange(n_episodes), decide)
+    return Evaluation.of(episodes, num_modes(runner.env, episodes)), episodes
+
+
+def num_modes(env: gym.vector.VectorEnv, episodes: Episodes) -> int | None:
+    """How many modes the environment knows; None where it names none."""
     # Asking a process for something it does not have ends it, so only those that name modes are asked.
-    num_modes = int(runner.env.call("num_modes")[0]) if episodes.mode is not None else None
-    return Evaluation.of(episodes, num_modes), episodes
+    return int(env.call("num_modes")[0]) if episodes.mode is not None else None
 
 
 def film(runner: EpisodeRunner, seed: int, path: Path) -> None:

@@ -45,7 +45,7 @@ from .build import (
 from .checkpoint import last_checkpoint, load_state, remove_partial, save_checkpoint, write_config
 from .config import CONFIG_NAME, TrainConfig, load_policy_config
 from .errors import EnvironmentFailure, RatioError, UserError
-from .evaluation import Evaluation, evaluate, film
+from .evaluation import Evaluation, evaluate, film, num_modes
 from .files import replacing
 from .pictures import draw_learning_curve, draw_trajectories, is_planar
 from .policies.base import DenoisingPolicy
@@ -185,7 +185,7 @@ class Trainer:
         print(f"{would_write(config)}; this was a dry run, nothing was written")
         self.close()
 
-    def _collect(self) -> tuple[Any, dict[str, float]]:
+    def _collect(self) -> tuple[Any, dict[str, Any]]:
         if self.runner is None:
             return next(self.batches), {}
         rollout = self.config.rollout
@@ -200,12 +200,15 @@ class Trainer:
             rollout.success_bonus,
         )
         self.env_steps += data.env_steps
-        outcome = Evaluation.of(data.episodes, num_modes=None)
-        return data, {
+        outcome = Evaluation.of(data.episodes, num_modes(self.runner.env, data.episodes))
+        metrics = {
             "success": outcome.success,
             "return": outcome.total_reward,
             "max_reward": outcome.max_reward,
         }
+        if outcome.mode_counts is not None:
+            metrics["mode_counts"] = outcome.mode_counts
+        return data, metrics
 
     # Evaluation
 

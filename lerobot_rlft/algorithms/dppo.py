@@ -57,7 +57,7 @@ class DPPOConfig(AlgorithmConfig):
     critic_lr: float = 1e-3
     # Passes over the (decision, denoising step) pairs of an iteration.
     update_epochs: int = 4
-    # (decision, denoising step) pairs in a minibatch.
+    # (decision, denoising step) pairs in a minibatch of the actor; the critic's has 1 / K' of as many decisions.
     minibatch_size: int = 512
     # Discount for each decision (executed chunk).
     gamma: float = 0.99
@@ -187,10 +187,10 @@ class DPPO(Algorithm):
             # Trained also where the policy's own is frozen.
             self.critic_weights["encoder"] = self.critic_encoder.encoder.requires_grad_(True)
         self.actor_optimizer = torch.optim.AdamW(
-            policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0
+            policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0, fused=True
         )
         self.critic_optimizer = torch.optim.AdamW(
-            self.critic_weights.parameters(), lr=config.critic_lr, weight_decay=0.0
+            self.critic_weights.parameters(), lr=config.critic_lr, weight_decay=0.0, fused=True
         )
         self.reward_scaler = RewardScaler(config.gamma)
         self.iterations_done = 0
@@ -232,17 +232,21 @@ class DPPO(Algorithm):
         log = _Mean()
         stop = False
         for epoch in range(config.update_epochs):
-            pairs = torch.randperm(decisions * self.finetuned, device=self.device)
-            for start in range(0, len(pairs), config.minibatch_size):
-                pair = pairs[start : start + config.minibatch_size]
-                rows, k = pair // self.finetuned, pair % self.finetuned
-                log.add(value_loss=self._critic_step(data.obs, condition, rows, target[rows]))
+            minibatches = torch.randperm(decisions * self.finetuned, device=self.device).split(
+                config.minibatch_size
+            )
+            # A value belongs to a decision, not to its K' steps: the critic sees each decision once an epoch.
+            value_rows = torch.randperm(decisions, device=self.device).tensor_split(len(minibatches))
+            for i, (pair, rows) in enumerate(zip(minibatches, value_rows, strict=True)):
+                if len(rows):  # fewer decisions than minibatches leave some without
+                    log.add(value_loss=self._critic_step(data.obs, condition, rows, target[rows]))
                 if not train_actor or stop:
                     continue
+                rows, k = pair // self.finetuned, pair % self.finetuned
                 normal = self.policy.transition(chain.x[rows, k + 1], k, encode(self.policy, rows))
                 new = step_log_prob(normal, chain.x[rows, k], self.policy.executed, config.min_log_prob_std)
                 log_ratio = new - chain.log_prob[rows, k]
-                if epoch == 0 and start == 0:
+                if epoch == 0 and i == 0:
                     log.add(first_ratio_error=check_first_ratio(log_ratio))
                 a = advantage[rows]
                 if config.normalize_advantage:
