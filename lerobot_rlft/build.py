@@ -12,7 +12,7 @@ from pathlib import Path
 import gymnasium as gym
 import torch
 from lerobot.configs import PreTrainedConfig
-from lerobot.envs import make_env, make_env_pre_post_processors, preprocess_observation
+from lerobot.envs import EnvConfig, make_env, make_env_pre_post_processors, preprocess_observation
 from lerobot.processor.pipeline import ProcessorMigrationError
 from lerobot.utils.constants import ACTION, LAST_CHECKPOINT_LINK, OBS_PREFIX, PRETRAINED_MODEL_DIR
 from torch import Tensor
@@ -147,9 +147,15 @@ def fingerprint(policy: DenoisingPolicy) -> str:
 
 
 def make_algorithm(
-    config: TrainConfig, policy: DenoisingPolicy, backward: Callable[[Tensor], None]
+    config: TrainConfig,
+    policy: DenoisingPolicy,
+    base: DenoisingPolicy | None,
+    backward: Callable[[Tensor], None],
 ) -> BC | DPPO:
     """The algorithm, bound to the policy it trains.
+
+    Args:
+        base: see `make_base`; None for an algorithm that learns from a dataset.
 
     Raises:
         UserError: an option does not fit the policy.
@@ -161,45 +167,46 @@ def make_algorithm(
         schedule = preset.get_scheduler_preset()
         scheduler = schedule and schedule.build(optimizer, config.iterations)
         return BC(algorithm, module, policy.preprocessor, optimizer, scheduler, backward)
-    base = make_base(config, policy)
     try:
         return DPPO(algorithm, policy, base, backward)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def make_runner(config: TrainConfig, policy: DenoisingPolicy, n_envs: int) -> EpisodeRunner:
+def make_runner(
+    env: EnvConfig, policy: DenoisingPolicy, n_envs: int, asynchronous: bool = False
+) -> EpisodeRunner:
     """`n_envs` environments and the policy that acts in them.
+
+    Args:
+        asynchronous: one process for each environment.
 
     Raises:
         UserError: the environment cannot be built, has several tasks, or does not fit the policy.
     """
-    env_type, asynchronous = config.env.type, config.rollout.use_async_envs
     if asynchronous:
         # Else each process takes seconds to import LeRobot, and gymnasium knows no environment in it by name.
-        multiprocessing.set_forkserver_preload(
-            ["lerobot.envs", type(config.env).__module__, config.env.package_name]
-        )
+        multiprocessing.set_forkserver_preload(["lerobot.envs", type(env).__module__, env.package_name])
     with _ignored_by_children(signal.SIGINT):
         try:
             with redirect_stdout(io.StringIO()):  # LeRobot prints which package it imports
-                suites = make_env(config.env, n_envs, asynchronous)
+                suites = make_env(env, n_envs, asynchronous)
         except (ImportError, ValueError, TypeError, OSError, gym.error.Error) as error:
-            raise UserError(f"env.type={env_type} cannot be built: {error}") from error
+            raise UserError(f"env.type={env.type} cannot be built: {error}") from error
         tasks = [task for suite in suites.values() for task in suite.values()]
         if len(tasks) != 1:
-            raise UserError(f"env.type={env_type} has {len(tasks)} tasks: choose one with --env.task=...")
-        runner = runner_in(tasks[0], config, policy)
-    check_features(config, runner)
+            raise UserError(f"env.type={env.type} has {len(tasks)} tasks: choose one with --env.task=...")
+        runner = runner_in(tasks[0], env, policy)
+    check_features(env, runner)
     return runner
 
 
-def runner_in(env: gym.vector.VectorEnv, config: TrainConfig, policy: DenoisingPolicy) -> EpisodeRunner:
-    """The policy in environments that exist."""
-    return EpisodeRunner(env, policy, *make_env_pre_post_processors(config.env, config.policy))
+def runner_in(envs: gym.vector.VectorEnv, env: EnvConfig, policy: DenoisingPolicy) -> EpisodeRunner:
+    """The policy in environments that exist, built from `env`."""
+    return EpisodeRunner(envs, policy, *make_env_pre_post_processors(env, policy.module.config))
 
 
-def check_features(config: TrainConfig, runner: EpisodeRunner) -> None:
+def check_features(env: EnvConfig, runner: EpisodeRunner) -> None:
     """Compare what the policy expects with what the environment gives.
 
     The environment itself is asked: LeRobot's env configs may declare other image sizes than the environment
@@ -208,10 +215,10 @@ def check_features(config: TrainConfig, runner: EpisodeRunner) -> None:
     Raises:
         UserError: names every feature that is missing or has another shape.
     """
-    space, policy = runner.env.single_observation_space, config.policy
+    space, policy = runner.env.single_observation_space, runner.policy.module.config
     if not isinstance(space, gym.spaces.Dict):
         raise UserError(
-            f"env.type={config.env.type} gives bare arrays {space}: choose an obs_type with named "
+            f"env.type={env.type} gives bare arrays {space}: choose an obs_type with named "
             "observations, for example --env.obs_type=pixels_agent_pos"
         )
     sample = _batched(space.sample())
@@ -226,7 +233,7 @@ def check_features(config: TrainConfig, runner: EpisodeRunner) -> None:
     if problems:
         known = ", ".join(f"{key} {shape}" for key, shape in offered.items())
         raise UserError(
-            f"policy and env.type={config.env.type} do not fit: {'; '.join(problems)}. The environment "
+            f"policy and env.type={env.type} do not fit: {'; '.join(problems)}. The environment "
             f"offers {known}. Choose the environment (or its obs_type) that the policy was trained for"
         )
 

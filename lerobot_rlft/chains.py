@@ -42,9 +42,11 @@ class Kernel(ABC):
 
     Attributes:
         timesteps: (K,) network time of step `k`, ascending in noise: `timesteps[0]` belongs to the last step.
+        noise_time: (K,) the same as a share of the training schedule, in (0, 1].
     """
 
     timesteps: Tensor
+    noise_time: Tensor
 
     @property
     def num_steps(self) -> int:
@@ -62,6 +64,23 @@ class Kernel(ABC):
         Returns:
             A Normal of shape (B, H, D); its std may be 0 where the sampler adds no noise.
         """
+
+    @abstractmethod
+    def noised(self, x0: Tensor, k: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The forward process: what step `k` would be given for the chunk `x0`, and what it should predict.
+
+        Args:
+            x0: (B, H, D) clean chunks.
+            k: (B,) long.
+            noise: (B, H, D) standard normal.
+
+        Returns:
+            the noisy chunk and the network output that would be perfect, each (B, H, D).
+        """
+
+    @abstractmethod
+    def score(self, x: Tensor, k: Tensor, prediction: Tensor) -> Tensor:
+        """Gradient of the log-density of noisy chunks x (B, H, D), from the network's output at step k."""
 
     def to(self, device: torch.device | str) -> "Kernel":
         """Move all tensors in place."""
@@ -97,12 +116,23 @@ class NoiseScheduleKernel(Kernel):
             )
         self.timesteps = timesteps.long().flip(0)
         self.prediction_type, self.clip_range = prediction_type, clip_range
+        self.noise_time = (self.timesteps + 1) / len(alphas_cumprod)
         self.alpha = alphas_cumprod[self.timesteps]  # (K,)
         self.alpha_previous = torch.cat(
             [torch.ones_like(self.alpha[:1]), self.alpha[:-1]]
         )  # 1: x_0 has no noise
         beta, beta_previous = 1 - self.alpha, 1 - self.alpha_previous
         self.posterior_variance = beta_previous / beta * (1 - self.alpha / self.alpha_previous)  # DDPM eq. 7
+
+    def noised(self, x0: Tensor, k: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        alpha = self.alpha[k][:, None, None]
+        return alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise, (
+            noise if self.prediction_type == "epsilon" else x0
+        )
+
+    def score(self, x: Tensor, k: Tensor, prediction: Tensor) -> Tensor:
+        _, noise = self.denoised(x, k, prediction)
+        return -noise / (1 - self.alpha[k]).sqrt()[:, None, None]
 
     def denoised(self, x: Tensor, k: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
         """The (clipped) estimate of x_0 and the unclipped noise estimate, each (B, H, D)."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import draccus
+import yaml
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HFValidationError
 from lerobot.configs import PreTrainedConfig, parser
 from lerobot.configs.default import WandBConfig
 from lerobot.envs import EnvConfig
-from lerobot.utils.constants import CHECKPOINTS_DIR
+from lerobot.utils.constants import CHECKPOINTS_DIR, OBS_ENV_STATE, OBS_STATE
 
 from .algorithms.base import AlgorithmConfig
 from .arguments import explained, suggest
@@ -26,6 +27,7 @@ CHECKPOINT_FILES = (
     "policy_postprocessor.json",
 )
 WANDB_MODES = ("online", "offline", "disabled")
+MOST_ATTEMPTS = 16  # success with a way blocked is reported for up to so many attempts
 
 
 @dataclass
@@ -94,6 +96,90 @@ class EvalConfig:
 
 
 @dataclass
+class AtlasConfig:
+    """How modes are told apart where the environment names none: the paths of the base's successes are
+    clustered (`diversity/atlas.py`)."""
+
+    # Folder of an atlas that another run fitted; null = fit one on the base's episodes.
+    path: Path | None = None
+    # Observation whose path is clustered: observation.state or observation.environment_state.
+    key: str = OBS_STATE
+    # Its dimensions, for example [0, 1]; null = all that vary.
+    dims: list[int] | None = None
+    # Fewest episodes that make a mode; null = chosen by the number of episodes.
+    min_cluster_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.key not in (OBS_STATE, OBS_ENV_STATE):
+            raise ValueError(f"atlas.key={self.key!r} is no path, choose {OBS_STATE} or {OBS_ENV_STATE}")
+
+
+@dataclass
+class CompareConfig:
+    """Measure success and mode diversity of a policy beside its base, with the deployed sampler:
+    lerobot-rlft-eval --policy.path=TUNED --base.path=BASE --env.type=avoiding --n_episodes=960
+
+    Writes diversity.json, report.html and pictures/.
+    """
+
+    # The tuned policy: --policy.path=HUB_ID_OR_FOLDER.
+    policy: PreTrainedConfig | None = None
+    # What it was tuned from: --base.path=HUB_ID_OR_FOLDER; for a checkpoint of lerobot-rlft-train the base of
+    # its run if not given.
+    base: PreTrainedConfig | None = None
+    env: EnvConfig | None = None
+    # Episodes of each policy, on the same seeds. A claim about modes takes 20 successes for each mode.
+    n_episodes: int = 960
+    # Environments side by side.
+    batch_size: int = 240
+    # First seed; episode i resets with seed + i.
+    seed: int = 1_000_000
+    # Initial states for the entropy at a fixed initial state, where the env has several; 0 = leave out.
+    n_initial_states: int = 30
+    # Attempts at each way blocked, where the environment can block ways; 0 = leave out.
+    n_attempts: int = 64
+    atlas: AtlasConfig = field(default_factory=AtlasConfig)
+    # Folder to create; null = outputs/rlft_eval/DATE/TIME_ENV.
+    output_dir: Path | None = None
+
+    @classmethod
+    def __get_path_fields__(cls) -> list[str]:
+        return ["policy", "base"]
+
+    def resolve(self) -> None:
+        """Load the configs of both policies and check the fields.
+
+        Raises:
+            UserError: something is missing, unknown or out of range.
+        """
+        self.policy = pretrained_config("policy") or self.policy
+        if self.policy is None or self.policy.pretrained_path is None:
+            raise UserError("no policy: give --policy.path=HUB_ID_OR_FOLDER")
+        self.base = pretrained_config("base") or self.base
+        if self.base is None:
+            self.base = _base_of(Path(self.policy.pretrained_path), self.policy.device)
+        if self.env is None:
+            known = ", ".join(sorted(EnvConfig.get_known_choices()))
+            raise UserError(f"no environment: give --env.type=..., one of {known}")
+        for name, least in (
+            ("n_episodes", 2), ("batch_size", 1), ("seed", 0), ("n_initial_states", 0), ("n_attempts", 0),
+        ):  # fmt: skip
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        if 0 < self.n_attempts < MOST_ATTEMPTS:
+            raise UserError(
+                f"n_attempts={self.n_attempts} is too few for success at {MOST_ATTEMPTS} attempts: give at "
+                f"least {MOST_ATTEMPTS}, or 0 to leave blocked ways out"
+            )
+        if self.output_dir is None:
+            self.output_dir = (
+                Path("outputs/rlft_eval") / f"{dt.datetime.now():%Y-%m-%d/%H-%M-%S}_{self.env.type}"
+            )
+        if self.output_dir.exists():
+            raise UserError(f"--output_dir={self.output_dir} exists: choose another folder")
+
+
+@dataclass
 class TrainConfig:
     """Fine-tune a pretrained LeRobot policy:
     lerobot-rlft-train --algorithm.type=dppo --policy.path=user/policy --env.type=avoiding
@@ -110,6 +196,9 @@ class TrainConfig:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    atlas: AtlasConfig = field(default_factory=AtlasConfig)
+    # Iterations between comparisons with the base at fixed branching states; 0 = never.
+    probe_freq: int = 5
     # dppo: rounds of collect + update. bc: gradient steps. A resumed run may be given more.
     iterations: int = 50
     # Iterations between evaluations; 0 = only before and after.
@@ -150,11 +239,7 @@ class TrainConfig:
         """
         if self.resume is not None:
             raise UserError(f"resume={self.resume} belongs on the command line: --resume={self.resume}")
-        path = parser.get_path_arg("policy")
-        if path:
-            overrides = parser.get_yaml_overrides("policy") + (parser.get_cli_overrides("policy") or [])
-            self.policy = load_policy_config(path, overrides)
-            self.policy.pretrained_path = Path(path)
+        self.policy = pretrained_config("policy") or self.policy
         if self.policy is None:
             raise UserError(
                 "no policy: give --policy.path=HUB_ID_OR_FOLDER (a pretrained one) or, to clone behaviour "
@@ -188,7 +273,7 @@ class TrainConfig:
         """
         if self.iterations < 1:
             raise UserError(f"iterations={self.iterations} must be at least 1")
-        for name in ("eval_freq", "save_freq", "log_freq", "seed"):
+        for name in ("eval_freq", "save_freq", "log_freq", "probe_freq", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
         if self.wandb.mode is not None and self.wandb.mode not in WANDB_MODES:
@@ -213,43 +298,78 @@ class TrainConfig:
             )
 
 
-def load_policy_config(path: str, overrides: list[str]) -> PreTrainedConfig:
+def pretrained_config(name: str) -> PreTrainedConfig | None:
+    """The config of `--<name>.path`, with the overrides beside it; None where it is not given.
+
+    Raises:
+        UserError: see `load_policy_config`.
+    """
+    path = parser.get_path_arg(name)
+    if not path:
+        return None
+    overrides = parser.get_yaml_overrides(name) + (parser.get_cli_overrides(name) or [])
+    config = load_policy_config(path, overrides, name)
+    config.pretrained_path = Path(path)
+    return config
+
+
+def _base_of(checkpoint: Path, device: str) -> PreTrainedConfig:
+    """The config of the policy that the run of `checkpoint` started from.
+
+    Raises:
+        UserError: no run wrote it.
+    """
+    file = checkpoint / CONFIG_NAME
+    if not file.is_file():
+        raise UserError(
+            f"no base: --policy.path={checkpoint} has no {CONFIG_NAME} that names what it was tuned from, "
+            "give --base.path=HUB_ID_OR_FOLDER"
+        )
+    path = yaml.safe_load(file.read_text())["policy"]["pretrained_path"]
+    config = load_policy_config(str(path), [f"--device={device}"], "base")
+    config.pretrained_path = Path(path)
+    return config
+
+
+def load_policy_config(path: str, overrides: list[str], name: str = "policy") -> PreTrainedConfig:
     """Read a checkpoint's `config.json` from the Hub or from disk.
 
     Args:
         path: Hub id or folder.
         overrides: `--name=value` for fields of the policy.
+        name: of the option, `--<name>.path`, for messages.
 
     Raises:
         UserError: there is none, it is not readable or not whole, or an override does not fit.
     """
     folder = Path(path)
     if folder.exists() or path.count("/") != 1:
-        missing = [name for name in CHECKPOINT_FILES if not (folder / name).is_file()]
+        missing = [part for part in CHECKPOINT_FILES if not (folder / part).is_file()]
         if missing:
             raise UserError(
-                f"--policy.path={path} is no checkpoint, it lacks {', '.join(missing)}: "
+                f"--{name}.path={path} is no checkpoint, it lacks {', '.join(missing)}: "
                 "give the folder of one (a run's checkpoints/last/pretrained_model) or a Hub id user/name"
             )
     revision = parser.parse_arg("pretrained_revision", overrides)
     try:
-        name = CHECKPOINT_FILES[0]
-        file = folder / name if folder.exists() else Path(hf_hub_download(path, name, revision=revision))
+        json_name = CHECKPOINT_FILES[0]
+        on_disk = folder.exists()
+        file = folder / json_name if on_disk else Path(hf_hub_download(path, json_name, revision=revision))
         kind = json.loads(file.read_text())["type"]
     except (OSError, HFValidationError) as error:
         raise UserError(
-            f"--policy.path={path} is no folder here and cannot be read from the Hub: {one_line(error)}"
+            f"--{name}.path={path} is no folder here and cannot be read from the Hub: {one_line(error)}"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"--policy.path={path} has a corrupt config.json ({type(error).__name__}: {error}): "
+            f"--{name}.path={path} has a corrupt config.json ({type(error).__name__}: {error}): "
             "download or save it again"
         ) from error
     known = PreTrainedConfig.get_known_choices()
     if kind not in known:
         raise UserError(
-            f"--policy.path={path} is a policy of type {kind!r}, {suggest(kind, list(known))} A plugin's "
-            "types need --policy.discover_packages_path=PACKAGE"
+            f"--{name}.path={path} is a policy of type {kind!r}, {suggest(kind, list(known))} A plugin's "
+            f"types need --{name}.discover_packages_path=PACKAGE"
         )
-    with explained(known[kind], prefix="policy."):
+    with explained(known[kind], prefix=f"{name}."):
         return PreTrainedConfig.from_pretrained(path, revision=revision, cli_overrides=overrides)

@@ -257,6 +257,26 @@ def make_loader(
     return BatchLoader(windows, start_indices(dataset, policy_config), batch_size, seed)
 
 
+def episode_paths(repo_id: str, root: str | Path | None, key: str) -> np.ndarray:
+    """The path of one feature along each episode of a dataset, (E, L+1, S), NaN after its end.
+
+    Raises:
+        ValueError: the dataset has no such feature, or it holds NaN or inf.
+    """
+    dataset = LeRobotDataset(repo_id, root)
+    columns = finite_columns(dataset)
+    if key not in columns:
+        raise ValueError(
+            f"dataset {repo_id!r} has no feature {key!r} for the atlas, choose {sorted(columns)}"
+        )
+    starts, ends = (dataset.meta.episodes[f"dataset_{end}_index"] for end in ("from", "to"))
+    paths = [columns[key][start:end].numpy() for start, end in zip(starts, ends, strict=True)]
+    out = np.full((len(paths), max(map(len, paths)), paths[0].shape[-1]), np.nan, np.float32)
+    for row, path in zip(out, paths, strict=True):
+        row[: len(path)] = path
+    return out
+
+
 def is_tabular(meta: LeRobotDatasetMetadata) -> bool:
     """Whether all features are numbers, so that the dataset fits `ChunkDataset`."""
     return all(feature["dtype"] not in NOT_TABULAR for feature in meta.features.values())

@@ -1,6 +1,6 @@
 """Success of a policy, with its interval, and the modes it uses."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lerobot.utils.io_utils import write_video
 
+from .diversity.atlas import ModeAtlas
 from .diversity.metrics import entropy, mode_counts, wilson_interval
 from .rollout import EpisodeRunner, Episodes
 
@@ -71,13 +72,18 @@ class Evaluation:
         return text
 
 
-def evaluate(
-    runner: EpisodeRunner, n_episodes: int, seed: int, sampling_floor: float | None = None
-) -> tuple[Evaluation, Episodes]:
+def play(
+    runner: EpisodeRunner,
+    n_episodes: int,
+    seed: int,
+    sampling_floor: float | None = None,
+    attempts: int = 1,
+) -> Episodes:
     """Play episodes on seeds `seed, seed + 1, ...` without touching the global random state.
 
     Args:
-        sampling_floor: None evaluates the policy's own, deployed sampler; a number the exploratory one with
+        attempts: episodes on each seed, that is from the same initial state.
+        sampling_floor: None plays the policy's own, deployed sampler; a number the exploratory one with
             at least this std.
     """
     with torch.random.fork_rng():
@@ -87,14 +93,35 @@ def evaluate(
             if sampling_floor is None
             else lambda condition: runner.policy.sample(condition, sampling_floor, LOG_PROB_FLOOR)
         )
-        episodes = runner.evaluate(n_episodes, seed + np.arange(n_episodes), decide)
-    return Evaluation.of(episodes, num_modes(runner.env, episodes)), episodes
+        return runner.evaluate(n_episodes, seed + np.arange(n_episodes) // attempts, decide)
 
 
-def num_modes(env: gym.vector.VectorEnv, episodes: Episodes) -> int | None:
-    """How many modes the environment knows; None where it names none."""
-    # Asking a process for something it does not have ends it, so only those that name modes are asked.
-    return int(env.call("num_modes")[0]) if episodes.mode is not None else None
+def name_modes(
+    env: gym.vector.VectorEnv, episodes: Episodes, atlas: ModeAtlas | None
+) -> tuple[Episodes, int | None]:
+    """The episodes with their modes, from the environment or else from the atlas, and how many modes exist.
+
+    Without either the number is None.
+    """
+    if episodes.mode is not None:
+        # Asking a process for something it does not have ends it, so only those that name modes are asked.
+        return episodes, int(env.call("num_modes")[0])
+    if atlas is None:
+        return episodes, None
+    return replace(episodes, mode=atlas.assign(episodes.states[atlas.key])), atlas.num_modes
+
+
+def evaluate(
+    runner: EpisodeRunner,
+    n_episodes: int,
+    seed: int,
+    sampling_floor: float | None = None,
+    atlas: ModeAtlas | None = None,
+) -> tuple[Evaluation, Episodes]:
+    """`play`, with modes named and the outcome summarised."""
+    played = play(runner, n_episodes, seed, sampling_floor)
+    episodes, num_modes = name_modes(runner.env, played, atlas)
+    return Evaluation.of(episodes, num_modes), episodes
 
 
 def film(runner: EpisodeRunner, seed: int, path: Path) -> None:

@@ -7,9 +7,11 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
+from lerobot.utils.constants import OBS_STATE
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from .diversity.atlas import ModeAtlas
 from .evaluation import Evaluation
 from .files import replacing
 from .rollout import Episodes
@@ -20,7 +22,7 @@ POSITION_DIMS = [-2, -1]  # of observation.state: the agent's position in planar
 
 def is_planar(episodes: Episodes, env: Any) -> bool:
     """Whether the recorded states can be drawn as paths in a plane."""
-    states = episodes.states
+    states = episodes.states.get(OBS_STATE)
     return states is not None and (hasattr(env, "draw_map") or states.shape[-1] == len(POSITION_DIMS))
 
 
@@ -51,13 +53,11 @@ def draw_trajectories(path: Path, panels: list[tuple[str, Episodes, Evaluation]]
 
 
 def _draw_paths(axis: Axes, episodes: Episodes) -> None:
-    assert episodes.states is not None
-    colours = plt.get_cmap("gist_ncar")
     most = int(episodes.mode.max()) + 1 if episodes.mode is not None else 1
     for i in range(min(MAX_PATHS, len(episodes.success))):
         mode = int(episodes.mode[i]) if episodes.mode is not None else 0
-        colour = colours(0.05 + 0.9 * mode / max(most, 1)) if episodes.success[i] and mode >= 0 else "0.8"
-        x, y = episodes.states[i][:, POSITION_DIMS].T
+        colour = mode_colour(mode, most) if episodes.success[i] and mode >= 0 else "0.8"
+        x, y = episodes.states[OBS_STATE][i][:, POSITION_DIMS].T
         axis.plot(x, y, color=colour, lw=0.8, alpha=0.7, zorder=2 if episodes.success[i] else 1)
 
 
@@ -91,6 +91,60 @@ def draw_learning_curve(path: Path, records: list[dict[str, Any]]) -> None:
     axis.legend(fontsize=8)
     figure.tight_layout()
     save(figure, path)
+
+
+def draw_mode_shares(path: Path, base_counts: np.ndarray, counts: np.ndarray) -> None:
+    """Share of each mode among successes, base beside tuned; counts (M,), neither all 0."""
+    figure, axis = plt.subplots(figsize=(7, 2.8))
+    places = np.arange(len(counts))
+    axis.bar(places - 0.2, base_counts / base_counts.sum(), 0.4, color="0.7", label="base")
+    axis.bar(places + 0.2, counts / counts.sum(), 0.4, color="tab:blue", label="tuned")
+    axis.set_xlabel("mode")
+    axis.set_ylabel("share of successes")
+    axis.set_xticks(places, fontsize=7)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def draw_kl(path: Path, columns: list[int], kl: np.ndarray, xlabel: str = "iteration") -> None:
+    """Heat map of the KL to the base.
+
+    Args:
+        columns: (C,) what stands below the columns.
+        kl: (C, K) nats of each denoising step, the last step first.
+    """
+    figure, axis = plt.subplots(figsize=(6, 3))
+    image = axis.imshow(kl.T, aspect="auto", origin="lower", cmap="magma", interpolation="nearest")
+    shown = np.unique(np.linspace(0, len(columns) - 1, min(len(columns), 8)).astype(int))
+    axis.set_xticks(shown, [columns[i] for i in shown])
+    axis.set_yticks([0, kl.shape[1] - 1], ["last", "noisiest"])
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel("denoising step")
+    figure.colorbar(image, label="KL to the base, nats")
+    figure.tight_layout()
+    save(figure, path)
+
+
+def draw_atlas(path: Path, atlas: ModeAtlas, env: Any) -> None:
+    """A typical path of each mode; over the first two dimensions, or over time where there is one."""
+    figure, axis = plt.subplots(figsize=(5.2, 5.6))
+    for mode in range(atlas.num_modes):
+        line = atlas.representative(mode)  # (P, dims)
+        x, y = (line[:, 0], line[:, 1]) if line.shape[1] > 1 else (np.arange(len(line)), line[:, 0])
+        axis.plot(x, y, color=mode_colour(mode, atlas.num_modes), lw=1.5)
+        axis.annotate(str(mode), (x[-1], y[-1]), fontsize=7)
+    if hasattr(env, "draw_map") and atlas.key == OBS_STATE:
+        env.draw_map(axis)
+    axis.set_title(
+        f"{atlas.num_modes} modes, {100 * atlas.unknown_share:.0f} % of paths in none", fontsize=10
+    )
+    figure.tight_layout()
+    save(figure, path)
+
+
+def mode_colour(mode: int, num_modes: int) -> Any:
+    return plt.get_cmap("gist_ncar")(0.05 + 0.9 * mode / max(num_modes, 1))
 
 
 def save(figure: Any, path: Path) -> None:

@@ -64,6 +64,14 @@ class Records:
             sampler = f"{values['sampler']}_" if "sampler" in values else ""
             scalars = {f"{sampler}{k}": v for k, v in line.items() if isinstance(v, (int, float))}
             self.wandb.log_dict(scalars, step=iteration, mode=kind)
+            if "alarm" in values:
+                wandb = self.wandb._wandb
+                wandb.alert(title=f"{self.config.job_name}: mode diversity", text=values["alarm"])
+
+    def picture(self, name: str, path: Path, iteration: int) -> None:
+        """Show a picture of the run in wandb."""
+        if self.wandb:
+            self.wandb._wandb.log({f"pictures/{name}": self.wandb._wandb.Image(str(path))}, step=iteration)
 
     def read(self, kind: str) -> list[dict[str, Any]]:
         """All lines of one kind, of this run from its beginning."""

@@ -11,7 +11,7 @@ steps.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -20,12 +20,14 @@ import torch
 from lerobot.envs import preprocess_observation
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION
 from lerobot.processor import PolicyProcessorPipeline
-from lerobot.utils.constants import ACTION, OBS_PREFIX
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_PREFIX, OBS_STATE
 from torch import Tensor
 
 from .chains import Chain
 from .errors import EnvironmentFailure
 from .policies.base import DenoisingPolicy
+
+VECTORS = {"agent_pos": OBS_STATE, "environment_state": OBS_ENV_STATE}  # what is kept of every step
 
 
 @dataclass
@@ -37,7 +39,8 @@ class Episodes:
         mode: (E,) int, -1 where the environment named none; None when it never names modes.
         total_reward, max_reward: (E,) undiscounted sum and largest single-step reward.
         length: (E,) environment steps.
-        states: (E, L+1, S) `observation.state` along each episode, NaN after its end; None when not recorded.
+        states: the vectors seen along each episode, NaN after its end: `observation.state` and
+            `observation.environment_state`, each (E, L+1, S), where the environment has them.
     """
 
     success: np.ndarray
@@ -45,23 +48,27 @@ class Episodes:
     total_reward: np.ndarray
     max_reward: np.ndarray
     length: np.ndarray
-    states: np.ndarray | None = None
+    states: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __getitem__(self, rows: Any) -> "Episodes":
+        """The episodes in `rows`, any index of their first axis."""
+        states = {key: value[rows] for key, value in self.states.items()}
+        columns = {k: None if v is None else v[rows] for k, v in vars(self).items() if k != "states"}
+        return Episodes(**columns, states=states)  # type: ignore[arg-type]
 
     @staticmethod
     def concatenate(parts: list["Episodes"]) -> "Episodes":
-        def join(name: str) -> np.ndarray | None:
-            columns = [getattr(part, name) for part in parts]
-            if columns[0] is None:
-                return None
-            if name == "states":
-                longest = max(len(c[0]) for c in columns)
-                columns = [
-                    np.pad(c, [(0, 0), (0, longest - c.shape[1]), (0, 0)], constant_values=np.nan)
-                    for c in columns
-                ]
-            return np.concatenate(columns)
-
-        return Episodes(*(join(name) for name in Episodes.__dataclass_fields__))  # type: ignore[arg-type]
+        columns = {
+            name: None
+            if getattr(parts[0], name) is None
+            else np.concatenate([getattr(p, name) for p in parts])
+            for name in Episodes.__dataclass_fields__
+            if name != "states"
+        }
+        return Episodes(
+            **columns,  # type: ignore[arg-type]
+            states={key: join_paths([part.states[key] for part in parts]) for key in parts[0].states},
+        )
 
 
 @dataclass
@@ -162,7 +169,7 @@ class EpisodeRunner:
         decide: Callable[[Tensor], Chain],
         on_step: Callable[[], None] = lambda: None,
     ) -> Episodes:
-        """Play episodes without keeping decisions; `states` are recorded. Raises as `collect`.
+        """Play episodes without keeping decisions. Raises as `collect`.
 
         Args:
             decide: condition (B, C) -> a chain whose `x[:, 0]` is the chunk, see `deployed`.
@@ -173,8 +180,7 @@ class EpisodeRunner:
             # A last, incomplete round is filled up here and cut below.
             ids = np.arange(start, start + self.env.num_envs) % len(seeds)
             parts.append(_Round(self, seeds[ids], keep_decisions=False, on_step=on_step).run(decide).episodes)
-        whole = Episodes.concatenate(parts)
-        return Episodes(*(None if v is None else v[:n_episodes] for v in vars(whole).values()))
+        return Episodes.concatenate(parts)[:n_episodes]
 
     def deployed(self, condition: Tensor) -> Chain:
         """The policy's own sampler, as stock LeRobot runs it."""
@@ -205,7 +211,7 @@ class _Round:
         with self._blame_env("reset"):
             raw, _ = self.env.reset(seed=[int(s) for s in seeds], options={NEW_ROLLOUT_OPTION: True})
         self.history = [raw] * self.policy.n_obs_steps  # raw observations, the newest last
-        self.states = [np.array(raw["agent_pos"], np.float32)] if "agent_pos" in raw else []
+        self.states = {name: [np.array(raw[name], np.float32)] for name in VECTORS if name in raw}
         on_step()
 
     def run(self, decide: Callable[[Tensor], Chain]) -> Rollout:
@@ -233,7 +239,7 @@ class _Round:
             total_reward=self.total,
             max_reward=self.best,
             length=self.length,
-            states=np.stack(self.states, 1) if self.states and not self.keep_decisions else None,
+            states={VECTORS[name]: np.stack(steps, 1) for name, steps in self.states.items()},
         )
         obs, chains, ts, ids = zip(*decisions, strict=True) if decisions else ((), (), (), ())
         return Rollout(
@@ -267,12 +273,12 @@ class _Round:
         self.history = [*self.history[1:], raw]
         for i in np.flatnonzero(done):
             self._finish(i, bool(terminated[i]), info)
-        if self.states:
-            state = np.array(raw["agent_pos"], np.float32)
+        for name, steps in self.states.items():
+            state = np.array(raw[name], np.float32)
             state[~alive] = np.nan
             for i in np.flatnonzero(done):
-                state[i] = _final_raw(raw, info, i)["agent_pos"]
-            self.states.append(state)
+                state[i] = _final_raw(raw, info, i)[name]
+            steps.append(state)
         self.alive = alive & ~done
         self.on_step()
         earned = np.maximum(self.best, 0.0) - best_before if self.reward == "best" else reward
@@ -325,6 +331,17 @@ class _Round:
             raise EnvironmentFailure(
                 f"the environment raised {type(error).__name__} in {where}: {error}"
             ) from error
+
+
+def join_paths(parts: list[np.ndarray]) -> np.ndarray:
+    """Paths (E_i, L_i+1, S) in one array (E, L+1, S), those of shorter rounds filled up with NaN."""
+    longest = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [
+            np.pad(part, [(0, 0), (0, longest - part.shape[1]), (0, 0)], constant_values=np.nan)
+            for part in parts
+        ]
+    )
 
 
 def _finite(obs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,12 @@ and `env_steps` (taken for training so far); the rest depends on `kind`:
 train, every `log_freq` iterations:
     seconds: of collection and update; the only number that differs between two equal runs.
     success, return, max_reward: rate and means over the exploratory episodes (rollouts only).
-    what `Algorithm.update` returned: for dppo policy_loss, value_loss, kl_to_base, clip_fraction and others,
+    mode_counts: successes in each mode; effective_modes, js_to_base (bits): of the newest 480 episodes or
+    more beside the exploring base; alarm: words, when modes are being lost (`diversity/tracker.py`).
+    every `probe_freq` iterations chunk_spread, peaks, base_peaks, off_manifold, kl_forward
+    (`diversity/probe.py`).
+    what `Algorithm.update` returned: for dppo policy_loss, value_loss, kl_to_base, kl_by_step (from the last
+    denoising step to the noisiest), clip_fraction and others,
     for bc loss, grad_norm and lr.
 eval, before the first iteration (dppo), every `eval_freq` iterations, and at the end:
     sampler: "deployed", the policy's own as users run it, or "exploratory", with the noise of collection.
@@ -14,7 +19,6 @@ eval, before the first iteration (dppo), every `eval_freq` iterations, and at th
     the fields of `evaluation.Evaluation`; those about modes only where the environment names modes.
 """
 
-import json
 import shlex
 import signal
 import time
@@ -26,32 +30,27 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.random_utils import set_seed
 from tqdm import tqdm
 
 from . import algorithms  # noqa: F401  registers the algorithms
-from .algorithms.dppo import DPPO
 from .build import (
     check_wandb,
     fingerprint,
-    load_policy,
     make_algorithm,
+    make_base,
     make_batches,
     make_policy,
     make_runner,
-    runner_in,
 )
 from .checkpoint import last_checkpoint, load_state, remove_partial, save_checkpoint, write_config
-from .config import CONFIG_NAME, TrainConfig, load_policy_config
+from .config import CONFIG_NAME, TrainConfig
 from .errors import EnvironmentFailure, RatioError, UserError
-from .evaluation import Evaluation, evaluate, film, num_modes
-from .files import replacing
-from .pictures import draw_learning_curve, draw_trajectories, is_planar
-from .policies.base import DenoisingPolicy
+from .evaluation import Evaluation
+from .monitor import DiversityMonitor
+from .outcome import Outcome
 from .records import Records
-from .report import SUMMARY, conclusion, eval_command, sizes, would_write
-from .rollout import Episodes
+from .report import sizes, would_write
 
 DRY_RUN_ENVS, DRY_RUN_DECISIONS = 2, 2
 
@@ -83,8 +82,6 @@ class Trainer:
         self.iteration, self.env_steps, self.seconds = 0, 0, 0.0
         self.records = Records(config)
         self._status, self._phase, self._records_size = "", "", 0
-        self._base_outcome: tuple[Evaluation, Episodes] | None = None
-        self._no_videos = False
         set_seed(config.seed)
         # Sampling and re-evaluation use other batch sizes; TF32 would let their results differ by more than
         # the ratio check allows.
@@ -96,12 +93,16 @@ class Trainer:
         if config.dry_run:
             n_envs = (DRY_RUN_ENVS, DRY_RUN_ENVS)
         self.runner = self.tester = None
+        self.base = self.monitor = None
         if config.algorithm.consumes == "rollouts":
-            self.runner = make_runner(config, self.policy, n_envs[0])
+            self.runner = make_runner(config.env, self.policy, n_envs[0], config.rollout.use_async_envs)
+            self.base = make_base(config, self.policy)
+            self.monitor = DiversityMonitor(config, self.base, self.records)
         if config.env is not None:
-            self.tester = make_runner(config, self.policy, n_envs[1])
-        self.algorithm = make_algorithm(config, self.policy, self.accelerator.backward)
-        self._base_hash = fingerprint(self.algorithm.base) if isinstance(self.algorithm, DPPO) else ""
+            self.tester = make_runner(config.env, self.policy, n_envs[1], config.rollout.use_async_envs)
+        self.algorithm = make_algorithm(config, self.policy, self.base, self.accelerator.backward)
+        self.outcome = Outcome(config, self.tester, self.base, self.monitor, self.records)
+        self._base_hash = fingerprint(self.base) if self.base is not None else ""
         if checkpoint is not None:
             self._load(checkpoint)
 
@@ -133,7 +134,8 @@ class Trainer:
         )
         with bar, self._stop_on_signal() as stopped:
             if self.iteration == 0 and self.runner is not None:
-                self._evaluate_base()
+                self._phase = "evaluation of the base"
+                self.outcome.begin(self.policy)
             while self.iteration < config.iterations:
                 self._phase = f"iteration {self.iteration + 1}"
                 start, steps_before = time.perf_counter(), self.env_steps
@@ -142,6 +144,8 @@ class Trainer:
                 self._show(bar, "updating")
                 metrics |= self.algorithm.update(data)
                 self.iteration += 1
+                if self.monitor is not None:
+                    metrics |= self.monitor.iteration(self.iteration, self.runner.env, data, self.policy)
                 seconds = time.perf_counter() - start
                 self.seconds += seconds
                 self._log_training(metrics, seconds, self.env_steps - steps_before)
@@ -149,12 +153,14 @@ class Trainer:
                 bar.update()
                 last = self.iteration == config.iterations
                 if self.tester and not last and config.eval_freq and self.iteration % config.eval_freq == 0:
-                    self._evaluate("deployed", config.eval.n_episodes_during)
+                    with self.algorithm.deployed_weights():
+                        self.outcome.during(self.iteration, self.env_steps)
                 if last or stopped or (config.save_freq and self.iteration % config.save_freq == 0):
                     self._save()
                 if stopped:
                     raise Interrupted
-        self._finish()
+        self._phase = "final evaluation"
+        self.outcome.finish(self.iteration, self.env_steps, self.seconds)
 
     def _show(self, bar: tqdm, phase: str) -> None:
         if self.runner is not None:  # a gradient step is too short to have phases
@@ -181,11 +187,11 @@ class Trainer:
         data, _ = self._collect()
         print(sizes(config, policy, max_steps, data if self.runner else None, self.batches))
         metrics = self.algorithm.update(data)
-        print("update      " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        print("update      " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not isinstance(v, list)))
         print(f"{would_write(config)}; this was a dry run, nothing was written")
         self.close()
 
-    def _collect(self) -> tuple[Any, dict[str, Any]]:
+    def _collect(self) -> tuple[Any, dict[str, float]]:
         if self.runner is None:
             return next(self.batches), {}
         rollout = self.config.rollout
@@ -200,94 +206,12 @@ class Trainer:
             rollout.success_bonus,
         )
         self.env_steps += data.env_steps
-        outcome = Evaluation.of(data.episodes, num_modes(self.runner.env, data.episodes))
-        metrics = {
+        outcome = Evaluation.of(data.episodes, num_modes=None)
+        return data, {
             "success": outcome.success,
             "return": outcome.total_reward,
             "max_reward": outcome.max_reward,
         }
-        if outcome.mode_counts is not None:
-            metrics["mode_counts"] = outcome.mode_counts
-        return data, metrics
-
-    # Evaluation
-
-    def _evaluate_base(self) -> None:
-        """Before the first iteration: the base as deployed, and as it explores."""
-        config = self.config
-        self._phase = "evaluation of the base"
-        self._base_outcome = self._evaluate("deployed", config.eval.n_episodes)
-        self._evaluate("exploratory", config.eval.n_episodes_during, config.algorithm.min_sampling_std)
-        self._film(self.policy, "base")
-
-    def _evaluate(
-        self, sampler: str, n_episodes: int, sampling_floor: float | None = None
-    ) -> tuple[Evaluation, Episodes]:
-        with self.algorithm.deployed_weights():
-            result, episodes = evaluate(self.tester, n_episodes, self.config.eval.seed, sampling_floor)
-        self._record("eval", {"sampler": sampler, **result.to_dict()})
-        who = "base" if self.iteration == 0 else f"iteration {self.iteration}"
-        tqdm.write(f"{who}, {sampler} sampler: {result.sentence()}")
-        return result, episodes
-
-    def _finish(self) -> None:
-        """Evaluate the last checkpoint as a user will load it, and say what became of the policy."""
-        config = self.config
-        self._phase = "final evaluation"
-        folder = last_checkpoint(config.output_dir) / PRETRAINED_MODEL_DIR
-        if self.tester is None:
-            print(f"\nCheckpoint: {folder}")
-            return
-        tuned = load_policy(load_policy_config(str(folder), [f"--device={config.policy.device}"]), folder)
-        result, episodes = self._compare(tuned)
-        self._record("eval", {"sampler": "deployed", "reloaded": True, **result.to_dict()})
-        summary = {"policy": str(folder), "env_steps": self.env_steps, "seconds": round(self.seconds, 1)}
-        summary["tuned"] = result.to_dict()
-        base = next((line for line in self.records.read("eval") if line["iteration"] == 0), None)
-        if base is not None:
-            summary["base"] = {k: v for k, v in base.items() if k in Evaluation.__dataclass_fields__}
-        with replacing(config.output_dir / SUMMARY) as partial:
-            partial.write_text(json.dumps(summary, indent=2) + "\n")
-        self._draw(result, episodes)
-        print("\n" + conclusion(summary))
-        print(f"\nPictures: {config.output_dir / 'pictures'}")
-        print(f"\nRun it with stock LeRobot:\n  {eval_command(folder, config.env)}")
-        self._film(tuned, "tuned")
-
-    def _compare(self, policy: DenoisingPolicy) -> tuple[Evaluation, Episodes]:
-        """The first and the last evaluation: same episodes for every policy."""
-        runner = runner_in(self.tester.env, self.config, policy)
-        return evaluate(runner, self.config.eval.n_episodes, self.config.eval.seed)
-
-    def _draw(self, tuned: Evaluation, episodes: Episodes) -> None:
-        pictures, env = self.config.output_dir / "pictures", self.tester.env
-        if is_planar(episodes, env):
-            panels = [("tuned", episodes, tuned)]
-            if isinstance(self.algorithm, DPPO):
-                # A resumed run has not played the base's episodes; they come out the same.
-                base, base_episodes = self._base_outcome or self._compare(self.algorithm.base)
-                panels.insert(0, ("base", base_episodes, base))
-            draw_trajectories(pictures / "trajectories.png", panels, env)
-        records = [line for line in self.records.read("eval") if line["sampler"] == "deployed"]
-        draw_learning_curve(pictures / "learning_curve.png", records)
-
-    def _film(self, policy: DenoisingPolicy, name: str) -> None:
-        """Videos are extras: an environment that cannot be rendered costs them, not the run."""
-        config = self.config
-        if not config.eval.n_videos or self._no_videos:
-            return
-        try:
-            runner = make_runner(config, policy, config.eval.n_videos)
-            try:
-                film(runner, config.eval.seed, config.output_dir / "videos" / f"{name}.mp4")
-            finally:
-                runner.env.close()
-        except Exception as error:
-            self._no_videos = True
-            tqdm.write(
-                f"warning: no videos, the environment could not be filmed ({type(error).__name__}: {error}): "
-                "fix its render, or ask for none with --eval.n_videos=0"
-            )
 
     # Keeping
 
@@ -326,6 +250,8 @@ class Trainer:
         }
         if self.batches is not None:
             state["loader"] = self.batches.state_dict()
+        if self.monitor is not None:
+            state["monitor"] = self.monitor.state_dict()
         self.records.saved(save_checkpoint(self.config, self.iteration, self._export, state))
 
     def _export(self, folder: Path) -> None:
@@ -349,6 +275,8 @@ class Trainer:
             self.algorithm.load_state_dict(state["algorithm"])
             if self.batches is not None:
                 self.batches.load_state_dict(state["loader"])
+            if self.monitor is not None:
+                self.monitor.load_state_dict(state["monitor"])
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"--resume: the training state in {checkpoint} does not fit the configuration ({error}): "
@@ -358,10 +286,11 @@ class Trainer:
         self.seconds, self._records_size = state["seconds"], state["metrics_bytes"]
         config.wandb.run_id = config.wandb.run_id or state.get("wandb_run_id")
 
-    def _log_training(self, metrics: dict[str, float], seconds: float, steps: int) -> None:
+    def _log_training(self, metrics: dict[str, Any], seconds: float, steps: int) -> None:
         if self.runner:
             self._status = (
-                f"success {metrics['success']:.2f} return {metrics['return']:.2f} "
+                f"success {metrics['success']:.2f} {self.monitor.status(metrics)} "
+                f"return {metrics['return']:.2f} "
                 f"KL {metrics['kl_to_base']:.2g} clip {metrics.get('clip_fraction', 0.0):.2f} "
                 f"{steps / seconds:.0f} steps/s"
             )

@@ -192,3 +192,18 @@ def test_exploration_noise_is_clipped_to_three_stds():
     assert chains.NOISE_CLIP == 3
     assert chain.x[:, 0].abs().max().item() == pytest.approx(0.3, abs=1e-6)
     assert chain.x[:, 0].std().item() == pytest.approx(0.1, rel=0.02)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample"])
+def test_noised_is_the_forward_process_and_its_perfect_prediction(prediction_type):
+    alphas = torch.tensor([0.81, 0.36, 0.04])
+    kernel = DDPMKernel(alphas, torch.tensor([2, 0]), prediction_type)  # two of three training steps
+    assert kernel.noise_time.tolist() == pytest.approx([1 / 3, 1.0])
+    x0, noise = torch.full((2, 1, 1), 0.5), torch.tensor([2.0, -1.0]).view(2, 1, 1)
+    x, target = kernel.noised(x0, torch.tensor([0, 1]), noise)
+    # Step 0: .9 * .5 + sqrt(.19) * 2; step 1: .2 * .5 - sqrt(.96).
+    assert x.flatten().tolist() == pytest.approx([0.45 + 2 * 0.19**0.5, 0.1 - 0.96**0.5])
+    assert torch.equal(target, noise if prediction_type == "epsilon" else x0)
+    # With the perfect prediction the score is that of N(sqrt(alpha) x0, 1 - alpha): -noise / sqrt(1 - alpha).
+    score = kernel.score(x, torch.tensor([0, 1]), target)
+    assert score.flatten().tolist() == pytest.approx([-2 / 0.19**0.5, 1 / 0.96**0.5], rel=1e-5)

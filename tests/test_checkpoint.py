@@ -49,8 +49,8 @@ def kill_in_save(trainer: Trainer, monkeypatch) -> None:
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than the runs."""
-    for name in ("draw_trajectories", "draw_learning_curve"):
-        monkeypatch.setattr(f"lerobot_rlft.trainer.{name}", lambda *args: None)
+    for name in ("outcome.draw_trajectories", "outcome.draw_learning_curve", "monitor.draw_kl"):
+        monkeypatch.setattr(f"lerobot_rlft.{name}", lambda *args: None)
 
 
 @pytest.mark.parametrize(

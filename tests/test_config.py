@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -331,12 +332,13 @@ def test_features_are_compared_with_the_environment_itself(dppo_config):
     """LeRobot's config of pusht declares images of 384 pixels, the environment gives 96."""
     config = dppo_config(env=PushtEnv())
     vector = config.env.create_envs(1)["pusht"][0]
-    runner = EpisodeRunner(vector, None, *config.env.get_env_processors())
+    policy = SimpleNamespace(module=SimpleNamespace(config=config.policy))
+    runner = EpisodeRunner(vector, policy, *config.env.get_env_processors())
     config.policy.input_features = {"observation.image": PolicyFeature(FeatureType.VISUAL, (3, 96, 96))}
-    check_features(config, runner)
+    check_features(config.env, runner)
     config.policy.output_features = {"action": PolicyFeature(FeatureType.ACTION, (3,))}
     with pytest.raises(UserError, match=r"action is \(2,\) instead of \(3,\)"):
-        check_features(config, runner)
+        check_features(config.env, runner)
     vector.close()
 
 

@@ -7,6 +7,7 @@ from conftest import save_policy
 from lerobot.envs import make_env_pre_post_processors
 from lerobot.envs.configs import PushtEnv
 from lerobot.scripts.lerobot_eval import eval_policy
+from lerobot.utils.constants import OBS_STATE
 from toy import toy_envs
 
 from lerobot_rlft.build import load_policy
@@ -58,11 +59,11 @@ def test_numbers_repeat_and_the_global_random_state_stays(base_policy):
     torch.manual_seed(2)
     second, second_episodes = evaluate(runner, 3, 100)
     assert first == second and first.n_episodes == 3
-    assert np.array_equal(first_episodes.states, second_episodes.states)
+    assert np.array_equal(first_episodes.states[OBS_STATE], second_episodes.states[OBS_STATE])
     _, exploratory = evaluate(runner, 3, 100, sampling_floor=0.5)
-    assert not np.array_equal(exploratory.states, first_episodes.states)
+    assert not np.array_equal(exploratory.states[OBS_STATE], first_episodes.states[OBS_STATE])
     _, other_seed = evaluate(runner, 3, 101)
-    assert not np.array_equal(other_seed.states, first_episodes.states)
+    assert not np.array_equal(other_seed.states[OBS_STATE], first_episodes.states[OBS_STATE])
 
 
 def test_rewards_are_those_of_stock_lerobot_eval(tmp_path):
@@ -122,7 +123,7 @@ def test_videos_and_pictures_are_files(base_policy, tmp_path):
 def test_states_of_an_arm_are_no_path():
     episodes = episodes_of([True])
     assert not is_planar(episodes, object())
-    episodes.states = np.zeros((1, 3, 14))
+    episodes.states[OBS_STATE] = np.zeros((1, 3, 14))
     assert not is_planar(episodes, object())
-    episodes.states = np.zeros((1, 3, 2))
+    episodes.states[OBS_STATE] = np.zeros((1, 3, 2))
     assert is_planar(episodes, object())

@@ -11,9 +11,12 @@ PACKAGE = "lerobot_rlft"
 # stands for all that is inside it or continues it with an underscore. True: may import lerobot.
 LAYERS = (
     (True, "cli"),
-    (True, "trainer"),
+    (True, "trainer page curves exploration"),
+    (True, "comparison outcome"),
+    (True, "monitor"),
+    (True, "measures"),
     (True, "build records report"),
-    (False, "pictures"),
+    (True, "pictures"),
     (True, "rollout evaluation checkpoint hub config arguments data demos plugin"),
     (True, "policies envs.configuration"),
     (False, "algorithms regularizers"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 from lerobot.envs import make_env_pre_post_processors, preprocess_observation
+from lerobot.utils.constants import OBS_STATE
 from torch import nn
 from toy import LENGTHS, MAX_STEPS, toy_envs
 
@@ -27,6 +28,7 @@ class ToyPolicy(DenoisingPolicy):
     """Action j of a chunk is (seed, step) + 100 j of the newest observation; what it was shown is kept."""
 
     module, kernel, encoder, condition_dim = nn.Identity(), None, None, 2
+    module.config = None
     n_obs_steps, horizon, n_action_steps, action_dim = HISTORY, CHUNK, CHUNK, 2
 
     def __init__(self):
@@ -138,6 +140,9 @@ def test_rounds_side_by_side_are_one_wide_round():
     merged = runner_in(toy_envs(2)).collect(4, np.arange(4), 0.1, 0.1)
     for name in ("reward", "valid", "terminated"):
         assert torch.equal(getattr(merged, name), getattr(wide, name)), name
+    assert np.array_equal(
+        merged.episodes.states.pop(OBS_STATE), wide.episodes.states.pop(OBS_STATE), equal_nan=True
+    )
     for name, column in vars(wide.episodes).items():
         assert np.array_equal(getattr(merged.episodes, name), column), name
     order = torch.argsort(merged.t * 4 + merged.episode)  # rounds come one after the other
@@ -155,8 +160,8 @@ def test_evaluation_records_states_up_to_the_end(mode):
     # Three rounds of two for five episodes; the sixth is not counted.
     episodes = runner.evaluate(5, np.array([2, 3, 0, 1, 3]), runner.deployed)
     assert episodes.length.tolist() == [7, 5, 2, 3, 5]
-    assert episodes.states.shape == (5, max(LENGTHS) + 1, 2)
-    for seed, states in zip([2, 3, 0, 1, 3], episodes.states, strict=True):
+    assert episodes.states[OBS_STATE].shape == (5, max(LENGTHS) + 1, 2)
+    for seed, states in zip([2, 3, 0, 1, 3], episodes.states[OBS_STATE], strict=True):
         path = [[seed, t] for t in range(LENGTHS[seed] + 1)]
         assert states[: len(path)].tolist() == path
         assert np.isnan(states[len(path) :]).all()
@@ -212,11 +217,10 @@ def test_processes_give_the_same_and_leave_ctrl_c_to_the_trainer(dppo_config, mo
         return {"toy": {0: made[-1]}}
 
     config = dppo_config()
-    config.rollout.use_async_envs = True
     monkeypatch.setattr(AvoidingEnvConfig, "create_envs", create_envs)
     monkeypatch.setattr("lerobot_rlft.build.check_features", lambda *args: None)
     monkeypatch.setattr("multiprocessing.set_forkserver_preload", lambda modules: None)  # takes seconds
-    runner = make_runner(config, ToyPolicy(), 4)
+    runner = make_runner(config.env, ToyPolicy(), 4, asynchronous=True)
     try:
         for process in made[0].processes:
             os.kill(process.pid, signal.SIGINT)
@@ -256,9 +260,11 @@ def test_history_and_actions_are_those_of_the_stock_policy(base_policy):
 def test_episodes_of_different_lengths_are_joined():
     def part(steps: int, mode) -> Episodes:
         column = np.zeros(1)
-        return Episodes(column, mode, column, column, column, np.zeros((1, steps, 2)))
+        return Episodes(column, mode, column, column, column, {OBS_STATE: np.zeros((1, steps, 2))})
 
     whole = Episodes.concatenate([part(2, np.array([3])), part(4, np.array([5]))])
     assert whole.mode.tolist() == [3, 5]
-    assert whole.states.shape == (2, 4, 2) and np.isnan(whole.states[0, 2:]).all()
+    states = whole.states[OBS_STATE]
+    assert states.shape == (2, 4, 2) and np.isnan(states[0, 2:]).all()
+    assert whole[1:].mode.tolist() == [5] and whole[1:].states[OBS_STATE].shape == (1, 4, 2)
     assert Episodes.concatenate([part(2, None), part(2, None)]).mode is None

@@ -9,6 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from runs import Killed, metrics
 
+from lerobot_rlft import outcome
 from lerobot_rlft import trainer as trainer_module
 from lerobot_rlft.config import EvalConfig
 from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
@@ -18,22 +19,22 @@ from lerobot_rlft.trainer import Trainer
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    for name in ("draw_trajectories", "draw_learning_curve"):
-        monkeypatch.setattr(f"lerobot_rlft.trainer.{name}", lambda *args: None)
+    for name in ("outcome.draw_trajectories", "outcome.draw_learning_curve", "monitor.draw_kl"):
+        monkeypatch.setattr(f"lerobot_rlft.{name}", lambda *args: None)
 
 
 def test_a_run_leaves_what_it_promises(dppo_config, monkeypatch, capsys):
     filmed = []
     monkeypatch.setattr(
-        trainer_module, "film", lambda runner, seed, path: filmed.append((runner.policy, seed, path.name))
+        outcome, "film", lambda runner, seed, path: filmed.append((runner.policy, seed, path.name))
     )
-    evaluated, evaluate = [], trainer_module.evaluate
+    evaluated, play = [], outcome.play
 
     def recorded(runner, n_episodes, seed, sampling_floor=None):
         evaluated.append((runner.policy, n_episodes, seed, sampling_floor))
-        return evaluate(runner, n_episodes, seed, sampling_floor)
+        return play(runner, n_episodes, seed, sampling_floor)
 
-    monkeypatch.setattr(trainer_module, "evaluate", recorded)
+    monkeypatch.setattr(outcome, "play", recorded)
     config = dppo_config(
         iterations=3, eval=EvalConfig(n_episodes=3, n_episodes_during=2, batch_size=2, n_videos=1, seed=9)
     )
@@ -42,11 +43,11 @@ def test_a_run_leaves_what_it_promises(dppo_config, monkeypatch, capsys):
     trainer.train()
     run = config.output_dir
     assert sorted(path.name for path in run.iterdir()) == [
-        "checkpoints", "metrics.jsonl", "pictures", "rlft_config.yaml", "summary.json"
+        "checkpoints", "diversity", "metrics.jsonl", "pictures", "rlft_config.yaml", "summary.json"
     ]  # fmt: skip
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000002", "000003", "last"]
     assert sorted(path.name for path in (run / "pictures").iterdir()) == [
-        "learning_curve.png", "trajectories.png"
+        "kl.png", "learning_curve.png", "trajectories.png"
     ]  # fmt: skip
 
     # The base both ways, the run so far, the tuned policy; always the same seeds.
@@ -200,8 +201,8 @@ def test_the_last_videos_come_after_everything_else(dppo_config, monkeypatch, ca
         done = (config.output_dir / "pictures/learning_curve.png").exists()
         said[path.name] = done and "Run it with stock LeRobot" in capsys.readouterr().out
 
-    monkeypatch.setattr(trainer_module, "film", filmed)
-    monkeypatch.setattr(trainer_module, "draw_trajectories", lambda *args: None)
+    monkeypatch.setattr(outcome, "film", filmed)
+    monkeypatch.setattr(outcome, "draw_trajectories", lambda *args: None)
     Trainer(config).train()
     assert said == {"base.mp4": False, "tuned.mp4": True}
 

@@ -62,7 +62,7 @@ assert "lerobot_rlft" not in sys.modules and "lerobot_policy_rlft" not in sys.mo
 
 
 def test_a_checkpoint_runs_without_this_package(dppo_config, tmp_path, monkeypatch):
-    monkeypatch.setattr("lerobot_rlft.trainer.draw_trajectories", lambda *args: None)
+    monkeypatch.setattr("lerobot_rlft.outcome.draw_trajectories", lambda *args: None)
     base = save_policy(
         tmp_path / "base", {"observation.state": 2, "observation.environment_state": 16}, reach=100.0
     )

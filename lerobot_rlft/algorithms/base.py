@@ -27,8 +27,9 @@ class Algorithm(ABC):
     """Improves a policy from data."""
 
     @abstractmethod
-    def update(self, data: Any) -> dict[str, float]:
-        """Learn from one iteration's data (what `AlgorithmConfig.consumes` names) and return metrics."""
+    def update(self, data: Any) -> dict[str, Any]:
+        """Learn from one iteration's data (what `AlgorithmConfig.consumes` names) and return metrics: numbers
+        or lists of numbers."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class DPPOConfig(AlgorithmConfig):
     critic_lr: float = 1e-3
     # Passes over the (decision, denoising step) pairs of an iteration.
     update_epochs: int = 4
-    # (decision, denoising step) pairs in a minibatch of the actor; the critic's has 1 / K' of as many decisions.
+    # (decision, denoising step) pairs in a minibatch of the actor; the critic's has 1 / K' of as many.
     minibatch_size: int = 512
     # Discount for each decision (executed chunk).
     gamma: float = 0.99
@@ -195,7 +195,7 @@ class DPPO(Algorithm):
         self.reward_scaler = RewardScaler(config.gamma)
         self.iterations_done = 0
 
-    def update(self, data: Experience) -> dict[str, float]:
+    def update(self, data: Experience) -> dict[str, Any]:
         """One iteration of DPPO on whole episodes.
 
         Raises:
@@ -263,22 +263,27 @@ class DPPO(Algorithm):
                 log.add(policy_loss=loss, clip_fraction=clipped, approx_kl=approx_kl, grad_norm=grad_norm)
                 stop = config.target_kl is not None and approx_kl > config.target_kl
         self.iterations_done += 1
+        kl = self._kl_to_base(chain.x, encode)
         return log.result() | {
             "explained_variance": explained_variance(value, target),
             "value_mean": value.mean().item(),
             "advantage_std": advantage.std(unbiased=False).item(),
-            "kl_to_base": self._kl_to_base(chain.x, encode),
+            "kl_to_base": sum(kl) / len(kl),
+            "kl_by_step": kl,
             "decisions": float(decisions),
         }
 
     @torch.no_grad()
-    def _kl_to_base(self, x: Tensor, encode: Encode) -> float:
-        """Mean KL(current || base) of a fine-tuned denoising step in nats, summed over the executed chunk."""
-        count = min(KL_PAIRS, len(x) * self.finetuned)
-        pair = torch.linspace(0, len(x) * self.finetuned - 1, count, device=self.device).long()
-        rows, k = pair // self.finetuned, pair % self.finetuned
+    def _kl_to_base(self, x: Tensor, encode: Encode) -> list[float]:
+        """KL(current || base) of each fine-tuned denoising step in nats, summed over the executed chunk."""
+        count = min(len(x), max(1, KL_PAIRS // self.finetuned))
+        rows = (
+            torch.linspace(0, len(x) - 1, count, device=self.device).long().repeat_interleave(self.finetuned)
+        )
+        k = torch.arange(self.finetuned, device=self.device).repeat(count)
         current, base = (p.transition(x[rows, k + 1], k, encode(p, rows)) for p in (self.policy, self.base))
-        return kl_divergence(current, base, self.policy.executed, self.config.min_log_prob_std).mean().item()
+        kl = kl_divergence(current, base, self.policy.executed, self.config.min_log_prob_std)
+        return kl.view(count, self.finetuned).mean(0).tolist()
 
     def _anchor_loss(self, x: Tensor, encode: Encode, count: int) -> Tensor:
         """Squared difference of network outputs to the base at random steps that are not fine-tuned."""

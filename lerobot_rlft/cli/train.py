@@ -1,19 +1,18 @@
 """`lerobot-rlft-train`: fine-tune a pretrained policy, or clone behaviour."""
 
-import logging
 import sys
 from pathlib import Path
 
 from lerobot.configs import parser
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.import_utils import register_third_party_plugins
-from lerobot.utils.utils import init_logging
 
 from .. import algorithms  # noqa: F401  registers --algorithm.type
 from ..arguments import parse_command_line
 from ..checkpoint import last_checkpoint
 from ..config import CONFIG_NAME, TrainConfig
 from ..errors import EnvironmentFailure, RatioError, UserError
+from . import quiet
 
 # With --resume the run's own configuration decides about these.
 NOT_WITH_RESUME = ("config_path", "output_dir", "policy.path")
@@ -21,9 +20,7 @@ NOT_WITH_RESUME = ("config_path", "output_dir", "policy.path")
 
 def main() -> None:
     register_third_party_plugins()
-    init_logging()
-    for name in ("lerobot", "matplotlib"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet()
     try:
         run(read_config())
     except (UserError, EnvironmentFailure, FloatingPointError, RatioError) as error:

@@ -14,7 +14,6 @@ from ..chains import kl_divergence
 Transition = Callable[[Tensor, Tensor], Normal]
 
 
-@torch.no_grad()
 def chain_kl(
     sampler: Transition,
     other: Transition,
@@ -22,7 +21,19 @@ def chain_kl(
     executed: Callable[[Tensor], Tensor],
     floor: float,
 ) -> Tensor:
-    """KL(sampler || other) of each denoising step in nats, (K,); its sum is the KL of whole chains.
+    """Mean over `chain_kl_rows`, nats of each denoising step, (K,); its sum is the KL of whole chains."""
+    return chain_kl_rows(sampler, other, chains, executed, floor).mean(0)
+
+
+@torch.no_grad()
+def chain_kl_rows(
+    sampler: Transition,
+    other: Transition,
+    chains: Tensor,
+    executed: Callable[[Tensor], Tensor],
+    floor: float,
+) -> Tensor:
+    """KL(sampler || other) of each chain and denoising step in nats, (B, K).
 
     Reverse: sampler = tuned policy on its own chains, blind to dropped modes. Forward: sampler = base on base
     chains, where a dropped mode shows. Swapping p and q on the same chains is no substitute: with equal stds
@@ -47,5 +58,5 @@ def chain_kl(
     steps = []
     for k in range(chains.shape[1] - 1):
         x, step = chains[:, k + 1], torch.full((len(chains),), k, device=chains.device)
-        steps.append(kl_divergence(sampler(x, step), other(x, step), executed, floor).mean())
-    return torch.stack(steps)
+        steps.append(kl_divergence(sampler(x, step), other(x, step), executed, floor))
+    return torch.stack(steps, 1)

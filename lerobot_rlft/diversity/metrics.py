@@ -192,6 +192,22 @@ def entropy_ratio(
     return EntropyRatio(ratio, max(0.0, float(low)), float(high), n)
 
 
+def bootstrap_interval(counts: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the entropy in nats (Miller-Madow): percentile bootstrap, moved onto the estimate.
+
+    Args:
+        counts: (M,)
+
+    Raises:
+        ValueError: no successes.
+    """
+    _check(counts=counts)
+    n = int(counts.sum())
+    draws = nats(np.random.default_rng(seed).multinomial(n, counts / n, size=resamples))
+    low, high = np.quantile(draws, (0.025, 0.975)) - draws.mean() + nats(counts)
+    return max(0.0, float(low)), float(high)
+
+
 def conditional_entropy(counts: np.ndarray) -> ConditionalEntropy:
     """H(mode | initial state) in units of log M; 0 is a lookup from state to mode, not diversity.
 
@@ -241,6 +257,22 @@ def success_at_n(successes: np.ndarray, episodes: int, n: int) -> float:
         )
     missed = [math.comb(episodes - int(c), n) / math.comb(episodes, n) for c in successes]
     return 1 - sum(missed) / len(missed)
+
+
+def success_at_n_interval(
+    successes: np.ndarray, episodes: int, n: int, resamples: int = 500, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of `success_at_n`, whose arguments it takes: parametric bootstrap within each state.
+
+    A state's rate is drawn from its Jeffreys posterior, so that a state without successes is not taken for an
+    impossible one.
+    """
+    rng = np.random.default_rng(seed)
+    c = np.asarray(successes)
+    rates = rng.beta(c + 0.5, episodes - c + 0.5, size=(resamples, len(c)))
+    missed = (1 - rates) ** n
+    low, high = np.quantile(1 - missed.mean(1), (0.025, 0.975))
+    return float(low), float(high)
 
 
 def claim_refusal(counts: np.ndarray, base_counts: np.ndarray) -> str | None:

@@ -232,6 +232,11 @@ class AvoidingVectorEnv(VectorEnv):
         """The attribute, once per copy."""
         return self.call(name)
 
+    def action_path(self, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Where actions (N, H, 2) lead the desired position from `state` (4,), (N, H+1, 2), for pictures."""
+        start = np.broadcast_to(state[:2], (len(actions), 1, 2))
+        return np.concatenate([start, start + np.clip(actions, -MAX_DELTA, MAX_DELTA).cumsum(1)], 1)
+
     def draw_map(self, axes: Any) -> None:
         """Draw pillars, wall and finish line into matplotlib axes whose units are metres."""
         from matplotlib.patches import Circle  # only pictures need it

@@ -1,6 +1,6 @@
 """`--env.type=avoiding` for every LeRobot command."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
@@ -73,6 +73,10 @@ class AvoidingEnvConfig(EnvConfig):
             "render_size": self.render_size,
             "task": self.task or "",
         }
+
+    def blocked(self) -> dict[str, "AvoidingEnvConfig"]:
+        """The same task with one gap walled off, for each gap; the wall is not shown to the policy."""
+        return {f"gap {i}": replace(self, reward="blocked", blocked_gap=i) for i in range(len(GAPS))}
 
     def create_envs(self, n_envs: int, use_async_envs: bool = False):
         """`use_async_envs` changes nothing: all copies are arrays in this process."""

@@ -164,7 +164,7 @@ def test_a_dry_run_of_the_command_writes_nothing(base_policy, tmp_path, read_com
 
 def test_a_resume_can_be_tried_first(dppo_config, main, read_command, monkeypatch, tmp_path):
     config = dppo_config(iterations=1)
-    monkeypatch.setattr("lerobot_rlft.trainer.draw_trajectories", lambda *args: None)
+    monkeypatch.setattr("lerobot_rlft.outcome.draw_trajectories", lambda *args: None)
     Trainer(config).train()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     monkeypatch.setattr(

@@ -8,6 +8,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import binomtest
 
 from lerobot_rlft.diversity.metrics import (
+    bootstrap_interval,
     claim_refusal,
     conditional_entropy,
     effective_modes,
@@ -19,6 +20,7 @@ from lerobot_rlft.diversity.metrics import (
     modes_covered,
     nats,
     success_at_n,
+    success_at_n_interval,
     wilson_interval,
 )
 
@@ -227,3 +229,26 @@ def test_claims_are_refused_in_one_sentence():
 def test_bad_counts_name_the_argument_and_the_fix(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_bootstrap_interval_holds_the_estimate_and_has_the_width_of_theory():
+    counts = np.array([300, 100])
+    low, high = bootstrap_interval(counts)
+    h = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    # The delta method: Var(H) = (sum p log(p)^2 - H^2) / n.
+    variance = (0.75 * math.log(0.75) ** 2 + 0.25 * math.log(0.25) ** 2 - h**2) / 400
+    assert high - low == pytest.approx(2 * 1.96 * variance**0.5, rel=0.1)
+    assert low < float(nats(counts)) < high
+    assert bootstrap_interval(np.array([50, 0])) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="holds no successes"):
+        bootstrap_interval(np.array([0, 0]))
+
+
+def test_interval_of_success_at_n():
+    # One state, one attempt: the Jeffreys interval of 32 of 64.
+    low, high = success_at_n_interval(np.array([32]), 64, 1, resamples=20_000)
+    assert (low, high) == pytest.approx((0.380, 0.620), abs=0.005)
+    # A state without successes is not taken for an impossible one, nor a full one for a certain one.
+    low, high = success_at_n_interval(np.array([0]), 64, 16, resamples=20_000)
+    assert 0 <= low < 0.001 and 0.2 < high < 0.5
+    assert success_at_n_interval(np.array([64]), 64, 16)[1] == pytest.approx(1)

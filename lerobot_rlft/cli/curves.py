@@ -1,0 +1,25 @@
+"""`lerobot-rlft-curves`: success and modes of several runs in one picture."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import UserError
+
+
+def main() -> None:
+    args = parser().parse_args()
+    from ..curves import draw_curves, read_curve  # after --help
+
+    try:
+        draw_curves(args.output, [read_curve(run) for run in args.runs])
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{len(args.runs)} runs in {args.output}")
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser("lerobot-rlft-curves", description=__doc__)
+    p.add_argument("runs", type=Path, nargs="+", help="folders of runs; NAME_SEED share the colour of NAME")
+    p.add_argument("--output", type=Path, default=Path("curves.png"), help="picture to write")
+    return p

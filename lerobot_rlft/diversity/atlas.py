@@ -1,0 +1,262 @@
+"""The mode of a finished episode from its executed path, without labels.
+
+Modes are clusters of the base's paths: each path is resampled to `POINTS` points at equal arc length (two
+episodes that go the same way at different speed are the same mode) and clustered by HDBSCAN. A new episode
+belongs to the cluster of the nearest reference path, if that is near enough.
+Shapes: E episodes, L steps, S observation dims, P points, F = P * dims features, M modes.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from sklearn.cluster import HDBSCAN
+
+from ..errors import UserError
+from ..files import replacing
+
+POINTS = 32
+MOST_REFERENCES = 1500  # paths that are clustered; of more, a random subset with a fixed seed
+MIN_CLUSTER_SIZE = (4, 8)  # default: a hundredth of the paths, within these bounds
+# A path is unknown when it is farther from every reference than this times the largest distance of a
+# reference to its nearest neighbour in the same mode.
+REACH = 1.5
+JSON, TENSORS = "atlas.json", "atlas.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class ModeAtlas:
+    """Modes of one environment, numbered by size, the largest first.
+
+    Attributes:
+        env, key: environment type and observation that the paths belong to.
+        num_dims: S of the states it was fitted on.
+        dims: those of the S dims that make up a path.
+        scale: (dims,) their ranges over the fitted episodes; distances and arc lengths are in these units.
+        references: (R, F) clustered paths, in units of `scale`.
+        labels: (R,) their modes.
+        reach: (M,) largest distance at which a path still belongs to a mode.
+        unknown_share: of the fitted paths, those that belong to no mode.
+    """
+
+    env: str
+    key: str
+    num_dims: int
+    dims: tuple[int, ...]
+    scale: np.ndarray
+    references: np.ndarray
+    labels: np.ndarray
+    reach: np.ndarray
+    unknown_share: float
+
+    @classmethod
+    def fit(
+        cls,
+        states: np.ndarray,
+        dims: Sequence[int] | None = None,
+        *,
+        env: str,
+        key: str,
+        min_cluster_size: int | None = None,
+    ) -> "ModeAtlas":
+        """Cluster paths. Where HDBSCAN finds no cluster, all paths are one mode.
+
+        Args:
+            states: (E, L+1, S), NaN after an episode's end.
+            dims: of S that make up a path; None = all that vary.
+            env, key: environment type and observation, for `check`.
+            min_cluster_size: fewest paths that make a mode; None = a hundredth of them, 4 to 8.
+
+        Raises:
+            UserError: fewer than 2 episodes, nothing varies, NaN within an episode, unknown dims.
+        """
+        if min_cluster_size is not None and min_cluster_size < 2:
+            raise UserError(f"atlas.min_cluster_size={min_cluster_size} must be at least 2, or null")
+        if states.ndim != 3 or len(states) < 2:
+            raise UserError(
+                f"an atlas is fitted on at least 2 episodes, there are {len(states)}: play more episodes"
+            )
+        chosen = _choose_dims(states, dims, key)
+        scale = _ranges(states)[list(chosen)]
+        if not (scale > 0).all():
+            fixed = [chosen[i] for i in np.flatnonzero(scale == 0)]
+            raise UserError(
+                f"{key} is constant in dims {fixed} of all {len(states)} episodes: an atlas needs paths that "
+                "vary, choose others with atlas.dims"
+            )
+        features = resample(states[..., list(chosen)] / scale).reshape(len(states), -1)
+        if len(features) > MOST_REFERENCES:
+            features = np.random.default_rng(0).permutation(features)[:MOST_REFERENCES]
+        low, high = MIN_CLUSTER_SIZE
+        size = min_cluster_size or max(low, min(high, len(features) // 100))
+        labels = np.zeros(len(features), np.int64)
+        if size <= len(features):
+            labels = HDBSCAN(min_cluster_size=size, allow_single_cluster=True, copy=True).fit_predict(features)
+        if (labels < 0).all():
+            labels = np.zeros(len(features), np.int64)
+        order = np.argsort(-np.bincount(labels[labels >= 0]), kind="stable")
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        known = labels >= 0
+        references, modes = features[known], rank[labels[known]]
+        apart = distances(references, references)
+        apart[modes[:, None] != modes[None]] = np.inf
+        np.fill_diagonal(apart, np.inf)
+        nearest = apart.min(1) if len(apart) > 1 else np.zeros(1)
+        reach = REACH * np.array([nearest[modes == mode].max() for mode in range(len(order))])
+        atlas = cls(
+            env, key, states.shape[2], chosen, scale, references.astype(np.float32), modes, reach, 0.0
+        )
+        unknown = float((atlas._nearest(features.astype(np.float32)) < 0).mean())
+        return cls(**(vars(atlas) | {"unknown_share": unknown}))
+
+    @property
+    def num_modes(self) -> int:
+        return len(self.reach)
+
+    def features(self, states: np.ndarray) -> np.ndarray:
+        """(E, L+1, S) -> resampled paths in units of `scale`, (E, F) float32.
+
+        Raises:
+            UserError: another number of dims, NaN within an episode.
+        """
+        self.check(self.env, self.key, states.shape[2])
+        paths = resample(states[..., list(self.dims)] / self.scale)
+        return paths.reshape(len(paths), -1).astype(np.float32)
+
+    def assign(self, states: np.ndarray) -> np.ndarray:
+        """The mode of each episode, (E,) int64; -1 where it goes no way that the atlas knows.
+
+        Args:
+            states: (E, L+1, S) with any L; failures too.
+        """
+        return self._nearest(self.features(states)) if len(states) else np.zeros(0, np.int64)
+
+    def _nearest(self, features: np.ndarray) -> np.ndarray:
+        apart = distances(features, self.references)
+        mode = self.labels[apart.argmin(1)]
+        return np.where(apart.min(1) <= self.reach[mode], mode, -1)
+
+    def representative(self, mode: int) -> np.ndarray:
+        """The path nearest on average to the others of its mode, (P, dims) in units of the observation."""
+        members = self.references[self.labels == mode]
+        return members[distances(members, members).mean(1).argmin()].reshape(POINTS, -1) * self.scale
+
+    def check(self, env: str, key: str, num_dims: int | None = None) -> None:
+        """Raise a UserError unless the atlas belongs to this environment and observation."""
+        for name, mine, given in (("env.type", self.env, env), ("atlas.key", self.key, key)):
+            if mine != given:
+                raise UserError(
+                    f"the atlas is of {name}={mine}, not of {given}: fit one here (atlas.path=null), or give "
+                    f"one that was fitted for {given}"
+                )
+        if num_dims not in (None, self.num_dims):
+            raise UserError(
+                f"the atlas was fitted on {self.key} of {self.num_dims} numbers, here it has {num_dims}: fit "
+                "one here (atlas.path=null)"
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write atlas.json and atlas.safetensors."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {
+            name: np.ascontiguousarray(v) for name, v in vars(self).items() if isinstance(v, np.ndarray)
+        }
+        plain = {name: v for name, v in vars(self).items() if name not in arrays}
+        with replacing(folder / TENSORS) as partial:
+            save_file(arrays, partial)
+        with replacing(folder / JSON) as partial:
+            partial.write_text(json.dumps(plain | {"num_modes": self.num_modes}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "ModeAtlas":
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        try:
+            plain = json.loads((folder / JSON).read_text())
+            plain.pop("num_modes")
+            return cls(**(plain | {"dims": tuple(plain["dims"])}), **load_file(folder / TENSORS))
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(
+                f"{folder} holds no whole mode atlas ({type(error).__name__}: {error}): give the diversity/ "
+                "folder of a run, or atlas.path=null to fit one"
+            ) from error
+
+
+def path_features(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Resampled paths of several groups of episodes in common units, one row (F,) for each episode.
+
+    Args:
+        groups: each (E_i, L_i+1, S), NaN after an episode's end; together at least one episode.
+
+    Returns:
+        (E_i, P * S) float64; each dim in units of its range over all groups.
+
+    Raises:
+        UserError: NaN within an episode.
+    """
+    scale = _ranges(np.concatenate([group.reshape(1, -1, group.shape[-1]) for group in groups], axis=1))
+    return [resample(group / np.where(scale > 0, scale, 1)).reshape(len(group), -1) for group in groups]
+
+
+def resample(states: np.ndarray, points: int = POINTS) -> np.ndarray:
+    """Each path at `points` points of equal arc length, (E, L+1, dims) -> (E, points, dims) float64.
+
+    A path that never moves stays where it is.
+
+    Raises:
+        UserError: NaN within an episode, or infinity.
+    """
+    valid = ~np.isnan(states).all(-1)  # (E, L+1)
+    length = valid.sum(1)
+    within = np.arange(states.shape[1]) < length[:, None]
+    broken = (~np.isfinite(states) & within[..., None]).any((1, 2)) | (valid != within).any(1) | (length == 0)
+    if broken.any():
+        raise UserError(
+            f"the paths of episodes {np.flatnonzero(broken)[:5].tolist()} hold NaN or infinity before their "
+            "end: fix the environment's observations"
+        )
+    out = np.empty((len(states), points, states.shape[2]))
+    for row, state, steps in zip(out, states.astype(np.float64), length, strict=True):
+        path = state[:steps]
+        arc = np.concatenate([[0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
+        at = np.linspace(0, arc[-1], points)
+        for dim in range(path.shape[1]):
+            row[:, dim] = np.interp(at, arc, path[:, dim])
+    return out
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Euclidean distances (N_a, N_b)."""
+    one, two = torch.as_tensor(a).double(), torch.as_tensor(b).double()
+    return torch.cdist(one, two, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+
+
+def _ranges(states: np.ndarray) -> np.ndarray:
+    """(S,) range of each dim over all steps of (E, L+1, S); 0 where a dim is never a number."""
+    steps = states.reshape(-1, states.shape[-1])
+    steps = steps[np.isfinite(steps).all(1)].astype(np.float64)
+    return np.ptp(steps, axis=0) if len(steps) else np.zeros(steps.shape[1])
+
+
+def _choose_dims(states: np.ndarray, dims: Sequence[int] | None, key: str) -> tuple[int, ...]:
+    size = states.shape[2]
+    if dims is None:
+        varies = np.flatnonzero(_ranges(states) > 0)
+        if not len(varies):
+            raise UserError(f"{key} is constant in all steps of all episodes: there are no paths to cluster")
+        return tuple(int(i) for i in varies)
+    wrong = [i for i in dims if not 0 <= i < size]
+    if wrong or not dims:
+        raise UserError(
+            f"atlas.dims={list(dims)} does not fit {key} of {size} numbers: choose from 0 to {size - 1}"
+        )
+    return tuple(dims)

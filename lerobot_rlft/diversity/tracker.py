@@ -1,0 +1,107 @@
+"""Modes of the episodes that a run collects: how many are left, and words when something is wrong.
+
+Shapes: M modes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .metrics import effective_modes, jensen_shannon
+
+WINDOW_EPISODES = 480  # a reading covers the newest iterations with at least so many episodes together
+ALARM_STEP = 0.1  # words at .9 of the base's effective modes and at every further tenth that is lost
+FLAT = 0.03  # a smaller change of the success rate is noise at WINDOW_EPISODES
+
+
+class ModeTracker:
+    """Effective modes of the newest exploratory episodes beside those of the exploring base.
+
+    Args:
+        base_counts: (M,) successes of the exploring base in each mode.
+        base_episodes: episodes they come from.
+
+    Raises:
+        ValueError: the base has no success in any mode.
+    """
+
+    def __init__(self, base_counts: Sequence[int], base_episodes: int) -> None:
+        self.base_counts, self.base_episodes = np.asarray(base_counts), base_episodes
+        self.base_effective = effective_modes(self.base_counts)
+        self.window: list[tuple[int, list[int]]] = []  # (episodes, successes in each mode) of an iteration
+        self.alarm_level = 1 - ALARM_STEP
+        self.alarm_success = float(self.base_counts.sum()) / base_episodes
+
+    def update(self, counts: Sequence[int], episodes: int) -> dict[str, float]:
+        """Add an iteration.
+
+        Args:
+            counts: (M,) successes in each mode.
+            episodes: all of the iteration.
+
+        Returns:
+            `effective_modes` and `js_to_base` (bits) of the window; nothing while it holds no success.
+        """
+        self.window.append((episodes, [int(c) for c in counts]))
+        while sum(e for e, _ in self.window[1:]) >= WINDOW_EPISODES:
+            self.window.pop(0)
+        total = self.counts
+        if not total.sum():
+            return {}
+        return {
+            "effective_modes": effective_modes(total),
+            "js_to_base": jensen_shannon(total, self.base_counts),
+        }
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(M,) successes of the window in each mode."""
+        return np.sum([counts for _, counts in self.window], 0)
+
+    def alarm(self) -> str | None:
+        """A sentence when another tenth of the base's effective modes is gone, else None."""
+        total = self.counts
+        if not total.sum():
+            return None
+        now, success = effective_modes(total), float(total.sum()) / sum(e for e, _ in self.window)
+        share = now / self.base_effective
+        if share > self.alarm_level:
+            return None
+        before = self.alarm_success
+        while share <= self.alarm_level:
+            self.alarm_level -= ALARM_STEP
+        self.alarm_success = success
+        numbers = f"({now:.1f} of {self.base_effective:.1f})"
+        lost = f"effective modes fell to {100 * share:.0f} % of the base {numbers}"
+        moved = f"({100 * before:.0f} % to {100 * success:.0f} %)"
+        change = total / total.sum() - self.base_counts / self.base_counts.sum()
+        if success < before - FLAT:
+            return f"{lost} and success fell {moved}: the policy is breaking; lower --algorithm.actor_lr"
+        if success <= before + FLAT:
+            return (
+                f"{lost} while success is flat {moved}: drift, equally good modes are lost to noise; raise "
+                "--rollout.n_episodes, or lower --algorithm.actor_lr or --algorithm.finetuned_steps"
+            )
+        return (
+            f"{lost} while success rose {moved}: selection, mode {int(change.argmax())} gained most and mode "
+            f"{int(change.argmin())} lost most; lower --algorithm.finetuned_steps, or check whether the "
+            "reward prefers a mode"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "base_counts": self.base_counts.tolist(),
+            "base_episodes": self.base_episodes,
+            "window": [list(entry) for entry in self.window],
+            "alarm_level": self.alarm_level,
+            "alarm_success": self.alarm_success,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "ModeTracker":
+        """The tracker that `state_dict` describes."""
+        tracker = cls(state["base_counts"], state["base_episodes"])
+        tracker.window = [(episodes, counts) for episodes, counts in state["window"]]
+        tracker.alarm_level, tracker.alarm_success = state["alarm_level"], state["alarm_success"]
+        return tracker

@@ -1,0 +1,205 @@
+"""Mode diversity of a run while it trains: the atlas, the modes collected, the probe, pictures and alarms.
+
+In the folder of the run: `diversity/atlas.json` with `atlas.safetensors` where the environment names no
+modes, and `diversity/probe.safetensors`, the observations of the probe states.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from tqdm import tqdm
+
+from .config import AtlasConfig, TrainConfig
+from .data import episode_paths
+from .diversity.atlas import ModeAtlas
+from .diversity.probe import Probe
+from .diversity.tracker import ModeTracker
+from .errors import UserError
+from .evaluation import name_modes
+from .pictures import draw_atlas, draw_kl, draw_mode_shares
+from .policies.base import DenoisingPolicy
+from .records import Records
+from .rollout import Episodes, Rollout, join_paths
+
+FOLDER, PROBE = "diversity", "probe.safetensors"
+ENOUGH_SUCCESSES = 20  # with fewer, an atlas clusters all episodes of the base
+
+
+class DiversityMonitor:
+    """Watches one fine-tuning run.
+
+    Args:
+        config: of the run.
+        base: its frozen pretrained policy.
+        records: where pictures go, beside the folder of the run.
+
+    Raises:
+        UserError: `atlas.path` holds no atlas of this environment.
+    """
+
+    def __init__(self, config: TrainConfig, base: DenoisingPolicy, records: Records) -> None:
+        self.config, self.base, self.records = config, base, records
+        self.atlas: ModeAtlas | None = None
+        self.tracker: ModeTracker | None = None
+        self.probe: Probe | None = None
+        if config.atlas.path is not None:
+            self.atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
+
+    @property
+    def folder(self) -> Path:
+        return self.config.output_dir / FOLDER
+
+    def begin(self, env: gym.vector.VectorEnv, deployed: Episodes) -> None:
+        """Fit and save the atlas on the base's episodes where the environment names no modes."""
+        self.folder.mkdir(exist_ok=True)
+        if deployed.mode is None and self.atlas is None:
+            self.atlas, said = fit_atlas(
+                self.config.atlas, self.config.env.type, self._demonstrations(), deployed
+            )
+            tqdm.write(said)
+        if self.atlas is not None:
+            self.atlas.save(self.folder)
+            draw_atlas(self.config.output_dir / "pictures" / "atlas.png", self.atlas, env)
+
+    def _demonstrations(self) -> list[np.ndarray]:
+        """Paths of the episodes in `--dataset`, where one is given."""
+        dataset = self.config.dataset
+        if not dataset.repo_id:
+            return []
+        try:
+            return [episode_paths(dataset.repo_id, dataset.root, self.config.atlas.key)]
+        except (ValueError, OSError) as error:
+            raise UserError(f"dataset: {error}") from error
+
+    def track(self, env: gym.vector.VectorEnv, exploratory: Episodes) -> None:
+        """Take the exploring base's episodes as what later iterations are compared with."""
+        counts = self.counts(env, exploratory)
+        if counts is None or not sum(counts):
+            tqdm.write(
+                "warning: modes are not tracked, the base had no success in a known mode while it explored"
+            )
+            return
+        self.tracker = ModeTracker(counts, len(exploratory.success))
+
+    def counts(self, env: gym.vector.VectorEnv, episodes: Episodes) -> list[int] | None:
+        """Successes in each mode; None where nothing names modes."""
+        named, num_modes = name_modes(env, episodes, self.atlas)
+        if num_modes is None:
+            return None
+        chosen = named.mode[named.success & (named.mode >= 0)]
+        return np.bincount(chosen, minlength=num_modes).tolist()
+
+    def iteration(
+        self, number: int, env: gym.vector.VectorEnv, data: Rollout, policy: DenoisingPolicy
+    ) -> dict[str, Any]:
+        """What one iteration shows, for its line in metrics.jsonl.
+
+        Args:
+            number: 1 for the first iteration, whose episodes are still the base's.
+            data: what was collected.
+            policy: after the update.
+        """
+        counts = self.counts(env, data.episodes)
+        out: dict[str, Any] = {} if counts is None else {"mode_counts": counts}
+        if self.tracker is not None:
+            out |= self.tracker.update(counts, len(data.episodes.success))
+            if said := self.tracker.alarm():
+                tqdm.write(f"iteration {number}: {said}")
+                out["alarm"] = said
+        every, floor = self.config.probe_freq, self.config.algorithm.min_log_prob_std
+        if every and number == 1:
+            self.probe = Probe.choose(self.base, data.obs, data.t, floor, seed=self.config.seed)
+            self.probe.save(self.folder / PROBE)
+        if self.probe is not None and every and (number % every == 0 or number == 1):
+            out |= vars(self.probe.measure(policy))
+        return out
+
+    def status(self, metrics: dict[str, Any]) -> str:
+        """For the progress line."""
+        if "effective_modes" not in metrics:
+            return ""
+        return f"modes {metrics['effective_modes']:.1f}/{len(self.tracker.base_counts)}"
+
+    def draw(self, iteration: int) -> None:
+        """Mode shares beside the base's, and the KL to the base over denoising steps and iterations."""
+        pictures = self.config.output_dir / "pictures"
+        if self.tracker is not None and self.tracker.window and self.tracker.counts.sum():
+            draw_mode_shares(pictures / "modes.png", self.tracker.base_counts, self.tracker.counts)
+            self.records.picture("modes", pictures / "modes.png", iteration)
+        lines = [line for line in self.records.read("train") if "kl_by_step" in line]
+        if lines:
+            draw_kl(
+                pictures / "kl.png",
+                [line["iteration"] for line in lines],
+                np.array([line["kl_by_step"] for line in lines]),
+            )
+            self.records.picture("kl", pictures / "kl.png", iteration)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"tracker": None if self.tracker is None else self.tracker.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue a run; atlas and probe are read from its folder.
+
+        Raises:
+            UserError: one of them is damaged.
+        """
+        if state["tracker"] is not None:
+            self.tracker = ModeTracker.from_state(state["tracker"])
+        if (self.folder / "atlas.json").is_file():
+            self.atlas = load_atlas(self.folder, self.config.env.type, self.config.atlas.key)
+        if (self.folder / PROBE).is_file():
+            floor = self.config.algorithm.min_log_prob_std
+            self.probe = Probe.load(self.folder / PROBE, self.base, floor, seed=self.config.seed)
+
+
+def load_atlas(folder: Path, env: str, key: str) -> ModeAtlas:
+    """Read an atlas that fits the environment.
+
+    Raises:
+        UserError: it is missing, damaged, or of another environment or observation.
+    """
+    atlas = ModeAtlas.load(folder)
+    atlas.check(env, key)
+    return atlas
+
+
+def fit_atlas(
+    options: AtlasConfig, env: str, demonstrations: list[np.ndarray], episodes: Episodes
+) -> tuple[ModeAtlas | None, str]:
+    """Cluster the paths of the base's successes and of demonstrations.
+
+    Args:
+        env: type of the environment.
+        demonstrations: arrays (E, L+1, S).
+        episodes: of the base.
+
+    Returns:
+        the atlas, None where there is nothing to cluster, and a sentence about it.
+    """
+    if options.key not in episodes.states:
+        known = ", ".join(episodes.states) or "none"
+        return None, (
+            f"warning: no modes, the environment gives no {options.key} whose path could be clustered "
+            f"(--atlas.key, known here: {known})"
+        )
+    chosen, of = episodes[episodes.success], "successes"
+    if chosen.success.sum() < ENOUGH_SUCCESSES:
+        chosen, of = episodes, f"episodes (only {int(episodes.success.sum())} succeeded)"
+    paths = [chosen.states[options.key], *demonstrations]
+    try:
+        atlas = ModeAtlas.fit(
+            join_paths(paths),
+            options.dims,
+            env=env,
+            key=options.key,
+            min_cluster_size=options.min_cluster_size,
+        )
+    except UserError as error:
+        return None, f"warning: no modes, {error}"
+    shown = f"{sum(map(len, paths))} paths of {options.key}, the base's {of}"
+    return atlas, (
+        f"mode atlas: {atlas.num_modes} modes in {shown}; {100 * atlas.unknown_share:.0f} % belong to none"
+    )

@@ -1,0 +1,72 @@
+"""Modes of collected episodes: the window, and when the tracker speaks."""
+
+import json
+import math
+
+import pytest
+
+from lerobot_rlft.diversity.tracker import ModeTracker
+
+FOUR = [60, 60, 60, 60]  # of 300 episodes: success .8
+
+
+def test_effective_modes_and_divergence_of_the_window():
+    tracker = ModeTracker(FOUR, 300)
+    # Miller-Madow adds (4 - 1) / (2 * 240) nats, and more than M modes are never claimed.
+    assert tracker.base_effective == 4
+    reading = tracker.update([120, 120, 0, 0], 300)
+    # H = log 2 + 1 / (2 * 240); shares (1/2, 1/2, 0, 0) against (1/4, ...): mixed (3/8, 3/8, 1/8, 1/8).
+    assert reading["effective_modes"] == pytest.approx(2 * math.exp(1 / 480))
+    mixture = -2 * (3 / 8 * math.log2(3 / 8) + 1 / 8 * math.log2(1 / 8))
+    assert reading["js_to_base"] == pytest.approx(mixture - (1 + 2) / 2)
+
+
+def test_the_window_holds_the_newest_480_episodes_or_just_more():
+    tracker = ModeTracker(FOUR, 300)
+    for i in range(8):
+        tracker.update([i, 0, 0, 1], 100)
+    assert [counts[0] for _, counts in tracker.window] == [3, 4, 5, 6, 7]
+    tracker.update([9, 0, 0, 1], 480)
+    assert [counts[0] for _, counts in tracker.window] == [9]
+
+
+def test_without_a_success_there_is_no_reading_and_no_alarm():
+    tracker = ModeTracker(FOUR, 300)
+    assert tracker.update([0, 0, 0, 0], 100) == {} and tracker.alarm() is None
+    with pytest.raises(ValueError, match="holds no successes"):
+        ModeTracker([0, 0], 10)
+
+
+@pytest.mark.parametrize(
+    "counts, episodes, word",
+    [
+        ([120, 120, 0, 0], 300, "drift"),  # success stays at .8
+        ([285, 5, 5, 5], 300, "selection, mode 0 gained most and mode 1 lost most"),  # it rises to 1
+        ([100, 0, 0, 0], 300, "breaking"),  # it falls to .33
+    ],
+)
+def test_words_tell_drift_from_selection(counts, episodes, word):
+    tracker = ModeTracker(FOUR, 300)
+    tracker.update(counts, episodes)
+    said = tracker.alarm()
+    assert word in said and f"of {tracker.base_effective:.1f}" in said
+    assert tracker.alarm() is None  # once for each tenth
+
+
+def test_an_alarm_for_every_further_tenth():
+    tracker = ModeTracker([100] * 10, 1000)
+    said = []
+    for modes in (10, 10, 9, 9, 8, 8, 5):
+        tracker.update([1000 // modes] * modes + [0] * (10 - modes), 1000)
+        said.append(tracker.alarm())
+    assert [text is not None for text in said] == [False, False, False, False, True, False, True]
+    assert "80 % of the base" in said[4] and "50 % of the base" in said[6]
+
+
+def test_it_continues_from_its_state():
+    one = ModeTracker(FOUR, 300)
+    one.update([120, 120, 0, 0], 300)
+    one.alarm()
+    two = ModeTracker.from_state(json.loads(json.dumps(one.state_dict())))
+    assert one.update([10, 90, 0, 0], 100) == two.update([10, 90, 0, 0], 100)
+    assert one.alarm() == two.alarm() and one.state_dict() == two.state_dict()
