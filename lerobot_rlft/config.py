@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import draccus
+import lerobot.policies  # noqa: F401  registers the policy types
 import yaml
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HFValidationError

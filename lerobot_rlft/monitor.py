@@ -14,10 +14,11 @@ from tqdm import tqdm
 from .config import AtlasConfig, TrainConfig
 from .data import episode_paths
 from .diversity.atlas import ModeAtlas
+from .diversity.metrics import mode_counts
 from .diversity.probe import Probe
 from .diversity.tracker import ModeTracker
 from .errors import UserError
-from .evaluation import name_modes
+from .evaluation import Evaluation, name_modes
 from .pictures import draw_atlas, draw_kl, draw_mode_shares
 from .policies.base import DenoisingPolicy
 from .records import Records
@@ -73,23 +74,19 @@ class DiversityMonitor:
         except (ValueError, OSError) as error:
             raise UserError(f"dataset: {error}") from error
 
-    def track(self, env: gym.vector.VectorEnv, exploratory: Episodes) -> None:
+    def track(self, explored: Evaluation) -> None:
         """Take the exploring base's episodes as what later iterations are compared with."""
-        counts = self.counts(env, exploratory)
-        if counts is None or not sum(counts):
+        if not sum(explored.mode_counts or ()):
             tqdm.write(
                 "warning: modes are not tracked, the base had no success in a known mode while it explored"
             )
             return
-        self.tracker = ModeTracker(counts, len(exploratory.success))
+        self.tracker = ModeTracker(explored.mode_counts, explored.n_episodes)
 
     def counts(self, env: gym.vector.VectorEnv, episodes: Episodes) -> list[int] | None:
         """Successes in each mode; None where nothing names modes."""
         named, num_modes = name_modes(env, episodes, self.atlas)
-        if num_modes is None:
-            return None
-        chosen = named.mode[named.success & (named.mode >= 0)]
-        return np.bincount(chosen, minlength=num_modes).tolist()
+        return None if num_modes is None else mode_counts(named.mode, named.success, num_modes).tolist()
 
     def iteration(
         self, number: int, env: gym.vector.VectorEnv, data: Rollout, policy: DenoisingPolicy

@@ -51,8 +51,8 @@ class Outcome:
         self._base_outcome = self._report("base, deployed sampler", "deployed", 0, 0, episodes)
         floor = config.algorithm.min_sampling_std
         episodes = play(self.tester, eval_.n_episodes_during, eval_.seed, floor)
-        _, episodes = self._report("base, exploratory sampler", "exploratory", 0, 0, episodes)
-        self.monitor.track(self.tester.env, episodes)
+        explored, _ = self._report("base, exploratory sampler", "exploratory", 0, 0, episodes)
+        self.monitor.track(explored)
         self._film(policy, "base")
 
     def during(self, iteration: int, env_steps: int) -> None:

@@ -4,6 +4,7 @@ import base64
 import html
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from matplotlib import pyplot as plt
 
 from .comparison import Comparison, Side
 from .diversity.probe import Probe, deployed_chunks, encode
-from .files import replacing
 from .measures import ATTEMPTS, KEYS
 from .pictures import draw_atlas, draw_mode_shares, draw_trajectories, is_planar, save
 
@@ -44,22 +44,22 @@ code { font-size: .88em; overflow-wrap: anywhere; }
 """
 
 
-def write_report(comparison: Comparison, command: str) -> Path:
-    """Write pictures, diversity.json and report.html into the output folder, which exists.
+def write_report(comparison: Comparison, folder: Path, command: str) -> None:
+    """Make `folder` with pictures, diversity.json and report.html; it appears when it is whole.
 
     Args:
         command: that was run, for the page.
 
-    Returns:
-        the page.
+    Raises:
+        OSError: it cannot be written.
     """
-    folder = comparison.config.output_dir
-    figures = draw_pictures(comparison, folder / PICTURES)
-    with replacing(folder / DIVERSITY) as partial:
-        partial.write_text(json.dumps(comparison.metrics, indent=2) + "\n")
-    with replacing(folder / REPORT) as partial:
-        partial.write_text(page(comparison.metrics, figures, command))
-    return folder / REPORT
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        partial = Path(temporary) / folder.name
+        figures = draw_pictures(comparison, partial / PICTURES)
+        (partial / DIVERSITY).write_text(json.dumps(comparison.metrics, indent=2) + "\n")
+        (partial / REPORT).write_text(page(comparison.metrics, figures, command))
+        partial.rename(folder)
 
 
 def draw_pictures(comparison: Comparison, folder: Path) -> list[tuple[str, Path, str]]:

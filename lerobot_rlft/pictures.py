@@ -101,7 +101,7 @@ def draw_mode_shares(path: Path, base_counts: np.ndarray, counts: np.ndarray) ->
     axis.bar(places + 0.2, counts / counts.sum(), 0.4, color="tab:blue", label="tuned")
     axis.set_xlabel("mode")
     axis.set_ylabel("share of successes")
-    axis.set_xticks(places, fontsize=7)
+    axis.set_xticks(places, places, fontsize=7)
     axis.legend(fontsize=8)
     figure.tight_layout()
     save(figure, path)

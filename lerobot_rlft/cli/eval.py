@@ -1,5 +1,6 @@
 """`lerobot-rlft-eval`: success and mode diversity of a policy beside its base."""
 
+import os
 import shlex
 import sys
 
@@ -31,14 +32,14 @@ def run(config: CompareConfig) -> None:
         UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
     """
     from ..comparison import compare  # after --help, which needs no models
-    from ..page import headline, write_report
+    from ..page import REPORT, headline, write_report
 
+    folder = config.output_dir
+    if not os.access(next(path for path in folder.absolute().parents if path.exists()), os.W_OK):
+        raise UserError(f"--output_dir={folder} cannot be written: choose another folder")
     comparison = compare(config)
     try:
-        config.output_dir.mkdir(parents=True)
+        write_report(comparison, folder, shlex.join(["lerobot-rlft-eval", *sys.argv[1:]]))
     except OSError as error:
-        raise UserError(
-            f"--output_dir={config.output_dir} cannot be made ({error}): choose another"
-        ) from error
-    page = write_report(comparison, shlex.join(["lerobot-rlft-eval", *sys.argv[1:]]))
-    print(f"\n{headline(comparison.metrics)}\n\nReport: {page}")
+        raise UserError(f"--output_dir={folder} cannot be written ({error}): choose another") from error
+    print(f"\n{headline(comparison.metrics)}\n\nReport: {folder / REPORT}")
