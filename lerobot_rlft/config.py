@@ -53,15 +53,16 @@ class RolloutConfig:
     n_episodes: int = 100
     # One process for each environment, also in evaluations; for slow simulators.
     use_async_envs: bool = False
-    # What is learned from: "env", the environment's reward, or "best", every increase of the episode's best
-    # reward (for tasks like Push-T whose reward is a level: its sum would pay for never finishing).
+    # What is learned from: "env", the environment's reward; "success", 1 where an episode ends with success and
+    # 0 before; or "best", every increase of the episode's best reward. The last two are for tasks like Push-T
+    # whose reward is a level: its sum would pay for never finishing.
     reward: str = "env"
     # Added to the reward when an episode ends with success.
     success_bonus: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.reward not in ("env", "best"):
-            raise ValueError(f"rollout.reward={self.reward!r} is unknown, choose env or best")
+        if self.reward not in ("env", "success", "best"):
+            raise ValueError(f"rollout.reward={self.reward!r} is unknown, choose env, success or best")
         if self.success_bonus < 0:
             raise ValueError(f"rollout.success_bonus={self.success_bonus} must not be negative")
         if self.n_envs < 1:

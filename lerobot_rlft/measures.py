@@ -150,10 +150,11 @@ def measure_paths(m: Metrics, tuned: Episodes, base: Episodes, key: str) -> None
             raise ValueError(f"the environment gives no {key}, so episodes have no path")
         return
     with m.needs(*names, "base_vendi", "base_path_entropy"):
-        both = path_features([tuned.states[key][tuned.success], base.states[key][base.success]])
-        a, b = (torch.as_tensor(rows) for rows in both)
-        if min(len(a), len(b)) < 2:
-            raise ValueError(f"{len(a)} tuned and {len(b)} base successes: at least 2 of each are needed")
+        paths = [side.states[key][side.success] for side in (tuned, base)]
+        if min(map(len, paths)) < 2:
+            counts = " and ".join(str(len(path)) for path in paths)
+            raise ValueError(f"{counts} successes (tuned and base): at least 2 of each are needed")
+        a, b = (torch.as_tensor(rows) for rows in path_features(paths))
         if max(len(a), len(b)) > MAX_SAMPLES:
             m["notes"]["paths"] = f"metrics on paths use {MAX_SAMPLES} of {len(a)} and {len(b)} successes"
         halves = shuffled(b, 0).split((len(b) + 1) // 2)

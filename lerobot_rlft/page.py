@@ -150,12 +150,13 @@ def draw_fans(path: Path, probe: Probe, base: Side, tuned: Side) -> None:
 
 def draw_kl_maps(path: Path, maps: dict[str, np.ndarray]) -> None:
     """Heat maps (T, K) of both directions on one colour scale."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
     most = max(float(kl.max()) for kl in maps.values())
     for axis, (direction, kl) in zip(axes, maps.items(), strict=True):
         image = axis.imshow(kl.T, aspect="auto", origin="lower", cmap="magma", vmin=0, vmax=most or 1)
         axis.set_yticks([0, kl.shape[1] - 1], ["last", "noisiest"])
         axis.set_xlabel("decision of the episode")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         which = (
             "KL(tuned || base), tuned chains" if direction == "reverse" else "KL(base || tuned), base chains"
         )

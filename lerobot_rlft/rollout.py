@@ -141,9 +141,9 @@ class EpisodeRunner:
         Args:
             seeds: (n_episodes,) one for each reset.
             sampling_floor, log_prob_floor: see `sample_chain`.
-            reward: "env" learns from the environment's reward; "best" from every increase of an episode's
-                best reward, so that the return is the episode's best reward and success does not end a stream
-                of payments.
+            reward: "env" learns from the environment's reward; "success" from 1 at the step that ends an
+                episode with success, 0 before; "best" from every increase of an episode's best reward, so
+                that the return is the episode's best reward and success does not end a stream of payments.
             success_bonus: added to the reward of the step that ends an episode with success.
 
         Raises:
@@ -281,8 +281,13 @@ class _Round:
             steps.append(state)
         self.alive = alive & ~done
         self.on_step()
-        earned = np.maximum(self.best, 0.0) - best_before if self.reward == "best" else reward
-        return earned + self.success_bonus * (done & self.success)
+        succeeded = (done & self.success).astype(float)
+        earned = {
+            "env": reward,
+            "best": np.maximum(self.best, 0.0) - best_before,
+            "success": succeeded,
+        }[self.reward]
+        return earned + self.success_bonus * succeeded
 
     def _finish(self, i: int, terminated: bool, info: dict[str, Any]) -> None:
         # Under SAME_STEP autoreset `info` already belongs to the next episode.

@@ -187,7 +187,9 @@ class Trainer:
         data, _ = self._collect()
         print(sizes(config, policy, max_steps, data if self.runner else None, self.batches))
         metrics = self.algorithm.update(data)
-        print("update      " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not isinstance(v, list)))
+        print(
+            "update      " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if not isinstance(v, list))
+        )
         print(f"{would_write(config)}; this was a dry run, nothing was written")
         self.close()
 

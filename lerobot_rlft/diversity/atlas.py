@@ -96,7 +96,9 @@ class ModeAtlas:
         size = min_cluster_size or max(low, min(high, len(features) // 100))
         labels = np.zeros(len(features), np.int64)
         if size <= len(features):
-            labels = HDBSCAN(min_cluster_size=size, allow_single_cluster=True, copy=True).fit_predict(features)
+            labels = HDBSCAN(min_cluster_size=size, allow_single_cluster=True, copy=True).fit_predict(
+                features
+            )
         if (labels < 0).all():
             labels = np.zeros(len(features), np.int64)
         order = np.argsort(-np.bincount(labels[labels >= 0]), kind="stable")

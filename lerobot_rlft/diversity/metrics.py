@@ -262,17 +262,17 @@ def success_at_n(successes: np.ndarray, episodes: int, n: int) -> float:
 def success_at_n_interval(
     successes: np.ndarray, episodes: int, n: int, resamples: int = 500, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of `success_at_n`, whose arguments it takes: parametric bootstrap within each state.
+    """95 % interval of `success_at_n`, whose arguments it takes.
 
-    A state's rate is drawn from its Jeffreys posterior, so that a state without successes is not taken for an
-    impossible one.
+    The rate of a state is drawn from the Beta distributions of the Clopper-Pearson limits (Biometrika 26,
+    1934), so that a state without successes is not taken for an impossible one and the estimate lies inside.
     """
     rng = np.random.default_rng(seed)
-    c = np.asarray(successes)
-    rates = rng.beta(c + 0.5, episodes - c + 0.5, size=(resamples, len(c)))
-    missed = (1 - rates) ** n
-    low, high = np.quantile(1 - missed.mean(1), (0.025, 0.975))
-    return float(low), float(high)
+    c, size = np.asarray(successes), (resamples, len(successes))
+    low_rates = np.where(c > 0, rng.beta(np.maximum(c, 1), episodes - c + 1, size), 0)
+    high_rates = np.where(c < episodes, rng.beta(c + 1, np.maximum(episodes - c, 1), size), 1)
+    low, high = (1 - ((1 - rates) ** n).mean(1) for rates in (low_rates, high_rates))
+    return float(np.quantile(low, 0.025)), float(np.quantile(high, 0.975))
 
 
 def claim_refusal(counts: np.ndarray, base_counts: np.ndarray) -> str | None:

@@ -245,10 +245,14 @@ def test_bootstrap_interval_holds_the_estimate_and_has_the_width_of_theory():
 
 
 def test_interval_of_success_at_n():
-    # One state, one attempt: the Jeffreys interval of 32 of 64.
-    low, high = success_at_n_interval(np.array([32]), 64, 1, resamples=20_000)
-    assert (low, high) == pytest.approx((0.380, 0.620), abs=0.005)
-    # A state without successes is not taken for an impossible one, nor a full one for a certain one.
-    low, high = success_at_n_interval(np.array([0]), 64, 16, resamples=20_000)
-    assert 0 <= low < 0.001 and 0.2 < high < 0.5
-    assert success_at_n_interval(np.array([64]), 64, 16)[1] == pytest.approx(1)
+    # One state, one attempt: the Clopper-Pearson interval of 32 of 64.
+    exact = binomtest(32, 64).proportion_ci(method="exact")
+    assert success_at_n_interval(np.array([32]), 64, 1, resamples=50_000) == pytest.approx(
+        tuple(exact), abs=0.003
+    )
+    # A state without successes is not taken for an impossible one: 1 - .025 ** (1 / 64) is its upper limit.
+    low, high = success_at_n_interval(np.array([0]), 64, 16, resamples=50_000)
+    assert low == 0 and high == pytest.approx(1 - 0.025 ** (16 / 64), abs=0.01)
+    assert success_at_n_interval(np.array([64]), 64, 16)[1] == 1
+    low, high = success_at_n_interval(np.array([64, 0, 30]), 64, 4)
+    assert low < success_at_n(np.array([64, 0, 30]), 64, 4) < high

@@ -1,0 +1,150 @@
+"""`lerobot-rlft-explore`: how a pretrained policy explores, beside Gaussian noise of equal size."""
+
+import datetime as dt
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gymnasium as gym
+from lerobot import policies  # noqa: F401  registers --policy.type
+from lerobot.configs import PreTrainedConfig
+from lerobot.envs import EnvConfig
+from lerobot.utils.constants import OBS_STATE
+from lerobot.utils.import_utils import register_third_party_plugins
+
+from ..arguments import parse_command_line
+from ..config import pretrained_config
+from ..errors import EnvironmentFailure, UserError
+from ..files import replacing
+from . import quiet
+
+NUMBERS, PICTURE = "exploration.json", "exploration.png"
+
+
+@dataclass
+class ExploreConfig:
+    """Measure whether a policy's denoising noise explores along the expert manifold:
+    lerobot-rlft-explore --policy.path=user/policy --env.type=avoiding --output_dir=outputs/exploration
+
+    Nothing is trained.
+    """
+
+    # The pretrained policy: --policy.path=HUB_ID_OR_FOLDER, any of its fields can be overridden
+    # (--policy.device=cpu).
+    policy: PreTrainedConfig | None = None
+    # Where it acts, for example --env.type=avoiding.
+    env: EnvConfig | None = None
+    # Smallest std of every denoising step of the exploratory sampler; each arm is played at each of them.
+    floors: list[float] = field(default_factory=lambda: [0.05, 0.1, 0.2, 0.3])
+    # Episodes of each arm at each floor; the base plays twice as many.
+    n_episodes: int = 240
+    # Chunks drawn of the deployed and of the exploratory sampler at each decision of a Gaussian arm.
+    samples: int = 32
+    # Environments side by side.
+    batch_size: int = 60
+    # Of episodes and noise.
+    seed: int = 1000
+    # Folder for exploration.json and exploration.png; it must not exist.
+    # null = outputs/rlft_explore/DATE/TIME_ENV.
+    output_dir: Path | None = None
+
+    @classmethod
+    def __get_path_fields__(cls) -> list[str]:
+        """Fields that `--<field>.path` may fill, for LeRobot's parser."""
+        return ["policy"]
+
+    def resolve(self) -> None:
+        """Load the policy's config and check the fields.
+
+        Raises:
+            UserError: something is missing, unknown or out of range.
+        """
+        self.policy = pretrained_config("policy") or self.policy
+        if self.policy is None or self.policy.pretrained_path is None:
+            raise UserError("no policy: give --policy.path=HUB_ID_OR_FOLDER")
+        if self.env is None:
+            known = ", ".join(sorted(EnvConfig.get_known_choices()))
+            raise UserError(f"no environment: give --env.type=..., one of {known}")
+        if not self.floors or not all(0 < floor < math.inf for floor in self.floors):
+            raise UserError(f"floors={self.floors} must hold numbers > 0, for example --floors=[0.1,0.2]")
+        self.floors = sorted(set(self.floors))
+        for name, least in (("n_episodes", 2), ("samples", 2), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.output_dir is None:
+            self.output_dir = (
+                Path("outputs/rlft_explore") / f"{dt.datetime.now():%Y-%m-%d/%H-%M-%S}_{self.env.type}"
+            )
+        if self.output_dir.exists():
+            raise UserError(f"--output_dir={self.output_dir} exists: choose another folder, or delete it")
+
+
+def main() -> None:
+    register_third_party_plugins()
+    quiet()
+    try:
+        config = parse_command_line(ExploreConfig)
+        config.resolve()
+        run(config)
+    except (UserError, EnvironmentFailure, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped, nothing was written")
+
+
+def run(config: ExploreConfig) -> None:
+    """Measure, write numbers and picture, and say what they mean.
+
+    Raises:
+        UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
+    """
+    # After --help, which needs no models.
+    from ..build import load_policy, make_runner
+    from ..exploration import conclusion, draw, measure, table
+
+    policy = load_policy(config.policy, config.policy.pretrained_path)
+    policy.module.requires_grad_(False)
+    runner = make_runner(config.env, policy, min(config.batch_size, config.n_episodes))
+    folder, start = config.output_dir, time.perf_counter()
+    try:
+        check_state(config, runner.env.single_observation_space)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"--output_dir={folder} cannot be made ({error}): choose another") from error
+        try:
+            found = measure(runner, config.floors, config.n_episodes, config.samples, config.seed)
+        except BaseException:
+            folder.rmdir()
+            raise
+    finally:
+        runner.env.close()
+    said = conclusion(**found)
+    result = {
+        "policy": str(config.policy.pretrained_path),
+        "env": config.env.type,
+        "seed": config.seed,
+        "samples": config.samples,
+        "seconds": round(time.perf_counter() - start, 1),
+        **found,
+        "conclusion": said,
+    }
+    with replacing(folder / NUMBERS) as partial:
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+    draw(folder / PICTURE, **found)
+    print(f"\n{table(**found)}\n\n{said}\n\nNumbers and picture: {folder}")
+
+
+def check_state(config: ExploreConfig, space: gym.Space) -> None:
+    """Raise a UserError if the environment's observations hold no path to compare."""
+    from ..rollout import VECTORS
+
+    offered = [VECTORS[name] for name in space if name in VECTORS]
+    if OBS_STATE not in offered:
+        raise UserError(
+            f"env.type={config.env.type} gives no {OBS_STATE}, whose path is compared (it gives "
+            f"{', '.join(offered) or 'no vectors'}): choose an environment or obs_type with agent_pos"
+        )
