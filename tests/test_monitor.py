@@ -1,0 +1,138 @@
+"""What a run says about modes while it trains: where the environment names none, and after a resume."""
+
+import json
+
+import numpy as np
+import pytest
+from runs import Killed, contents, metrics
+
+from lerobot_rlft.config import AtlasConfig, EvalConfig, RolloutConfig
+from lerobot_rlft.diversity.atlas import ModeAtlas
+from lerobot_rlft.diversity.tracker import ModeTracker
+from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
+from lerobot_rlft.errors import UserError
+from lerobot_rlft.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    for name in ("draw_trajectories", "draw_learning_curve"):
+        monkeypatch.setattr(f"lerobot_rlft.outcome.{name}", lambda *args: None)
+
+
+@pytest.fixture
+def sides(monkeypatch):
+    """Every episode goes left or right at random and succeeds; nobody names modes."""
+    step, info = AvoidingVectorEnv.step, AvoidingVectorEnv._info
+
+    def stepped(self, actions):
+        self._success[:] = True
+        side = np.sign(np.asarray(actions)[:, :1]) + (np.asarray(actions)[:, :1] == 0)
+        moving = np.where(self._steps[:, None] > 0, np.sign(self._current[:, :1] - 0.525), side)
+        return step(self, np.concatenate([0.01 * moving, np.asarray(actions)[:, 1:]], 1))
+
+    def unnamed(self, who):
+        return {key: value for key, value in info(self, who).items() if "mode" not in key}
+
+    monkeypatch.setattr(AvoidingVectorEnv, "step", stepped)
+    monkeypatch.setattr(AvoidingVectorEnv, "_info", unnamed)
+
+
+@pytest.fixture
+def many(dppo_config):
+    """The config of a run with enough episodes for an atlas."""
+
+    def make(**fields):
+        return dppo_config(
+            rollout=RolloutConfig(n_envs=8, n_episodes=8),
+            eval=EvalConfig(n_episodes=40, n_episodes_during=20, batch_size=20, n_videos=0),
+            **fields,
+        )
+
+    return make
+
+
+def test_an_atlas_names_the_modes_that_the_environment_does_not(sides, many, capsys):
+    config = many(iterations=2, probe_freq=1)
+    Trainer(config).train()
+    run = config.output_dir
+    said = capsys.readouterr()
+    assert "mode atlas: 2 modes in 40 paths of observation.state" in said.out
+    assert " modes " in said.err  # the progress bar
+    atlas = ModeAtlas.load(run / "diversity")
+    assert atlas.num_modes == 2 and atlas.env == "avoiding"
+    assert {"atlas.png", "kl.png", "modes.png"} <= {path.name for path in (run / "pictures").iterdir()}
+    first = metrics(run, "eval")[0]
+    assert first["num_modes"] == first["modes"] == 2 and sum(first["mode_counts"]) == 40
+    for line in metrics(run, "train"):
+        assert sum(line["mode_counts"]) == 8 and 1 <= line["effective_modes"] <= 2 and line["js_to_base"] >= 0
+        assert len(line["kl_by_step"]) == len(line["kl_forward"]) == 3
+        assert line["chunk_spread"] > 0 and line["peaks"] >= 1 and line["off_manifold"] > 0
+
+
+def test_resume_with_an_atlas_continues_to_the_same_numbers(sides, many, tmp_path, monkeypatch):
+    whole = many(iterations=3, save_freq=1, probe_freq=2, output_dir=tmp_path / "whole")
+    Trainer(whole).train()
+    config = many(iterations=3, save_freq=1, probe_freq=2)
+    update, calls = ModeTracker.update, []
+
+    def third_is_fatal(self, *args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Killed
+        return update(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModeTracker, "update", third_is_fatal)
+        with pytest.raises(Killed):
+            Trainer(config).train()
+    config.resume = config.output_dir
+    Trainer(config).train()
+    assert metrics(config.output_dir) == metrics(whole.output_dir)
+    last = "checkpoints/000003"
+    assert contents(config.output_dir / last) == contents(whole.output_dir / last)
+
+
+def test_an_alarm_is_written_down(many, monkeypatch):
+    monkeypatch.setattr(ModeTracker, "alarm", lambda self: "modes are leaving")
+    step = AvoidingVectorEnv.step
+
+    def stepped(self, actions):
+        self._success[:], self._mode[:] = True, np.arange(self.num_envs) % 3
+        return step(self, actions)
+
+    monkeypatch.setattr(AvoidingVectorEnv, "step", stepped)
+    config = many(iterations=1)
+    Trainer(config).train()
+    assert metrics(config.output_dir, "train")[0]["alarm"] == "modes are leaving"
+
+
+def test_without_success_modes_are_not_tracked(many, capsys):
+    config = many(iterations=1)
+    Trainer(config).train()
+    assert "modes are not tracked, the base had no success" in capsys.readouterr().out
+    assert "effective_modes" not in metrics(config.output_dir, "train")[0]
+
+
+def test_an_atlas_of_another_environment_is_refused(sides, many, tmp_path):
+    config = many(iterations=1)
+    Trainer(config).train()
+    folder = config.output_dir / "diversity"
+    Trainer(many(iterations=1, atlas=AtlasConfig(path=folder), output_dir=tmp_path / "again")).train()
+    assert (tmp_path / "again/diversity/atlas.safetensors").read_bytes() == (
+        folder / "atlas.safetensors"
+    ).read_bytes()
+    saved = json.loads((folder / "atlas.json").read_text())
+    (folder / "atlas.json").write_text(json.dumps(saved | {"env": "pusht"}))
+    with pytest.raises(UserError, match=r"of env.type=pusht, not of avoiding"):
+        Trainer(many(atlas=AtlasConfig(path=folder), output_dir=tmp_path / "third"))
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_damaged_probe_is_named(sides, many):
+    config = many(iterations=2, save_freq=1, probe_freq=1)
+    Trainer(config).train()
+    (config.output_dir / "diversity/probe.safetensors").write_bytes(b"cut")
+    config.resume, config.iterations = config.output_dir, 3
+    with pytest.raises(UserError, match=r"probe states .*probe.safetensors are missing or damaged"):
+        Trainer(config)
