@@ -53,9 +53,9 @@ class RolloutConfig:
     n_episodes: int = 100
     # One process for each environment, also in evaluations; for slow simulators.
     use_async_envs: bool = False
-    # What is learned from: "env", the environment's reward; "success", 1 where an episode ends with success and
-    # 0 before; or "best", every increase of the episode's best reward. The last two are for tasks like Push-T
-    # whose reward is a level: its sum would pay for never finishing.
+    # What is learned from: "env", the environment's reward; "success", 1 where an episode ends with success
+    # and 0 before; or "best", every increase of the episode's best reward. The last two are for tasks like
+    # Push-T whose reward is a level: its sum would pay for never finishing.
     reward: str = "env"
     # Added to the reward when an episode ends with success.
     success_bonus: float = 0.0

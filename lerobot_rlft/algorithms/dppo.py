@@ -80,11 +80,12 @@ class DPPOConfig(AlgorithmConfig):
     min_log_prob_std: float = 0.1
     # DDIM only: noise of the exploration sampler, 0 < eta <= 1 (the deployed sampler keeps eta 0).
     eta: float = 1.0
-    # Divide advantages by their minibatch standard deviation.
-    normalize_advantage: bool = True
-    # Smallest std that advantages are divided by, in units of the scaled return. Once nearly every episode
-    # succeeds their std is small and mostly noise; dividing by it alone (0, as in the paper's code) turns
-    # that noise into full-size steps, and success collapses.
+    # Centre advantages in each minibatch and divide them by their standard deviation, as the paper's code
+    # does. Once nearly every episode succeeds the critic lags behind and what is left is mostly noise:
+    # centring then punishes half of the successes, dividing makes the noise full-size, and success collapses
+    # (recipes/mode_loss.yaml). Without it the scaled return is the unit.
+    normalize_advantage: bool = False
+    # Smallest std that advantages are divided by, in units of the scaled return; 0 = none.
     advantage_std_floor: float = 1.0
     # Divide rewards by the running std of the discounted return.
     scale_reward: bool = True

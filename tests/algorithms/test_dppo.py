@@ -194,7 +194,10 @@ def test_a_time_limit_bootstraps_from_the_final_observation(monkeypatch):
 
 @pytest.mark.parametrize("floor", [0.0, 5.0])
 def test_advantages_are_normalised_before_the_denoising_discount(floor, monkeypatch):
-    algorithm, seen = make(update_epochs=1, gamma_denoising=0.0, advantage_std_floor=floor), []
+    algorithm, seen = (
+        make(update_epochs=1, gamma_denoising=0.0, normalize_advantage=True, advantage_std_floor=floor),
+        [],
+    )
     monkeypatch.setattr(dppo, "ppo_loss", lambda *args: seen.append(args) or ppo_loss(*args))
     std = algorithm.update(explore(algorithm.policy, lengths=(40, 40)))["advantage_std"]
     assert 0.1 < std < 4
@@ -214,6 +217,9 @@ def test_training_moves_the_policy_and_measures_it():
     assert metrics["approx_kl"] > 0 and metrics["kl_to_base"] > 0 and metrics["grad_norm"] > 0
     assert not any(same(algorithm.policy.module, before))
     assert not any(p.grad is not None for p in algorithm.base.module.parameters())
+    by_step = metrics.pop("kl_by_step")
+    assert len(by_step) == algorithm.finetuned and min(by_step) > 0
+    assert metrics["kl_to_base"] == pytest.approx(sum(by_step) / len(by_step))
     assert all(math.isfinite(value) for value in metrics.values())
 
 
@@ -333,6 +339,9 @@ def test_one_finetuned_step_trains():
     algorithm = make(finetuned_steps=1, minibatch_size=3)
     before = weights(algorithm.policy.module)
     metrics = algorithm.update(explore(algorithm.policy))
+    by_step = metrics.pop("kl_by_step")
+    assert len(by_step) == algorithm.finetuned and min(by_step) > 0
+    assert metrics["kl_to_base"] == pytest.approx(sum(by_step) / len(by_step))
     assert all(math.isfinite(value) for value in metrics.values())
     assert not any(same(algorithm.policy.module, before))
 
