@@ -3,16 +3,17 @@
 Shapes: M modes.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .metrics import effective_modes, jensen_shannon
+from .metrics import bootstrap_interval, effective_modes, jensen_shannon
 
 WINDOW_EPISODES = 480  # a reading covers the newest iterations with at least so many episodes together
 ALARM_STEP = 0.1  # words at .9 of the base's effective modes and at every further tenth that is lost
-FLAT = 0.03  # a smaller change of the success rate is noise at WINDOW_EPISODES
+FLAT = 0.03  # a smaller change of the success rate counts as flat, and so does one within two standard errors
 
 
 class ModeTracker:
@@ -29,6 +30,7 @@ class ModeTracker:
     def __init__(self, base_counts: Sequence[int], base_episodes: int) -> None:
         self.base_counts, self.base_episodes = np.asarray(base_counts), base_episodes
         self.base_effective = effective_modes(self.base_counts)
+        self.base_low, _ = bootstrap_interval(self.base_counts)  # nats
         self.window: list[tuple[int, list[int]]] = []  # (episodes, successes in each mode) of an iteration
         self.alarm_level = 1 - ALARM_STEP
         self.alarm_success = float(self.base_counts.sum()) / base_episodes
@@ -60,25 +62,31 @@ class ModeTracker:
         return np.sum([counts for _, counts in self.window], 0)
 
     def alarm(self) -> str | None:
-        """A sentence when another tenth of the base's effective modes is gone, else None."""
+        """A sentence when another tenth of the base's effective modes is gone for sure, else None.
+
+        For sure: the 95 % interval of the window, moved up by the base's own uncertainty, lies below it.
+        """
         total = self.counts
         if not total.sum():
             return None
-        now, success = effective_modes(total), float(total.sum()) / sum(e for e, _ in self.window)
+        episodes = sum(e for e, _ in self.window)
+        now, success = effective_modes(total), float(total.sum()) / episodes
         share = now / self.base_effective
-        if share > self.alarm_level:
+        most = math.exp(bootstrap_interval(total)[1] - self.base_low)
+        if most > self.alarm_level:
             return None
         before = self.alarm_success
-        while share <= self.alarm_level:
+        while most <= self.alarm_level:
             self.alarm_level -= ALARM_STEP
         self.alarm_success = success
+        flat = max(FLAT, 2 * math.sqrt(success * (1 - success) / episodes))
         numbers = f"({now:.1f} of {self.base_effective:.1f})"
         lost = f"effective modes fell to {100 * share:.0f} % of the base {numbers}"
         moved = f"({100 * before:.0f} % to {100 * success:.0f} %)"
         change = total / total.sum() - self.base_counts / self.base_counts.sum()
-        if success < before - FLAT:
+        if success < before - flat:
             return f"{lost} and success fell {moved}: the policy is breaking; lower --algorithm.actor_lr"
-        if success <= before + FLAT:
+        if success <= before + flat:
             return (
                 f"{lost} while success is flat {moved}: drift, equally good modes are lost to noise; raise "
                 "--rollout.n_episodes, or lower --algorithm.actor_lr or --algorithm.finetuned_steps"

@@ -53,6 +53,14 @@ def test_words_tell_drift_from_selection(counts, episodes, word):
     assert tracker.alarm() is None  # once for each tenth
 
 
+def test_no_alarm_from_episodes_too_few_to_tell():
+    tracker = ModeTracker(FOUR, 300)
+    assert tracker.update([9, 5, 1, 1], 20)["effective_modes"] < 0.9 * 4
+    assert tracker.alarm() is None
+    tracker.update([450, 250, 50, 50], 1000)  # the same shares
+    assert "drift" in tracker.alarm()
+
+
 def test_an_alarm_for_every_further_tenth():
     tracker = ModeTracker([100] * 10, 1000)
     said = []
