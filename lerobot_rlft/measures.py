@@ -71,7 +71,7 @@ KEYS = {
     "kl_reverse_by_step": "the same for each denoising step, the last step first",
     "kl_forward_by_step": "the same for each denoising step, the last step first",
     "coverage": "share of base successes that have a tuned success nearby (k-NN of paths)",
-    "recall": "share of base successes that lie where tuned successes lie (k-NN of paths): retention",
+    "recall": "share of base successes within the k-NN radius of a tuned success; outliers inflate it",
     "vendi": "effective number of distinct successful paths (Vendi score), the base's bandwidth",
     "energy_distance": "energy distance of successful paths from the base's; 0 for the same distribution",
     "mmd": "squared maximum mean discrepancy of successful paths, RBF kernel, the base's bandwidth",
