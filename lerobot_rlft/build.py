@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import torch
+from httpx import HTTPError
 from lerobot.configs import PreTrainedConfig
 from lerobot.envs import EnvConfig, make_env, make_env_pre_post_processors, preprocess_observation
 from lerobot.processor.pipeline import ProcessorMigrationError
@@ -45,7 +46,7 @@ def make_batches(config: TrainConfig) -> BatchLoader | None:
             seed=config.seed,
             num_workers=config.algorithm.num_workers,
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, HTTPError) as error:
         raise UserError(f"dataset: {error}") from error
 
 

@@ -240,12 +240,7 @@ def make_loader(
         ValueError: `batch_size`, `episodes` or a feature does not fit, the data holds NaN or inf, or no
             window is left.
     """
-    if root is not None and not _is_dataset(Path(root)):
-        folders = sorted(str(p) for p in Path(root).parent.glob("*") if _is_dataset(p))
-        raise FileNotFoundError(
-            f"dataset root={str(root)!r} holds no meta/info.json: give the folder of a LeRobot dataset, or "
-            f"root=None for the cache and the Hub; datasets next to it: {folders}"
-        )
+    _check_root(root)
     meta = LeRobotDatasetMetadata(repo_id, root)
     _check_episodes(episodes, meta)
     _check_features(policy_config, meta)
@@ -261,8 +256,10 @@ def episode_paths(repo_id: str, root: str | Path | None, key: str) -> np.ndarray
     """The path of one feature along each episode of a dataset, (E, L+1, S), NaN after its end.
 
     Raises:
+        FileNotFoundError: `root` holds no dataset.
         ValueError: the dataset has no such feature, or it holds NaN or inf.
     """
+    _check_root(root)
     dataset = LeRobotDataset(repo_id, root)
     columns = finite_columns(dataset)
     if key not in columns:
@@ -329,6 +326,15 @@ def finite_columns(dataset: LeRobotDataset) -> dict[str, Tensor]:
                 "repair the episode or leave it out with `episodes`"
             )
     return columns
+
+
+def _check_root(root: str | Path | None) -> None:
+    if root is not None and not _is_dataset(Path(root)):
+        folders = sorted(str(p) for p in Path(root).parent.glob("*") if _is_dataset(p))
+        raise FileNotFoundError(
+            f"dataset root={str(root)!r} holds no meta/info.json: give the folder of a LeRobot dataset, or "
+            f"root=None for the cache and the Hub; datasets next to it: {folders}"
+        )
 
 
 def _is_dataset(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from httpx import HTTPError
 from tqdm import tqdm
 
 from .config import AtlasConfig, TrainConfig
@@ -37,7 +38,7 @@ class DiversityMonitor:
         records: where pictures go, beside the folder of the run.
 
     Raises:
-        UserError: `atlas.path` holds no atlas of this environment.
+        UserError: `atlas.path` holds no atlas of this environment, or `dataset` no demonstrations.
     """
 
     def __init__(self, config: TrainConfig, base: DenoisingPolicy, records: Records) -> None:
@@ -45,6 +46,13 @@ class DiversityMonitor:
         self.atlas: ModeAtlas | None = None
         self.tracker: ModeTracker | None = None
         self.probe: Probe | None = None
+        self.demonstrations: list[np.ndarray] = []  # paths (E, L+1, S)
+        if config.dataset.repo_id and config.resume is None:
+            try:
+                dataset = config.dataset
+                self.demonstrations = [episode_paths(dataset.repo_id, dataset.root, config.atlas.key)]
+            except (ValueError, OSError, HTTPError) as error:
+                raise UserError(f"dataset: {error}") from error
         if config.atlas.path is not None:
             self.atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
 
@@ -57,22 +65,12 @@ class DiversityMonitor:
         self.folder.mkdir(exist_ok=True)
         if deployed.mode is None and self.atlas is None:
             self.atlas, said = fit_atlas(
-                self.config.atlas, self.config.env.type, self._demonstrations(), deployed
+                self.config.atlas, self.config.env.type, self.demonstrations, deployed
             )
             tqdm.write(said)
         if self.atlas is not None:
             self.atlas.save(self.folder)
             draw_atlas(self.config.output_dir / "pictures" / "atlas.png", self.atlas, env)
-
-    def _demonstrations(self) -> list[np.ndarray]:
-        """Paths of the episodes in `--dataset`, where one is given."""
-        dataset = self.config.dataset
-        if not dataset.repo_id:
-            return []
-        try:
-            return [episode_paths(dataset.repo_id, dataset.root, self.config.atlas.key)]
-        except (ValueError, OSError) as error:
-            raise UserError(f"dataset: {error}") from error
 
     def track(self, explored: Evaluation) -> None:
         """Take the exploring base's episodes as what later iterations are compared with."""

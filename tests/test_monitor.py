@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from runs import Killed, contents, metrics
 
-from lerobot_rlft.config import AtlasConfig, EvalConfig, RolloutConfig
+from lerobot_rlft.config import AtlasConfig, DatasetConfig, EvalConfig, RolloutConfig
 from lerobot_rlft.diversity.atlas import ModeAtlas
 from lerobot_rlft.diversity.tracker import ModeTracker
 from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
 from lerobot_rlft.errors import UserError
+from lerobot_rlft.records import Records
 from lerobot_rlft.trainer import Trainer
 
 
@@ -91,6 +92,50 @@ def test_resume_with_an_atlas_continues_to_the_same_numbers(sides, many, tmp_pat
     assert metrics(config.output_dir) == metrics(whole.output_dir)
     last = "checkpoints/000003"
     assert contents(config.output_dir / last) == contents(whole.output_dir / last)
+
+
+def test_demonstrations_help_to_fit_the_atlas(sides, many, demos, tmp_path, capsys):
+    config = many(iterations=1, dataset=DatasetConfig(repo_id="local/tiny", root=demos))
+    Trainer(config).train()
+    assert "in 42 paths of observation.state" in capsys.readouterr().out
+    other = tmp_path / "other"
+    nowhere = DatasetConfig(repo_id="local/tiny", root=demos / "nowhere")
+    with pytest.raises(UserError, match=r"dataset: .*nowhere"):
+        Trainer(many(dataset=nowhere, output_dir=other))
+    assert not other.exists()
+
+
+class FakeWandB:
+    """Keeps what is logged."""
+
+    def __init__(self):
+        self.logged, self._wandb = [], self
+        self.log_dict = lambda values, step, mode: self.logged.append(mode)
+        self.log_policy = lambda folder: None
+
+    def log(self, values, step):
+        self.logged += [(name, value, step) for name, value in values.items()]
+
+    def alert(self, title, text):
+        self.logged.append(text)
+
+    def Image(self, path):
+        return path
+
+
+def test_wandb_is_shown_pictures_and_alarms(sides, many, monkeypatch):
+    wandb = FakeWandB()
+    monkeypatch.setattr(Records, "_start_wandb", lambda self: wandb)
+    monkeypatch.setattr(ModeTracker, "alarm", lambda self: "modes are leaving")
+    config = many(iterations=2, eval_freq=1)
+    config.wandb.enable, config.wandb.mode = True, "offline"
+    Trainer(config).train()
+    assert wandb.logged.count("modes are leaving") == 2
+    pictures = [entry for entry in wandb.logged if entry[0] in ("pictures/modes", "pictures/kl")]
+    assert {(name, step) for name, _, step in pictures} == {
+        ("pictures/modes", 1), ("pictures/kl", 1), ("pictures/modes", 2), ("pictures/kl", 2)
+    }  # fmt: skip
+    assert all(path.endswith(".png") for _, path, _ in pictures)
 
 
 def test_an_alarm_is_written_down(many, monkeypatch):
