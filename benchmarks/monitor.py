@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from lerobot.envs import make_env_pre_post_processors
 
-from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
+from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.build import load_policy
 from lerobot_rlft.config import TrainConfig, load_policy_config
 from lerobot_rlft.diversity.metrics import mode_counts

@@ -19,7 +19,8 @@ from lerobot.utils.constants import ACTION, LAST_CHECKPOINT_LINK, OBS_PREFIX, PR
 from torch import Tensor
 
 from .algorithms.bc import BC, BCConfig
-from .algorithms.dppo import DPPO, DPPOConfig
+from .algorithms.configuration_dppo import DPPOConfig
+from .algorithms.dppo import DPPO
 from .config import TrainConfig, load_policy_config
 from .data import BatchLoader, make_loader
 from .errors import UserError, one_line

@@ -13,10 +13,11 @@ from lerobot.envs import EnvConfig
 from tqdm import tqdm
 
 from .build import check_features, load_policy, make_runner, runner_in
-from .config import CompareConfig
+from .config_compare import CompareConfig
 from .diversity.atlas import ModeAtlas
 from .diversity.metrics import mode_counts
 from .diversity.probe import Probe
+from .episodes import Episodes, Rollout
 from .errors import UserError
 from .evaluation import Evaluation, name_modes, play
 from .measures import (
@@ -30,7 +31,7 @@ from .measures import (
 )
 from .monitor import fit_atlas, load_atlas
 from .policies.base import DenoisingPolicy
-from .rollout import EpisodeRunner, Episodes, Rollout
+from .rollout import EpisodeRunner
 
 CHAIN_FLOOR = 0.1  # smallest std of exploration and log-probabilities, as in DPPO
 

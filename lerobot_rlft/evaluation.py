@@ -11,7 +11,8 @@ from lerobot.utils.io_utils import write_video
 
 from .diversity.atlas import ModeAtlas
 from .diversity.metrics import entropy, mode_counts, wilson_interval
-from .rollout import EpisodeRunner, Episodes
+from .episodes import Episodes
+from .rollout import EpisodeRunner
 
 LOG_PROB_FLOOR = 0.1  # any: log-probabilities are not read here
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import MOST_ATTEMPTS
+from .config_compare import MOST_ATTEMPTS
 from .diversity.atlas import path_features
 from .diversity.chain_kl import chain_kl_rows
 from .diversity.metrics import (
@@ -33,8 +33,8 @@ from .diversity.points import bandwidth_of, one_sample, shuffled
 from .diversity.probe import Probe, deployed_chunks, encode
 from .diversity.spread import manifold_dimension, nearest_neighbour_entropy, vendi_score
 from .diversity.two_sample import classifier_accuracy, energy_distance, mmd, nearest_neighbours
+from .episodes import Episodes, Rollout
 from .policies.base import DenoisingPolicy
-from .rollout import Episodes, Rollout
 
 ATTEMPTS = (1, 4, MOST_ATTEMPTS)
 CHAIN_DECISIONS = 512  # decisions on which the KL is computed

@@ -18,12 +18,12 @@ from .diversity.atlas import ModeAtlas
 from .diversity.metrics import mode_counts
 from .diversity.probe import Probe
 from .diversity.tracker import ModeTracker
+from .episodes import Episodes, Rollout, join_paths
 from .errors import UserError
 from .evaluation import Evaluation, name_modes
 from .pictures import draw_atlas, draw_kl, draw_mode_shares
 from .policies.base import DenoisingPolicy
 from .records import Records
-from .rollout import Episodes, Rollout, join_paths
 
 FOLDER, PROBE = "diversity", "probe.safetensors"
 ENOUGH_SUCCESSES = 20  # with fewer, an atlas clusters all episodes of the base

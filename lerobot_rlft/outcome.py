@@ -9,6 +9,7 @@ from tqdm import tqdm
 from .build import load_policy, make_runner, runner_in
 from .checkpoint import last_checkpoint
 from .config import TrainConfig, load_policy_config
+from .episodes import Episodes
 from .evaluation import Evaluation, film, name_modes, play
 from .files import replacing
 from .monitor import DiversityMonitor
@@ -16,7 +17,7 @@ from .pictures import draw_learning_curve, draw_trajectories, is_planar
 from .policies.base import DenoisingPolicy
 from .records import Records
 from .report import SUMMARY, conclusion, eval_command
-from .rollout import EpisodeRunner, Episodes
+from .rollout import EpisodeRunner
 
 
 class Outcome:

@@ -12,9 +12,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from .diversity.atlas import ModeAtlas
+from .episodes import Episodes
 from .evaluation import Evaluation
 from .files import replacing
-from .rollout import Episodes
 
 MAX_PATHS = 240  # drawn in one panel
 POSITION_DIMS = [-2, -1]  # of observation.state: the agent's position in planar tasks

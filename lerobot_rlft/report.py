@@ -10,9 +10,9 @@ from lerobot.envs import EnvConfig
 
 from .config import CONFIG_NAME, TrainConfig
 from .data import BatchLoader
+from .episodes import Rollout
 from .policies.base import DenoisingPolicy
 from .records import METRICS
-from .rollout import Rollout
 
 SUMMARY = "summary.json"
 ADAM_BYTES = 12  # gradient and two moments of a float32

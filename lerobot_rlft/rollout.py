@@ -11,7 +11,6 @@ steps.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -24,87 +23,11 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_PREFIX, OBS_STATE
 from torch import Tensor
 
 from .chains import Chain
+from .episodes import Episodes, Rollout
 from .errors import EnvironmentFailure
 from .policies.base import DenoisingPolicy
 
 VECTORS = {"agent_pos": OBS_STATE, "environment_state": OBS_ENV_STATE}  # what is kept of every step
-
-
-@dataclass
-class Episodes:
-    """What became of E episodes.
-
-    Attributes:
-        success: (E,) bool.
-        mode: (E,) int, -1 where the environment named none; None when it never names modes.
-        total_reward, max_reward: (E,) undiscounted sum and largest single-step reward.
-        length: (E,) environment steps.
-        states: the vectors seen along each episode, NaN after its end: `observation.state` and
-            `observation.environment_state`, each (E, L+1, S), where the environment has them.
-    """
-
-    success: np.ndarray
-    mode: np.ndarray | None
-    total_reward: np.ndarray
-    max_reward: np.ndarray
-    length: np.ndarray
-    states: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __getitem__(self, rows: Any) -> "Episodes":
-        """The episodes in `rows`, any index of their first axis."""
-        states = {key: value[rows] for key, value in self.states.items()}
-        columns = {k: None if v is None else v[rows] for k, v in vars(self).items() if k != "states"}
-        return Episodes(**columns, states=states)  # type: ignore[arg-type]
-
-    @staticmethod
-    def concatenate(parts: list["Episodes"]) -> "Episodes":
-        columns = {
-            name: None
-            if getattr(parts[0], name) is None
-            else np.concatenate([getattr(p, name) for p in parts])
-            for name in Episodes.__dataclass_fields__
-            if name != "states"
-        }
-        return Episodes(
-            **columns,  # type: ignore[arg-type]
-            states={key: join_paths([part.states[key] for part in parts]) for key in parts[0].states},
-        )
-
-
-@dataclass
-class Rollout:
-    """Decisions of E whole episodes, flattened.
-
-    Attributes:
-        obs: LeRobot key -> (D, S, ...); images uint8.
-        chain: x (D, K+1, H, A), log_prob (D, K).
-        t, episode: (D,) position of each decision in the (T, E) grid.
-        reward: (T, E) summed over the executed chunk.
-        valid: (T, E) bool.
-        terminated: (E,) bool; False means that a time limit cut the episode.
-        final_obs: LeRobot key -> (E, S, ...), the observation after the last step of each episode.
-        episodes: outcomes.
-    """
-
-    obs: dict[str, Tensor]
-    chain: Chain
-    t: Tensor
-    episode: Tensor
-    reward: Tensor
-    valid: Tensor
-    terminated: Tensor
-    final_obs: dict[str, Tensor]
-    episodes: Episodes
-
-    @property
-    def env_steps(self) -> int:
-        return int(self.episodes.length.sum())
-
-    def grid(self, flat: Tensor) -> Tensor:
-        """(D,) -> (T, E), 0 where there is no decision."""
-        out = torch.zeros(self.valid.shape, dtype=flat.dtype)
-        out[self.t, self.episode] = flat
-        return out
 
 
 class EpisodeRunner:
@@ -336,17 +259,6 @@ class _Round:
             raise EnvironmentFailure(
                 f"the environment raised {type(error).__name__} in {where}: {error}"
             ) from error
-
-
-def join_paths(parts: list[np.ndarray]) -> np.ndarray:
-    """Paths (E_i, L_i+1, S) in one array (E, L+1, S), those of shorter rounds filled up with NaN."""
-    longest = max(part.shape[1] for part in parts)
-    return np.concatenate(
-        [
-            np.pad(part, [(0, 0), (0, longest - part.shape[1]), (0, 0)], constant_values=np.nan)
-            for part in parts
-        ]
-    )
 
 
 def _finite(obs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 
 import lerobot_policy_rlft  # noqa: F401  registers --env.type=avoiding
 from lerobot_rlft.algorithms.bc import BCConfig
-from lerobot_rlft.algorithms.dppo import DPPOConfig
+from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.cli.train import read_config
 from lerobot_rlft.config import DatasetConfig, EvalConfig, RolloutConfig, TrainConfig, load_policy_config
 from lerobot_rlft.demos.dataset import write_dataset

@@ -11,9 +11,9 @@ from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 
 from lerobot_rlft.chains import Chain
+from lerobot_rlft.episodes import Rollout
 from lerobot_rlft.policies.base import DenoisingPolicy
 from lerobot_rlft.policies.diffusion import DiffusionAdapter
-from lerobot_rlft.rollout import Rollout
 
 STATE = {"observation.state": (FeatureType.STATE, (4,))}
 ENVIRONMENT_STATE = STATE | {"observation.environment_state": (FeatureType.ENV, (3,))}

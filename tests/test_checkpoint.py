@@ -11,7 +11,7 @@ from conftest import save_policy
 from runs import Killed, contents, metrics
 
 from lerobot_rlft import checkpoint as checkpoint_module
-from lerobot_rlft.algorithms.dppo import DPPOConfig
+from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.checkpoint import last_checkpoint, load_state, save_checkpoint
 from lerobot_rlft.errors import UserError
 from lerobot_rlft.trainer import Interrupted, Trainer

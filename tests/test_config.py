@@ -16,7 +16,7 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from safetensors.torch import load_file, save_file
 
-from lerobot_rlft.algorithms.dppo import DPPOConfig
+from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.arguments import suggest
 from lerobot_rlft.build import check_features
 from lerobot_rlft.checkpoint import write_config

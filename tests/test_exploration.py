@@ -8,21 +8,17 @@ import torch
 from lerobot.utils.constants import OBS_STATE
 from torch.distributions import Normal
 
+from lerobot_rlft.episodes import Episodes
 from lerobot_rlft.exploration import (
     ARMS,
     LEAST_SUCCESSES,
-    compare,
-    conclusion,
-    draw,
     estimate_moments,
-    headline,
     moments,
     neighbours,
     ratio_interval,
-    table,
 )
+from lerobot_rlft.exploration_report import compare, conclusion, draw, headline, table
 from lerobot_rlft.policies.base import DenoisingPolicy
-from lerobot_rlft.rollout import Episodes
 
 FLOOR = 0.1
 

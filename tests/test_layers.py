@@ -17,7 +17,7 @@ LAYERS = (
     (True, "measures"),
     (True, "build records report"),
     (True, "pictures"),
-    (True, "rollout evaluation checkpoint hub config arguments data demos plugin"),
+    (True, "rollout episodes evaluation checkpoint hub config arguments data demos plugin"),
     (True, "policies envs.configuration"),
     (False, "algorithms regularizers"),
     (False, "policies.base advantages critics diversity conditioning envs"),

@@ -8,6 +8,7 @@ import torch
 from families import diffusion, observations
 
 from lerobot_rlft.diversity.probe import Probe
+from lerobot_rlft.episodes import Episodes
 from lerobot_rlft.measures import (
     KEYS,
     Metrics,
@@ -17,7 +18,6 @@ from lerobot_rlft.measures import (
     measure_paths,
     measure_probe,
 )
-from lerobot_rlft.rollout import Episodes
 
 KEY = "observation.state"
 

@@ -16,9 +16,10 @@ from lerobot_rlft.build import load_policy, make_runner
 from lerobot_rlft.chains import Chain
 from lerobot_rlft.config import load_policy_config
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.episodes import Episodes
 from lerobot_rlft.errors import EnvironmentFailure
 from lerobot_rlft.policies.base import DenoisingPolicy
-from lerobot_rlft.rollout import EpisodeRunner, Episodes
+from lerobot_rlft.rollout import EpisodeRunner
 
 BOTH_MODES = pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 HISTORY, CHUNK = 2, 3

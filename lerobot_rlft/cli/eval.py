@@ -7,7 +7,7 @@ import sys
 from lerobot.utils.import_utils import register_third_party_plugins
 
 from ..arguments import parse_command_line
-from ..config import CompareConfig
+from ..config_compare import CompareConfig
 from ..errors import EnvironmentFailure, UserError
 from . import quiet
 

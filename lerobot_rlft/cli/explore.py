@@ -103,7 +103,8 @@ def run(config: ExploreConfig) -> None:
     """
     # After --help, which needs no models.
     from ..build import load_policy, make_runner
-    from ..exploration import conclusion, draw, measure, table
+    from ..exploration import measure
+    from ..exploration_report import conclusion, draw, table
 
     policy = load_policy(config.policy, config.policy.pretrained_path)
     policy.module.requires_grad_(False)

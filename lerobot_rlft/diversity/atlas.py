@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,7 @@ class ModeAtlas:
                 f"{key} is constant in dims {fixed} of all {len(states)} episodes: an atlas needs paths that "
                 "vary, choose others with atlas.dims"
             )
-        features = resample(states[..., list(chosen)] / scale).reshape(len(states), -1)
+        features: np.ndarray = resample(states[..., list(chosen)] / scale).reshape(len(states), -1)
         if len(features) > MOST_REFERENCES:
             features = np.random.default_rng(0).permutation(features)[:MOST_REFERENCES]
         low, high = MIN_CLUSTER_SIZE
@@ -185,7 +186,8 @@ class ModeAtlas:
         try:
             plain = json.loads((folder / JSON).read_text())
             plain.pop("num_modes")
-            return cls(**(plain | {"dims": tuple(plain["dims"])}), **load_file(folder / TENSORS))
+            values: dict[str, Any] = plain | load_file(folder / TENSORS) | {"dims": tuple(plain["dims"])}
+            return cls(**values)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(
                 f"{folder} holds no whole mode atlas ({type(error).__name__}: {error}): give the diversity/ "
@@ -227,12 +229,12 @@ def resample(states: np.ndarray, points: int = POINTS) -> np.ndarray:
             "end: fix the environment's observations"
         )
     out = np.empty((len(states), points, states.shape[2]))
-    for row, state, steps in zip(out, states.astype(np.float64), length, strict=True):
-        path = state[:steps]
+    for i, steps in enumerate(length):
+        path = states[i, :steps].astype(np.float64)
         arc = np.concatenate([[0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
         at = np.linspace(0, arc[-1], points)
         for dim in range(path.shape[1]):
-            row[:, dim] = np.interp(at, arc, path[:, dim])
+            out[i, :, dim] = np.interp(at, arc, path[:, dim])
     return out
 
 
@@ -246,7 +248,7 @@ def _ranges(states: np.ndarray) -> np.ndarray:
     """(S,) range of each dim over all steps of (E, L+1, S); 0 where a dim is never a number."""
     steps = states.reshape(-1, states.shape[-1])
     steps = steps[np.isfinite(steps).all(1)].astype(np.float64)
-    return np.ptp(steps, axis=0) if len(steps) else np.zeros(steps.shape[1])
+    return np.asarray(np.ptp(steps, axis=0)) if len(steps) else np.zeros(steps.shape[1])
 
 
 def _choose_dims(states: np.ndarray, dims: Sequence[int] | None, key: str) -> tuple[int, ...]:

@@ -9,10 +9,11 @@ from torch import nn
 
 from lerobot_rlft.advantages import gae
 from lerobot_rlft.algorithms import dppo
-from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig, check_first_ratio, ppo_loss
+from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.algorithms.dppo import DPPO, check_first_ratio, ppo_loss
 from lerobot_rlft.chains import DDPMKernel
+from lerobot_rlft.episodes import Rollout
 from lerobot_rlft.policies.base import DenoisingPolicy
-from lerobot_rlft.rollout import Rollout
 
 STEPS = 4
 

@@ -8,7 +8,8 @@ import torch
 from families import EXPLORES_OTHERWISE, VARIANTS, WITH_ENCODER, experience, observations
 from lerobot.configs import PreTrainedConfig
 
-from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
+from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.chains import step_log_prob
 from lerobot_rlft.policies.loading import load_pretrained
 

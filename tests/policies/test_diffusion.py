@@ -10,7 +10,8 @@ from lerobot.policies import make_pre_post_processors
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.processor import NormalizerProcessorStep
 
-from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
+from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.chains import DDIMKernel, DDPMKernel
 from lerobot_rlft.errors import UserError
 from lerobot_rlft.policies.base import adapter_class
