@@ -57,10 +57,18 @@ class RolloutConfig:
     reward: str = "env"
     # Added to the reward when an episode ends with success.
     success_bonus: float = 0.0
+    # What a time limit means: "bootstrap", the task would go on and is worth what the critic says, or
+    # "failure", the episode is over and nothing more is earned (tasks that must succeed in time: with sparse
+    # success a critic that bootstraps from itself hardly ever learns that being stuck is worth nothing).
+    time_limit: str = "bootstrap"
 
     def __post_init__(self) -> None:
         if self.reward not in ("env", "success", "best"):
             raise ValueError(f"rollout.reward={self.reward!r} is unknown, choose env, success or best")
+        if self.time_limit not in ("bootstrap", "failure"):
+            raise ValueError(
+                f"rollout.time_limit={self.time_limit!r} is unknown, choose bootstrap or failure"
+            )
         if self.success_bonus < 0:
             raise ValueError(f"rollout.success_bonus={self.success_bonus} must not be negative")
         if self.n_envs < 1:

@@ -65,7 +65,7 @@ class Rollout:
         t, episode: (D,) position of each decision in the (T, E) grid.
         reward: (T, E) summed over the executed chunk.
         valid: (T, E) bool.
-        terminated: (E,) bool; False means that a time limit cut the episode.
+        terminated: (E,) bool; False means that a time limit cut the episode and the task would go on.
         final_obs: LeRobot key -> (E, S, ...), the observation after the last step of each episode.
         episodes: outcomes.
     """

@@ -58,6 +58,7 @@ class EpisodeRunner:
         log_prob_floor: float,
         reward: str = "env",
         success_bonus: float = 0.0,
+        time_limit: str = "bootstrap",
     ) -> Rollout:
         """Explore: `n_episodes` (a multiple of the number of environments) episodes with their chains.
 
@@ -68,6 +69,7 @@ class EpisodeRunner:
                 episode with success, 0 before; "best" from every increase of an episode's best reward, so
                 that the return is the episode's best reward and success does not end a stream of payments.
             success_bonus: added to the reward of the step that ends an episode with success.
+            time_limit: "failure" marks episodes cut by a time limit as terminated.
 
         Raises:
             EnvironmentFailure: the environment raised, or returned NaN or inf.
@@ -80,6 +82,7 @@ class EpisodeRunner:
                 True,
                 reward=reward,
                 success_bonus=success_bonus,
+                time_limit=time_limit,
             ).run(lambda condition: self.policy.sample(condition, sampling_floor, log_prob_floor))
             for start in range(0, n_episodes, self.env.num_envs)
         ]
@@ -122,8 +125,9 @@ class _Round:
         on_step: Callable[[], None] = lambda: None,
         reward: str = "env",
         success_bonus: float = 0.0,
+        time_limit: str = "bootstrap",
     ) -> None:
-        self.reward, self.success_bonus = reward, success_bonus
+        self.reward, self.success_bonus, self.time_limit = reward, success_bonus, time_limit
         self.runner, self.policy, self.env, self.on_step = runner, runner.policy, runner.env, on_step
         self.keep_decisions = keep_decisions
         n = self.env.num_envs
@@ -219,7 +223,7 @@ class _Round:
             self.success[i] = bool(outcome["is_success"][i])
         if "mode" in outcome:
             self.names_modes, self.mode[i] = True, int(outcome["mode"][i])
-        self.terminated[i] = terminated
+        self.terminated[i] = terminated or self.time_limit == "failure"
         if self.keep_decisions:
             *past, newest = self.history
             frames = [{k: _row(v, i) for k, v in raw.items()} for raw in past] + [_final_raw(newest, info, i)]

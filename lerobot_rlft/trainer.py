@@ -206,6 +206,7 @@ class Trainer:
             self.config.algorithm.min_log_prob_std,
             rollout.reward,
             rollout.success_bonus,
+            rollout.time_limit,
         )
         self.env_steps += data.env_steps
         outcome = Evaluation.of(data.episodes, num_modes=None)

@@ -142,6 +142,7 @@ def test_a_mistake_on_the_command_line(mistake, answer, base_policy, read_comman
         (RolloutConfig, {"n_envs": 10, "n_episodes": 25}, "must be a multiple .* for example 20"),
         (RolloutConfig, {"n_envs": 10, "n_episodes": 5}, "must be a multiple .* for example 10"),
         (RolloutConfig, {"reward": "sum"}, "rollout.reward='sum' is unknown, choose env, success or best"),
+        (RolloutConfig, {"time_limit": "end"}, "rollout.time_limit='end' is unknown, choose bootstrap or"),
         (RolloutConfig, {"success_bonus": -1}, "rollout.success_bonus=-1 must not be negative"),
         (EvalConfig, {"n_episodes": 0}, "eval.n_episodes=0 must be at least 1"),
         (EvalConfig, {"n_episodes_during": 0}, "eval.n_episodes_during=0 must be at least 1"),

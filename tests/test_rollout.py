@@ -99,7 +99,9 @@ def test_what_is_learned_from_may_differ_from_what_is_reported():
     assert data.reward.tolist() == [[2 + 10, 2, 2, 2], [0, 0, 3, 1], [0, 0, 0 + 10, 0]]
     assert data.episodes.total_reward.tolist() == [1, 2, 17, 8]
     assert data.episodes.max_reward.tolist() == [2, 2, 5, 3]
-    data = runner.collect(4, np.arange(4), 0.1, 0.1, reward="success")
+    assert data.terminated.tolist() == [True, False, True, False]
+    data = runner.collect(4, np.arange(4), 0.1, 0.1, reward="success", time_limit="failure")
+    assert data.terminated.all()
     assert data.reward.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
 
 

@@ -89,12 +89,12 @@ class ModeTracker:
         if success <= before + flat:
             return (
                 f"{lost} while success is flat {moved}: drift, equally good modes are lost to noise; raise "
-                "--rollout.n_episodes, or lower --algorithm.actor_lr or --algorithm.finetuned_steps"
+                "--rollout.n_episodes or lower --algorithm.actor_lr"
             )
         return (
             f"{lost} while success rose {moved}: selection, mode {int(change.argmax())} gained most and mode "
-            f"{int(change.argmin())} lost most; lower --algorithm.finetuned_steps, or check whether the "
-            "reward prefers a mode"
+            f"{int(change.argmin())} lost most; an earlier checkpoint keeps more, a smaller "
+            "--algorithm.finetuned_steps slows the loss"
         )
 
     def state_dict(self) -> dict[str, Any]:
