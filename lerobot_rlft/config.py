@@ -112,7 +112,8 @@ class AtlasConfig:
     path: Path | None = None
     # Observation whose path is clustered: observation.state or observation.environment_state.
     key: str = OBS_STATE
-    # Its dimensions, for example [0, 1]; null = all that vary.
+    # Its dimensions, for example [0, 1]; null = all that vary. Choose them where some only hold noise: each
+    # dimension counts as much as any other.
     dims: list[int] | None = None
     # Fewest episodes that make a mode; null = chosen by the number of episodes.
     min_cluster_size: int | None = None

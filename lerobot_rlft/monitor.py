@@ -27,6 +27,7 @@ from .records import Records
 
 FOLDER, PROBE = "diversity", "probe.safetensors"
 ENOUGH_SUCCESSES = 20  # with fewer, an atlas clusters all episodes of the base
+MANY_PATHS = 500  # with fewer, clusters of a task with 24 modes are not stable under resampling
 
 
 class DiversityMonitor:
@@ -194,7 +195,9 @@ def fit_atlas(
         )
     except UserError as error:
         return None, f"warning: no modes, {error}"
-    shown = f"{sum(map(len, paths))} paths of {options.key}, the base's {of}"
-    return atlas, (
-        f"mode atlas: {atlas.num_modes} modes in {shown}; {100 * atlas.unknown_share:.0f} % belong to none"
-    )
+    count = sum(map(len, paths))
+    said = f"mode atlas: {atlas.num_modes} modes in {count} paths of {options.key}, the base's {of}; "
+    said += f"{100 * atlas.unknown_share:.0f} % belong to none"
+    if count < MANY_PATHS:
+        said += f". Below {MANY_PATHS} paths modes may be split or merged: play more episodes"
+    return atlas, said

@@ -1,8 +1,10 @@
 """The mode of a finished episode from its executed path, without labels.
 
-Modes are clusters of the base's paths: each path is resampled to `POINTS` points at equal arc length (two
-episodes that go the same way at different speed are the same mode) and clustered by HDBSCAN. A new episode
-belongs to the cluster of the nearest reference path, if that is near enough.
+Modes are clusters of the base's paths, each resampled to `POINTS` points and clustered by HDBSCAN. A new
+episode belongs to the cluster of the nearest reference path, if that is near enough. Clusters are found on
+points at equal times, because points at equal arc lengths split large modes (Avoiding-Lite, 632 successes, 16
+random splits: worst held-out Rand index .83, and .97 on equal times). New episodes are compared at equal arc
+lengths, because one that goes the same way at another speed, or rests on it, is of the same mode.
 Shapes: E episodes, L steps, S observation dims, P points, F = P * dims features, M modes.
 """
 
@@ -27,6 +29,7 @@ MIN_CLUSTER_SIZE = (4, 8)  # default: a hundredth of the paths, within these bou
 # A path is unknown when it is farther from every reference than this times the largest distance of a
 # reference to its nearest neighbour in the same mode.
 REACH = 1.5
+LEAST_REACH = 0.01  # root mean square over the points, in units of the ranges: the same path, even of twins
 JSON, TENSORS = "atlas.json", "atlas.safetensors"
 
 
@@ -90,16 +93,16 @@ class ModeAtlas:
                 f"{key} is constant in dims {fixed} of all {len(states)} episodes: an atlas needs paths that "
                 "vary, choose others with atlas.dims"
             )
-        features: np.ndarray = resample(states[..., list(chosen)] / scale).reshape(len(states), -1)
-        if len(features) > MOST_REFERENCES:
-            features = np.random.default_rng(0).permutation(features)[:MOST_REFERENCES]
+        paths = states[..., list(chosen)] / scale
+        if len(paths) > MOST_REFERENCES:
+            paths = np.random.default_rng(0).permutation(paths)[:MOST_REFERENCES]
+        features: np.ndarray = resample(paths).reshape(len(paths), -1)
         low, high = MIN_CLUSTER_SIZE
         size = min_cluster_size or max(low, min(high, len(features) // 100))
         labels = np.zeros(len(features), np.int64)
         if size <= len(features):
-            labels = HDBSCAN(min_cluster_size=size, allow_single_cluster=True, copy=True).fit_predict(
-                features
-            )
+            timed = resample(paths, equal_times=True).reshape(len(paths), -1)
+            labels = HDBSCAN(min_cluster_size=size, allow_single_cluster=True, copy=True).fit_predict(timed)
         if (labels < 0).all():
             labels = np.zeros(len(features), np.int64)
         order = np.argsort(-np.bincount(labels[labels >= 0]), kind="stable")
@@ -111,7 +114,8 @@ class ModeAtlas:
         apart[modes[:, None] != modes[None]] = np.inf
         np.fill_diagonal(apart, np.inf)
         nearest = apart.min(1) if len(apart) > 1 else np.zeros(1)
-        reach = REACH * np.array([nearest[modes == mode].max() for mode in range(len(order))])
+        widest = np.array([nearest[modes == mode].max() for mode in range(len(order))])
+        reach = np.maximum(REACH * widest, LEAST_REACH * features.shape[1] ** 0.5)
         atlas = cls(
             env, key, states.shape[2], chosen, scale, references.astype(np.float32), modes, reach, 0.0
         )
@@ -188,7 +192,7 @@ class ModeAtlas:
             plain.pop("num_modes")
             values: dict[str, Any] = plain | load_file(folder / TENSORS) | {"dims": tuple(plain["dims"])}
             return cls(**values)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise UserError(
                 f"{folder} holds no whole mode atlas ({type(error).__name__}: {error}): give the diversity/ "
                 "folder of a run, or atlas.path=null to fit one"
@@ -211,8 +215,8 @@ def path_features(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [resample(group / np.where(scale > 0, scale, 1)).reshape(len(group), -1) for group in groups]
 
 
-def resample(states: np.ndarray, points: int = POINTS) -> np.ndarray:
-    """Each path at `points` points of equal arc length, (E, L+1, dims) -> (E, points, dims) float64.
+def resample(states: np.ndarray, points: int = POINTS, equal_times: bool = False) -> np.ndarray:
+    """Each path at `points` points of equal arc length, or time, (E, L+1, dims) -> (E, points, dims) float64.
 
     A path that never moves stays where it is.
 
@@ -231,7 +235,8 @@ def resample(states: np.ndarray, points: int = POINTS) -> np.ndarray:
     out = np.empty((len(states), points, states.shape[2]))
     for i, steps in enumerate(length):
         path = states[i, :steps].astype(np.float64)
-        arc = np.concatenate([[0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
+        step = np.ones(steps - 1) if equal_times else np.linalg.norm(np.diff(path, axis=0), axis=1)
+        arc = np.concatenate([[0], step.cumsum()])
         at = np.linspace(0, arc[-1], points)
         for dim in range(path.shape[1]):
             out[i, :, dim] = np.interp(at, arc, path[:, dim])
@@ -246,9 +251,10 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _ranges(states: np.ndarray) -> np.ndarray:
     """(S,) range of each dim over all steps of (E, L+1, S); 0 where a dim is never a number."""
-    steps = states.reshape(-1, states.shape[-1])
-    steps = steps[np.isfinite(steps).all(1)].astype(np.float64)
-    return np.asarray(np.ptp(steps, axis=0)) if len(steps) else np.zeros(steps.shape[1])
+    steps = states.reshape(-1, states.shape[-1]).astype(np.float64)
+    finite = np.isfinite(steps)
+    low, high = np.where(finite, steps, np.inf).min(0), np.where(finite, steps, -np.inf).max(0)
+    return np.where(high > low, high - low, 0.0)
 
 
 def _choose_dims(states: np.ndarray, dims: Sequence[int] | None, key: str) -> tuple[int, ...]:

@@ -43,6 +43,17 @@ def test_points_lie_at_equal_arc_length():
     assert (points[1] == 1).all()  # never moved
 
 
+def test_points_lie_at_equal_times_when_asked():
+    # Three steps of one time unit each, of length 3, 0 and 4; points every half unit.
+    points = resample(padded([[[0, 0], [3, 0], [3, 0], [3, 4]]]), points=7, equal_times=True)
+    assert points[0].tolist() == [[0, 0], [1.5, 0], [3, 0], [3, 0], [3, 0], [3, 2], [3, 4]]
+
+
+def test_a_rest_on_the_way_does_not_change_the_mode(sides):
+    rested = [np.concatenate([path[:9], np.repeat(path[9:10], 25, 0), path[9:]]) for path in around(1, 5, 7)]
+    assert sides.assign(padded(rested)).tolist() == [1] * 5
+
+
 def test_features_of_groups_share_their_units():
     one, two = path_features([padded([[[0, 0, 5], [2, 0, 5]]]), padded([[[0, 0, 5], [0, 4, 5], [0, 8, 5]]])])
     assert one.shape == two.shape == (1, 32 * 3)
@@ -128,7 +139,25 @@ def test_an_atlas_of_something_else(sides, tmp_path):
         sides.assign(np.zeros((1, 3, 4)))
     with pytest.raises(UserError, match="no whole mode atlas"):
         ModeAtlas.load(tmp_path / "nowhere")
+    (tmp_path / "atlas.json").write_text("5")
+    with pytest.raises(UserError, match="no whole mode atlas"):
+        ModeAtlas.load(tmp_path)
     sides.save(tmp_path / "cut")
     (tmp_path / "cut" / "atlas.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="no whole mode atlas"):
         ModeAtlas.load(tmp_path / "cut")
+
+
+def test_twins_still_reach_their_neighbours():
+    line = np.stack([np.zeros(20), np.linspace(0, 2, 20)], -1)
+    bend = line + [[1, 0]] * np.sin(np.pi * line[:, 1:] / 2)
+    atlas = ModeAtlas.fit(padded([line] * 10 + [bend] * 10), **HERE)
+    assert atlas.num_modes == 2
+    assert len(set(atlas.assign(padded([line + 1e-4, bend + 1e-4])).tolist()) - {-1}) == 2
+
+
+def test_a_dim_that_is_no_number_in_some_episodes_spoils_only_itself():
+    states = padded(around(-1, 20, 0) + around(1, 20, 0))
+    partly = np.concatenate([states, np.full_like(states[..., :1], np.nan)], -1)
+    partly[:5, :, 2] = 0
+    assert ModeAtlas.fit(partly, [0, 1], **HERE).num_modes == 2

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from families import diffusion, observations
+from families import IMAGES, diffusion, observations
 
 from lerobot_rlft.diversity.chain_kl import chain_kl
 from lerobot_rlft.diversity.probe import CHAINS, Probe, deployed_chunks, encode, residuals
@@ -110,3 +110,13 @@ def test_what_is_saved_gives_the_same_readings(probe, base, tuned, tmp_path):
     (tmp_path / "probe.safetensors").write_bytes(b"cut")
     with pytest.raises(UserError, match=r"probe.safetensors are missing or damaged"):
         Probe.load(tmp_path / "probe.safetensors", base, FLOOR)
+
+
+def test_states_of_cameras(tmp_path):
+    base = diffusion(IMAGES, crop_shape=(40, 40))
+    probe = Probe(base, observations(base, 2), FLOOR, chunks=24)
+    assert probe.obs["observation.images.top"].dtype == torch.uint8
+    probe.save(tmp_path / "probe.safetensors")
+    again = Probe.load(tmp_path / "probe.safetensors", base, FLOOR, chunks=24)
+    assert again.obs["observation.images.top"].dtype == torch.uint8
+    assert again.measure(base).chunk_spread == 1
