@@ -4,6 +4,7 @@ What needs denoising chains (KL, probe states) plays one round more with the exp
 """
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from .diversity.metrics import mode_counts
 from .diversity.probe import Probe
 from .episodes import Episodes, Rollout
 from .errors import UserError
-from .evaluation import Evaluation, name_modes, play
+from .evaluation import Evaluation, name_modes, play, summarise
 from .measures import (
     Metrics,
     measure_blocked,
@@ -99,28 +100,25 @@ def compare(config: CompareConfig) -> Comparison:
     bar = tqdm(total=2 * (3 + len(blocked)), desc="playing", unit="set")
     sides, atlas = {}, None
     metrics = Metrics()
-    with bar:
+    with bar, closing(first.env):
         for title, policy in policies.items():
             runner = first if title == "base" else runner_in(first.env, config.env, policy)
             check_features(config.env, runner)
             episodes = play(runner, config.n_episodes, config.seed)
             if title == "base" and episodes.mode is None:
                 atlas = atlas_of(config, episodes)
-            episodes, num_modes = name_modes(runner.env, episodes, atlas)
-            evaluation = Evaluation.of(episodes, num_modes)
+            evaluation, episodes = summarise(runner.env, episodes, atlas)
             tqdm.write(f"{title}: {evaluation.sentence()}")
             bar.update()
             rollout = explore(runner, config.seed)
             bar.update()
             side = sides[title] = Side(title, policy, runner, episodes, evaluation, rollout)
-            if config.n_initial_states:
-                prefix = "" if title == "tuned" else "base_"
-                measure_conditional(metrics, prefix, counts_by_state(side, config, atlas))
+            prefix = "" if title == "tuned" else "base_"
+            measure_conditional(metrics, prefix, counts_by_state(side, config, atlas))
             bar.update()
             for way, env in blocked.items():
                 side.blocked[way] = attempts(env, policy, config)
                 bar.update()
-    first.env.close()
     base, tuned = sides["base"], sides["tuned"]
     probe = Probe.choose(base.policy, base.rollout.obs, base.rollout.t, CHAIN_FLOOR, seed=config.seed)
     describe(
@@ -195,11 +193,11 @@ def attempts(env: EnvConfig, policy: DenoisingPolicy, config: CompareConfig) -> 
 
 
 def counts_by_state(side: Side, config: CompareConfig, atlas: ModeAtlas | None) -> np.ndarray | None:
-    """(S, M) successes in each mode from each of S initial states; None where no modes are known.
+    """(S, M) successes in each mode from each of S initial states; None without modes, or where not asked for.
 
     Where every episode starts alike there is one state, and its episodes have been played.
     """
-    if side.counts is None:
+    if side.counts is None or not config.n_initial_states:
         return None
     if not starts_vary(side.episodes):
         return side.counts[None]

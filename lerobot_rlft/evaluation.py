@@ -112,17 +112,12 @@ def name_modes(
     return replace(episodes, mode=atlas.assign(episodes.states[atlas.key])), atlas.num_modes
 
 
-def evaluate(
-    runner: EpisodeRunner,
-    n_episodes: int,
-    seed: int,
-    sampling_floor: float | None = None,
-    atlas: ModeAtlas | None = None,
+def summarise(
+    env: gym.vector.VectorEnv, episodes: Episodes, atlas: ModeAtlas | None = None
 ) -> tuple[Evaluation, Episodes]:
-    """`play`, with modes named and the outcome summarised."""
-    played = play(runner, n_episodes, seed, sampling_floor)
-    episodes, num_modes = name_modes(runner.env, played, atlas)
-    return Evaluation.of(episodes, num_modes), episodes
+    """What episodes of `env` showed, and the episodes with their modes (see `name_modes`)."""
+    named, num_modes = name_modes(env, episodes, atlas)
+    return Evaluation.of(named, num_modes), named
 
 
 def film(runner: EpisodeRunner, seed: int, path: Path) -> None:

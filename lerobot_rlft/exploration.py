@@ -32,7 +32,7 @@ from .diversity.spread import residual_ratio
 from .diversity.two_sample import nearest_neighbours
 from .episodes import Episodes
 from .errors import UserError
-from .evaluation import LOG_PROB_FLOOR, Evaluation, name_modes
+from .evaluation import LOG_PROB_FLOOR, summarise
 from .policies.base import DenoisingPolicy
 from .rollout import EpisodeRunner
 
@@ -221,9 +221,9 @@ def measure_arm(
     residual = residuals(policy, reference.condition, chunk[:, None], seed + 2)
     away = policy.executed((chunk - reference.mean).square()).flatten(1).mean(1).cpu().numpy()  # (P,)
     low, high = ratio_interval(away, np.ones_like(away))
-    named, num_modes = name_modes(runner.env, episodes, None)
+    outcome, _ = summarise(runner.env, episodes)
     return {
-        **Evaluation.of(named, num_modes).to_dict(),
+        **outcome.to_dict(),
         "off_manifold": residual_ratio(residual, reference.residual),
         "off_manifold_ci": ratio_interval(residual.cpu().numpy(), reference.residual.cpu().numpy()),
         "noise_rms": math.sqrt(away.mean()),

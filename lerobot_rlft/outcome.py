@@ -10,7 +10,7 @@ from .build import load_policy, make_runner, runner_in
 from .checkpoint import last_checkpoint
 from .config import TrainConfig, load_policy_config
 from .episodes import Episodes
-from .evaluation import Evaluation, film, name_modes, play
+from .evaluation import Evaluation, film, play, summarise
 from .files import replacing
 from .monitor import DiversityMonitor
 from .pictures import draw_learning_curve, draw_trajectories, is_planar
@@ -102,9 +102,7 @@ class Outcome:
         return result, episodes
 
     def _summary(self, episodes: Episodes) -> tuple[Evaluation, Episodes]:
-        atlas = self.monitor.atlas if self.monitor is not None else None
-        episodes, num_modes = name_modes(self.tester.env, episodes, atlas)
-        return Evaluation.of(episodes, num_modes), episodes
+        return summarise(self.tester.env, episodes, self.monitor.atlas if self.monitor is not None else None)
 
     def _compare(self, policy: DenoisingPolicy) -> tuple[Evaluation, Episodes]:
         """The first and the last evaluation: same episodes for every policy."""

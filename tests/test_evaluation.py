@@ -14,9 +14,13 @@ from lerobot_rlft.build import load_policy
 from lerobot_rlft.config import load_policy_config
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.episodes import Episodes
-from lerobot_rlft.evaluation import Evaluation, evaluate, film
+from lerobot_rlft.evaluation import Evaluation, film, play, summarise
 from lerobot_rlft.pictures import draw_learning_curve, draw_trajectories, is_planar
 from lerobot_rlft.rollout import EpisodeRunner
+
+
+def evaluate(runner, *arguments, **options):
+    return summarise(runner.env, play(runner, *arguments, **options))
 
 
 def episodes_of(success, mode=None) -> Episodes:

@@ -8,6 +8,7 @@ take at most `max_samples` rows, drawn with `seed`, and return how many they use
 import math
 
 import torch
+from sklearn.cluster import HDBSCAN
 
 from .points import (
     Measured,
@@ -83,16 +84,10 @@ def num_peaks(chunks: Points, max_samples: int = 1000, seed: int = 0) -> Measure
 
     Raises:
         ValueError: fewer than 20 rows, a single feature, NaN.
-        ImportError: scikit-learn is missing.
     """
     rows = one_sample("chunks", chunks, max_samples, seed, at_least=20)
     if rows.shape[1] < 2:
         raise ValueError(f"chunks has shape {tuple(chunks.shape)}, one feature: give whole chunks (N, H, D)")
-    try:
-        # No dependency of the training loop, so only those who count peaks need it.
-        from sklearn.cluster import HDBSCAN
-    except ImportError as error:
-        raise ImportError("num_peaks needs scikit-learn: pip install 'scikit-learn>=1.5,<2'") from error
     if not rows.std(0).any():
         return Measured(1, len(rows))
     u, s, _ = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)

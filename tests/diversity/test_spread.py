@@ -1,7 +1,6 @@
 """Spread of one sample: by hand, in known cases and against independent libraries."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -94,12 +93,6 @@ def test_close_peaks_in_many_dimensions_are_not_merged():
 def test_a_nearly_deterministic_policy_with_two_choices_has_two_peaks():
     choice = np.arange(64)[:, None] % 2
     assert num_peaks(np.hstack([choice, -choice, choice]).astype(float)).value == 2
-
-
-def test_peaks_name_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    with pytest.raises(ImportError, match="pip install 'scikit-learn"):
-        num_peaks(normal(30, 2))
 
 
 def test_residual_ratio_by_hand():
