@@ -193,7 +193,7 @@ def attempts(env: EnvConfig, policy: DenoisingPolicy, config: CompareConfig) -> 
 
 
 def counts_by_state(side: Side, config: CompareConfig, atlas: ModeAtlas | None) -> np.ndarray | None:
-    """(S, M) successes in each mode from each of S initial states; None without modes, or where not asked for.
+    """(S, M) successes in each mode from each of S initial states; None without modes, or if not asked for.
 
     Where every episode starts alike there is one state, and its episodes have been played.
     """
