@@ -1,7 +1,10 @@
 """Console commands, one short file each."""
 
 import logging
+import sys
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 # Where FFmpeg is missing, LeRobot logs pages of loader tracebacks of torchcodec and then decodes with PyAV,
 # which works.
@@ -17,3 +20,22 @@ def quiet() -> None:
     init_logging()
     for name in ("lerobot", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def run_command(config_class: type, run: Callable[[Any], None]) -> None:
+    """Read the options, check them (`config_class.resolve`) and run; mistakes are told without traceback."""
+    from lerobot.utils.import_utils import register_third_party_plugins
+
+    from ..arguments import parse_command_line
+    from ..errors import EnvironmentFailure, UserError
+
+    register_third_party_plugins()
+    quiet()
+    try:
+        config = parse_command_line(config_class)
+        config.resolve()
+        run(config)
+    except (UserError, EnvironmentFailure, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped, nothing was written")

@@ -4,25 +4,13 @@ import os
 import shlex
 import sys
 
-from lerobot.utils.import_utils import register_third_party_plugins
-
-from ..arguments import parse_command_line
 from ..config_compare import CompareConfig
-from ..errors import EnvironmentFailure, UserError
-from . import quiet
+from ..errors import UserError
+from . import run_command
 
 
 def main() -> None:
-    register_third_party_plugins()
-    quiet()
-    try:
-        config = parse_command_line(CompareConfig)
-        config.resolve()
-        run(config)
-    except (UserError, EnvironmentFailure, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped, nothing was written")
+    run_command(CompareConfig, run)
 
 
 def run(config: CompareConfig) -> None:

@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 import math
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,11 @@ from lerobot import policies  # noqa: F401  registers --policy.type
 from lerobot.configs import PreTrainedConfig
 from lerobot.envs import EnvConfig
 from lerobot.utils.constants import OBS_STATE
-from lerobot.utils.import_utils import register_third_party_plugins
 
-from ..arguments import parse_command_line
 from ..config import pretrained_config
-from ..errors import EnvironmentFailure, UserError
+from ..errors import UserError
 from ..files import replacing
-from . import quiet
+from . import run_command
 
 NUMBERS, PICTURE = "exploration.json", "exploration.png"
 
@@ -83,16 +80,7 @@ class ExploreConfig:
 
 
 def main() -> None:
-    register_third_party_plugins()
-    quiet()
-    try:
-        config = parse_command_line(ExploreConfig)
-        config.resolve()
-        run(config)
-    except (UserError, EnvironmentFailure, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped, nothing was written")
+    run_command(ExploreConfig, run)
 
 
 def run(config: ExploreConfig) -> None:

@@ -24,7 +24,7 @@ QUICK = (
 @pytest.fixture
 def main(monkeypatch, capsys):
     monkeypatch.setattr("logging.root.handlers", [])
-    monkeypatch.setattr(command, "quiet", lambda: None)
+    monkeypatch.setattr("lerobot_rlft.cli.quiet", lambda: None)
 
     def run(*arguments) -> str:
         """What it printed, or its exit message."""

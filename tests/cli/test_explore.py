@@ -18,7 +18,7 @@ TINY = ("--env.type=avoiding", "--env.episode_length=8", "--n_episodes=2", "--sa
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Runs the command in this process; returns its exit message and what it printed."""
-    monkeypatch.setattr(explore, "quiet", lambda: None)
+    monkeypatch.setattr("lerobot_rlft.cli.quiet", lambda: None)
 
     def run(*arguments):
         # LeRobot keeps what it found in YAML files for the life of the process.
