@@ -12,6 +12,7 @@ from lerobot.utils.constants import OBS_STATE
 from matplotlib import pyplot as plt
 
 from .comparison import Comparison, Side
+from .diversity.metrics import SUCCESSES_PER_MODE
 from .diversity.probe import Probe, deployed_chunks, encode
 from .measures import ATTEMPTS, KEYS
 from .pictures import draw_atlas, draw_mode_shares, draw_trajectories, is_planar, save
@@ -201,9 +202,14 @@ def headline(m: dict[str, Any]) -> str:
 
 
 def _way_out(m: dict[str, Any]) -> str:
-    if m["num_modes"] is None or (m["claim_refusal"] or "").startswith("Nothing"):
+    """How many episodes would carry a claim, at the rates of success seen; nothing where more do not help."""
+    if m["num_modes"] is None or m["claim_refusal"].startswith("Nothing"):
         return ""
-    return f"Play more: --n_episodes={2 * m['n_episodes']} or above."
+    counts = np.array([m["mode_counts"], m["base_mode_counts"]])  # (2, M)
+    fewest, needed = counts.sum(1).min(), SUCCESSES_PER_MODE * (counts.sum(0) > 0).sum()
+    if not fewest:
+        return "One of them never succeeds: there are no ways of solving the task to compare."
+    return f"Play more: --n_episodes={-(-m['n_episodes'] * needed // fewest)} or above."
 
 
 def page(m: dict[str, Any], figures: list[tuple[str, Path, str]], command: str) -> str:

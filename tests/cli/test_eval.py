@@ -67,7 +67,9 @@ def test_the_report_of_two_policies(main, tuned, base_policy, tmp_path, monkeypa
     out = tmp_path / "new" / "report"
     said = main(f"--policy.path={tuned}", f"--base.path={base_policy}", *QUICK, f"--output_dir={out}")
     assert f"Report: {out / 'report.html'}" in said and "Success 100.0 %" in said
-    assert "No claim about modes: the tuned policy has 6 successes" in said and "--n_episodes=12" in said
+    assert "No claim about modes: the tuned policy has 6 successes" in said
+    needed = int(re.search(r"successes, (\d+) are needed", said)[1])
+    assert f"--n_episodes={needed} or above" in said  # every episode succeeds
     assert sorted(p.name for p in out.iterdir()) == ["diversity.json", "pictures", "report.html"]
     assert [p.name for p in out.parent.iterdir()] == ["report"]  # no temporary folder is left
     m = json.loads((out / "diversity.json").read_text())
@@ -90,7 +92,7 @@ def test_the_base_of_a_run_is_known(main, dppo_config, tmp_path, monkeypatch):
     checkpoint = config.output_dir / "checkpoints/last/pretrained_model"
     out = tmp_path / "report"
     said = main(f"--policy.path={checkpoint}", *QUICK, "--n_attempts=0", f"--output_dir={out}")
-    assert "No claim about modes" in said
+    assert "No claim about modes" in said and "One of them never succeeds" in said
     m = json.loads((out / "diversity.json").read_text())
     assert m["base"] == str(config.policy.pretrained_path)
     # Nothing succeeded: no number about modes, and the reason.
