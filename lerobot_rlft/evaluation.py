@@ -12,6 +12,7 @@ from lerobot.utils.io_utils import write_video
 from .diversity.atlas import ModeAtlas
 from .diversity.metrics import entropy, mode_counts, wilson_interval
 from .episodes import Episodes
+from .errors import UserError
 from .rollout import EpisodeRunner
 
 LOG_PROB_FLOOR = 0.1  # any: log-probabilities are not read here
@@ -103,10 +104,19 @@ def name_modes(
     """The episodes with their modes, from the environment or else from the atlas, and how many modes exist.
 
     Without either the number is None.
+
+    Raises:
+        UserError: the environment names modes and does not say how many there are.
     """
     if episodes.mode is not None:
-        # Asking a process for something it does not have ends it, so only those that name modes are asked.
-        return episodes, int(env.call("num_modes")[0])
+        try:
+            # Asking a process for something it does not have ends it: only those that name modes are asked.
+            return episodes, int(env.call("num_modes")[0])
+        except AttributeError as error:
+            raise UserError(
+                'the environment names modes in info["mode"] but not how many there are: give it an '
+                "attribute num_modes"
+            ) from error
     if atlas is None:
         return episodes, None
     return replace(episodes, mode=atlas.assign(episodes.states[atlas.key])), atlas.num_modes

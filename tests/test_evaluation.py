@@ -14,6 +14,7 @@ from lerobot_rlft.build import load_policy
 from lerobot_rlft.config import load_policy_config
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.episodes import Episodes
+from lerobot_rlft.errors import UserError
 from lerobot_rlft.evaluation import Evaluation, film, play, summarise
 from lerobot_rlft.pictures import draw_learning_curve, draw_trajectories, is_planar
 from lerobot_rlft.rollout import EpisodeRunner
@@ -132,3 +133,10 @@ def test_states_of_an_arm_are_no_path():
     assert not is_planar(episodes, object())
     episodes.states[OBS_STATE] = np.zeros((1, 3, 2))
     assert is_planar(episodes, object())
+
+
+def test_modes_without_a_number_of_modes():
+    named = episodes_of([True, False])
+    named.mode = np.array([0, 3])
+    with pytest.raises(UserError, match=r"give it an attribute num_modes"):
+        summarise(toy_envs(2), named)
