@@ -156,13 +156,20 @@ def describe(m: Metrics, config: CompareConfig, base: Side, tuned: Side, modes_f
 
 
 def check_same_actions(base: DenoisingPolicy, tuned: DenoisingPolicy) -> None:
-    """Raise a UserError unless both policies send chunks of the same shape."""
-    for name in ("action_dim", "n_action_steps", "horizon"):
+    """Raise a UserError unless both policies send chunks of the same shape by the same denoising steps."""
+    for name in ("action_dim", "n_action_steps", "horizon", "n_obs_steps"):
         if getattr(base, name) != getattr(tuned, name):
             raise UserError(
                 f"--base.path has {name}={getattr(base, name)} and --policy.path {getattr(tuned, name)}: "
                 "they are not comparable, give the policy that was tuned from this base"
             )
+    steps, wanted = (policy.kernel.timesteps.tolist() for policy in (base, tuned))
+    if steps != wanted or type(base.kernel) is not type(tuned.kernel):
+        raise UserError(
+            f"--base.path denoises in {len(steps)} steps and --policy.path in {len(wanted)}, or at other "
+            "noise levels: give the base the sampler of the tuned policy, --base.noise_scheduler_type=DDIM or "
+            f"DDPM and --base.num_inference_steps={len(wanted)}"
+        )
 
 
 def atlas_of(config: CompareConfig, episodes: Episodes) -> ModeAtlas | None:

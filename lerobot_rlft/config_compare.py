@@ -11,6 +11,7 @@ from lerobot.envs import EnvConfig
 from .config import CONFIG_NAME, AtlasConfig, load_policy_config, pretrained_config
 from .errors import UserError
 
+SAMPLER = ("noise_scheduler_type", "num_inference_steps")
 MOST_ATTEMPTS = 16  # success with a way blocked is reported for up to so many attempts
 
 
@@ -91,7 +92,14 @@ def _base_of(checkpoint: Path, device: str) -> PreTrainedConfig:
             f"no base: --policy.path={checkpoint} has no {CONFIG_NAME} that names what it was tuned from, "
             "give --base.path=HUB_ID_OR_FOLDER"
         )
-    path = yaml.safe_load(file.read_text())["policy"]["pretrained_path"]
-    config = load_policy_config(str(path), [f"--device={device}"], "base")
+    run = yaml.safe_load(file.read_text())["policy"]
+    path = run["pretrained_path"]
+    if path is None:
+        raise UserError(
+            f"no base: the run of --policy.path={checkpoint} began from scratch, give --base.path=..."
+        )
+    # The run may have given its base another sampler.
+    sampler = [f"--{key}={run[key]}" for key in SAMPLER if run.get(key) is not None]
+    config = load_policy_config(str(path), [f"--device={device}", *sampler], "base")
     config.pretrained_path = Path(path)
     return config

@@ -108,16 +108,14 @@ def measure_modes(m: Metrics, tuned: np.ndarray | None, base: np.ndarray | None)
         "entropy", "entropy_plugin", "entropy_ratio", "modes_covered", "effective_modes", "min_retention",
         "js_divergence",
     )  # fmt: skip
-    m["claim_refusal"] = None
-    with m.needs(*names, "claim_refusal"):
-        if tuned is None or base is None:
-            raise ValueError(
-                "no modes are known: neither the environment names them nor an atlas could be fitted"
-            )
-        m["claim_refusal"] = claim_refusal(tuned, base)
     if tuned is None or base is None:
+        with m.needs(*names):
+            raise ValueError("the environment names no modes and an atlas could not be fitted")
         m["claim_refusal"] = "No claim about modes: no modes are known."
         return
+    m["claim_refusal"] = "No claim about modes: they cannot be counted."  # unless the next line can
+    with m.needs():
+        m["claim_refusal"] = claim_refusal(tuned, base)
     unit = math.log(max(2, len(base)))
     for prefix, counts in (("", tuned), ("base_", base)):
         m[prefix + "mode_counts"] = counts.tolist()
@@ -134,7 +132,7 @@ def measure_modes(m: Metrics, tuned: np.ndarray | None, base: np.ndarray | None)
         ratio = entropy_ratio(tuned, base)
         m["entropy_ratio"], m["entropy_ratio_ci"] = ratio.ratio, [ratio.low, ratio.high]
         m["entropy_ratio_samples"] = ratio.successes
-    with m.needs("min_retention"):
+    with m.needs("min_retention", "min_retention_mode"):
         kept = min_retention(tuned, base)
         m["min_retention"], m["min_retention_ci"] = kept.ratio, [kept.low, kept.high]
         m["min_retention_mode"] = kept.mode

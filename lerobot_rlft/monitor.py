@@ -54,7 +54,7 @@ class DiversityMonitor:
                 self.demonstrations = [episode_paths(dataset.repo_id, dataset.root, config.atlas.key)]
             except (ValueError, OSError, HTTPError) as error:
                 raise UserError(f"dataset: {error}") from error
-        if config.atlas.path is not None:
+        if config.atlas.path is not None and config.resume is None:
             self.atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
 
     @property
@@ -80,7 +80,9 @@ class DiversityMonitor:
                 "warning: modes are not tracked, the base had no success in a known mode while it explored"
             )
             return
-        self.tracker = ModeTracker(explored.mode_counts, explored.n_episodes)
+        self.tracker = ModeTracker(
+            explored.mode_counts, explored.n_episodes, round(explored.success * explored.n_episodes)
+        )
 
     def counts(self, env: gym.vector.VectorEnv, episodes: Episodes) -> list[int] | None:
         """Successes in each mode; None where nothing names modes."""
@@ -100,7 +102,7 @@ class DiversityMonitor:
         counts = self.counts(env, data.episodes)
         out: dict[str, Any] = {} if counts is None else {"mode_counts": counts}
         if self.tracker is not None:
-            out |= self.tracker.update(counts, len(data.episodes.success))
+            out |= self.tracker.update(counts, len(data.episodes.success), int(data.episodes.success.sum()))
             if said := self.tracker.alarm():
                 tqdm.write(f"iteration {number}: {said}")
                 out["alarm"] = said
@@ -129,7 +131,7 @@ class DiversityMonitor:
             draw_kl(
                 pictures / "kl.png",
                 [line["iteration"] for line in lines],
-                np.array([line["kl_by_step"] for line in lines]),
+                padded([line["kl_by_step"] for line in lines]),
             )
             self.records.picture("kl", pictures / "kl.png", iteration)
 
@@ -149,6 +151,12 @@ class DiversityMonitor:
         if (self.folder / PROBE).is_file():
             floor = self.config.algorithm.min_log_prob_std
             self.probe = Probe.load(self.folder / PROBE, self.base, floor, seed=self.config.seed)
+
+
+def padded(rows: list[list[float]]) -> np.ndarray:
+    """Rows of different lengths (a resume may change the number of steps) as one array, filled with NaN."""
+    longest = max(map(len, rows))
+    return np.array([row + [np.nan] * (longest - len(row)) for row in rows])
 
 
 def load_atlas(folder: Path, env: str, key: str) -> ModeAtlas:

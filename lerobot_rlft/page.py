@@ -93,7 +93,10 @@ def draw_pictures(comparison: Comparison, folder: Path) -> list[tuple[str, Path,
         sentence = (
             f"Shares of successes: the base uses {m['base_effective_modes']:.1f} modes effectively, the "
         )
-        sentence += f"tuned policy {m['effective_modes']:.1f}; mode {m['min_retention_mode']} lost most."
+        sentence += f"tuned policy {m['effective_modes']:.1f}"
+        if m["min_retention"] is not None and m["min_retention"] < 1:
+            sentence += f"; mode {m['min_retention_mode']} lost most"
+        sentence += "."
         draw_mode_shares(add("Mode shares", "shares.png", sentence), base.counts, tuned.counts)
     draw_fans(add("Chunks at branching states", "fans.png", _fans_sentence(m)), comparison.probe, base, tuned)
     sentence = (
@@ -195,9 +198,10 @@ def headline(m: dict[str, Any]) -> str:
     if m["claim_refusal"] is not None:
         return f"{text}. {m['claim_refusal']} {_way_out(m)}".strip()
     low, high = m["entropy_ratio_ci"]
+    kept = sum(t > 0 and b > 0 for t, b in zip(m["mode_counts"], m["base_mode_counts"], strict=True))
     return (
         f"{text}, with {100 * m['entropy_ratio']:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of its mode "
-        f"entropy and {m['modes_covered']} of its {m['base_modes_covered']} modes."
+        f"entropy and {kept} of its {m['base_modes_covered']} modes."
     )
 
 
@@ -230,7 +234,7 @@ def page(m: dict[str, Any], figures: list[tuple[str, Path, str]], command: str) 
                 f"{_interval(m['entropy_ratio_ci'])} of the base's",
             )
         )
-    if m.get("effective_modes") is not None:
+    if m.get("effective_modes") is not None and m.get("base_effective_modes") is not None:
         boxes.append(
             (
                 "effective modes",

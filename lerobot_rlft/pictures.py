@@ -35,7 +35,7 @@ def draw_trajectories(path: Path, panels: list[tuple[str, Episodes, Evaluation]]
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 5.6), squeeze=False)
     for axis, (title, episodes, evaluation) in zip(axes[0], panels, strict=True):
-        _draw_paths(axis, episodes)
+        _draw_paths(axis, episodes, evaluation.num_modes or 1)
         if hasattr(env, "draw_map"):
             env.draw_map(axis)
         low, high = evaluation.success_ci
@@ -52,11 +52,10 @@ def draw_trajectories(path: Path, panels: list[tuple[str, Episodes, Evaluation]]
     save(figure, path)
 
 
-def _draw_paths(axis: Axes, episodes: Episodes) -> None:
-    most = int(episodes.mode.max()) + 1 if episodes.mode is not None else 1
+def _draw_paths(axis: Axes, episodes: Episodes, num_modes: int) -> None:
     for i in range(min(MAX_PATHS, len(episodes.success))):
         mode = int(episodes.mode[i]) if episodes.mode is not None else 0
-        colour = mode_colour(mode, most) if episodes.success[i] and mode >= 0 else "0.8"
+        colour = mode_colour(mode, num_modes) if episodes.success[i] and mode >= 0 else "0.8"
         x, y = episodes.states[OBS_STATE][i][:, POSITION_DIMS].T
         axis.plot(x, y, color=colour, lw=0.8, alpha=0.7, zorder=2 if episodes.success[i] else 1)
 

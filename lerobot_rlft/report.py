@@ -53,12 +53,14 @@ def conclusion(summary: dict[str, Any]) -> str:
         f"environment steps ({tuned['n_episodes']} episodes each, 95 % intervals, same seeds)."
     )
     if "modes" in tuned and "modes" in base:
+        counts = zip(tuned["mode_counts"], base["mode_counts"], strict=True)
+        kept = sum(t > 0 and b > 0 for t, b in counts)
         text += (
             f"\nOf the {base['modes']} ways to succeed that the base knew, the tuned policy uses "
-            f"{tuned['modes']} (mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; "
+            f"{kept} (mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; "
             f"1 is uniform over {tuned['num_modes']})."
         )
-        if tuned["modes"] < base["modes"]:
+        if kept < base["modes"]:
             text += " RL paid for success with ways of solving the task."
     else:
         text += f"\nMean max reward: {base['max_reward']:.3f} before, {tuned['max_reward']:.3f} after."

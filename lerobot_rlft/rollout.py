@@ -221,7 +221,7 @@ class _Round:
         outcome = info["final_info"] if "final_info" in info and info["_final_info"][i] else info
         if "is_success" in outcome:
             self.success[i] = bool(outcome["is_success"][i])
-        if "mode" in outcome:
+        if "mode" in outcome and outcome.get("_mode", self.alive)[i]:
             self.names_modes, self.mode[i] = True, int(outcome["mode"][i])
         self.terminated[i] = terminated or self.time_limit == "failure"
         if self.keep_decisions:

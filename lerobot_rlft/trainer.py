@@ -280,6 +280,8 @@ class Trainer:
                 self.batches.load_state_dict(state["loader"])
             if self.monitor is not None:
                 self.monitor.load_state_dict(state["monitor"])
+        except UserError:
+            raise
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"--resume: the training state in {checkpoint} does not fit the configuration ({error}): "

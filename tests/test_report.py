@@ -14,8 +14,10 @@ def evaluation(success: float, **fields) -> dict:
     return {"n_episodes": 40, "success": success, "success_ci": ci, "max_reward": success / 2} | fields
 
 
-def modes(count: int, entropy: float) -> dict:
-    return {"modes": count, "num_modes": 24, "entropy": entropy}
+def modes(count: int, entropy: float, first: int = 0) -> dict:
+    """One success in each of `count` modes from `first` up."""
+    counts = [int(first <= mode < first + count) for mode in range(24)]
+    return {"modes": count, "num_modes": 24, "entropy": entropy, "mode_counts": counts}
 
 
 def test_success_bought_with_modes_is_said_to_be():
@@ -26,6 +28,8 @@ def test_success_bought_with_modes_is_said_to_be():
     )
     assert "Of the 20 ways to succeed that the base knew, the tuned policy uses 3" in text
     assert "entropy 0.900 before, 0.200 after" in text and "RL paid for success" in text
+    moved = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.5, **modes(6, 0.9, first=18))})
+    assert "the base knew, the tuned policy uses 2" in moved  # 18 and 19 of the 20, four are new
     kept = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.5, **modes(20, 0.9))})
     assert "Success did not rise" in kept and "RL paid" not in kept
 

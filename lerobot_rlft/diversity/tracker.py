@@ -22,31 +22,39 @@ class ModeTracker:
     Args:
         base_counts: (M,) successes of the exploring base in each mode.
         base_episodes: episodes they come from.
+        base_successes: of them; None = those in a known mode.
 
     Raises:
         ValueError: the base has no success in any mode.
     """
 
-    def __init__(self, base_counts: Sequence[int], base_episodes: int) -> None:
+    def __init__(
+        self, base_counts: Sequence[int], base_episodes: int, base_successes: int | None = None
+    ) -> None:
         self.base_counts, self.base_episodes = np.asarray(base_counts), base_episodes
         self.base_effective = effective_modes(self.base_counts)
         self.base_low, _ = bootstrap_interval(self.base_counts)  # nats
-        self.window: list[tuple[int, list[int]]] = []  # (episodes, successes in each mode) of an iteration
+        # (episodes, successes, successes in each mode) of an iteration
+        self.window: list[tuple[int, int, list[int]]] = []
         self.alarm_level = 1 - ALARM_STEP
-        self.alarm_success = float(self.base_counts.sum()) / base_episodes
+        if base_successes is None:
+            base_successes = int(self.base_counts.sum())
+        self.alarm_success = base_successes / base_episodes
 
-    def update(self, counts: Sequence[int], episodes: int) -> dict[str, float]:
+    def update(self, counts: Sequence[int], episodes: int, successes: int | None = None) -> dict[str, float]:
         """Add an iteration.
 
         Args:
             counts: (M,) successes in each mode.
             episodes: all of the iteration.
+            successes: of them; None = those in a known mode.
 
         Returns:
             `effective_modes` and `js_to_base` (bits) of the window; nothing while it holds no success.
         """
-        self.window.append((episodes, [int(c) for c in counts]))
-        while sum(e for e, _ in self.window[1:]) >= WINDOW_EPISODES:
+        known = int(sum(counts))
+        self.window.append((episodes, known if successes is None else successes, [int(c) for c in counts]))
+        while sum(e for e, *_ in self.window[1:]) >= WINDOW_EPISODES:
             self.window.pop(0)
         total = self.counts
         if not total.sum():
@@ -59,7 +67,7 @@ class ModeTracker:
     @property
     def counts(self) -> np.ndarray:
         """(M,) successes of the window in each mode."""
-        return np.sum([counts for _, counts in self.window], 0)
+        return np.sum([counts for *_, counts in self.window], 0)
 
     def alarm(self) -> str | None:
         """A sentence when another tenth of the base's effective modes is gone for sure, else None.
@@ -69,8 +77,8 @@ class ModeTracker:
         total = self.counts
         if not total.sum():
             return None
-        episodes = sum(e for e, _ in self.window)
-        now, success = effective_modes(total), float(total.sum()) / episodes
+        episodes = sum(e for e, *_ in self.window)
+        now, success = effective_modes(total), sum(s for _, s, _ in self.window) / episodes
         share = now / self.base_effective
         most = math.exp(bootstrap_interval(total)[1] - self.base_low)
         if most > self.alarm_level:
@@ -110,6 +118,6 @@ class ModeTracker:
     def from_state(cls, state: dict[str, Any]) -> "ModeTracker":
         """The tracker that `state_dict` describes."""
         tracker = cls(state["base_counts"], state["base_episodes"])
-        tracker.window = [(episodes, counts) for episodes, counts in state["window"]]
+        tracker.window = [tuple(entry) for entry in state["window"]]
         tracker.alarm_level, tracker.alarm_success = state["alarm_level"], state["alarm_success"]
         return tracker

@@ -116,6 +116,8 @@ def test_the_base_of_a_run_is_known(main, dppo_config, tmp_path, monkeypatch):
          "output_dir=/proc/x/y cannot be written"),
         (("--policy.path={tuned}", "--base.path={short}", *QUICK),
          "--base.path has n_action_steps=2 and --policy.path 3: they are not comparable"),
+        (("--policy.path={tuned}", "--policy.num_inference_steps=2", "--base.path={base}", *QUICK),
+         "--base.path denoises in 3 steps and --policy.path in 2.*--base.num_inference_steps=2"),
         (("--policy.path={tuned}", "--base.path={base}", "--env.type=avoiding", "--n_episode=6"),
          "--n_episode is unknown, did you mean --n_episodes"),
     ],

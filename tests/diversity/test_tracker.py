@@ -25,9 +25,9 @@ def test_the_window_holds_the_newest_480_episodes_or_just_more():
     tracker = ModeTracker(FOUR, 300)
     for i in range(8):
         tracker.update([i, 0, 0, 1], 100)
-    assert [counts[0] for _, counts in tracker.window] == [3, 4, 5, 6, 7]
+    assert [counts[0] for *_, counts in tracker.window] == [3, 4, 5, 6, 7]
     tracker.update([9, 0, 0, 1], 480)
-    assert [counts[0] for _, counts in tracker.window] == [9]
+    assert [counts[0] for *_, counts in tracker.window] == [9]
 
 
 def test_without_a_success_there_is_no_reading_and_no_alarm():
@@ -78,3 +78,9 @@ def test_it_continues_from_its_state():
     two = ModeTracker.from_state(json.loads(json.dumps(one.state_dict())))
     assert one.update([10, 90, 0, 0], 100) == two.update([10, 90, 0, 0], 100)
     assert one.alarm() == two.alarm() and one.state_dict() == two.state_dict()
+
+
+def test_a_success_in_no_known_mode_is_a_success():
+    tracker = ModeTracker([40, 40, 40, 40], 240)
+    tracker.update([300, 20, 20, 0], 500, successes=500)
+    assert "success rose (67 % to 100 %)" in tracker.alarm()
