@@ -167,8 +167,8 @@ def check_same_actions(base: DenoisingPolicy, tuned: DenoisingPolicy) -> None:
     if steps != wanted or type(base.kernel) is not type(tuned.kernel):
         raise UserError(
             f"--base.path denoises in {len(steps)} steps and --policy.path in {len(wanted)}, or at other "
-            "noise levels: give the base the sampler of the tuned policy, --base.noise_scheduler_type=DDIM or "
-            f"DDPM and --base.num_inference_steps={len(wanted)}"
+            "noise levels: give the base the sampler of the tuned policy, "
+            f"--base.noise_scheduler_type=DDPM or DDIM and --base.num_inference_steps={len(wanted)}"
         )
 
 

@@ -121,6 +121,10 @@ class AtlasConfig:
     def __post_init__(self) -> None:
         if self.key not in (OBS_STATE, OBS_ENV_STATE):
             raise ValueError(f"atlas.key={self.key!r} is no path, choose {OBS_STATE} or {OBS_ENV_STATE}")
+        if self.dims is not None and (not self.dims or min(self.dims) < 0):
+            raise ValueError(f"atlas.dims={self.dims} must hold numbers from 0 up, or be null")
+        if self.min_cluster_size is not None and self.min_cluster_size < 2:
+            raise ValueError(f"atlas.min_cluster_size={self.min_cluster_size} must be at least 2, or null")
 
 
 @dataclass

@@ -77,7 +77,7 @@ KEYS = {
     "mmd": "squared maximum mean discrepancy of successful paths, RBF kernel, the base's bandwidth",
     "classifier_accuracy": "k-NN classifier that tells tuned from base successes; .5 cannot; Wilson interval",
     "path_entropy": "Kozachenko-Leonenko entropy of successful paths, nats; read differences",
-    "success_at": "chance that one of n attempts succeeds with a way blocked, mean over ways; bootstrap",
+    "success_at": "chance that one of n attempts succeeds with a way blocked, mean over ways",
     "blocked": "for each blocked way, successes of n_attempts attempts, base and tuned",
     "n_attempts": "attempts at each blocked way",
     "notes": "why a metric is null, and what was subsampled",

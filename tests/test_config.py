@@ -20,7 +20,14 @@ from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.arguments import suggest
 from lerobot_rlft.build import check_features
 from lerobot_rlft.checkpoint import write_config
-from lerobot_rlft.config import CONFIG_NAME, DatasetConfig, EvalConfig, RolloutConfig, load_policy_config
+from lerobot_rlft.config import (
+    CONFIG_NAME,
+    AtlasConfig,
+    DatasetConfig,
+    EvalConfig,
+    RolloutConfig,
+    load_policy_config,
+)
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.errors import UserError
 from lerobot_rlft.rollout import EpisodeRunner
@@ -144,6 +151,9 @@ def test_a_mistake_on_the_command_line(mistake, answer, base_policy, read_comman
         (RolloutConfig, {"reward": "sum"}, "rollout.reward='sum' is unknown, choose env, success or best"),
         (RolloutConfig, {"time_limit": "end"}, "rollout.time_limit='end' is unknown, choose bootstrap or"),
         (RolloutConfig, {"success_bonus": -1}, "rollout.success_bonus=-1 must not be negative"),
+        (AtlasConfig, {"dims": [-1]}, r"atlas.dims=\[-1\] must hold numbers from 0 up"),
+        (AtlasConfig, {"min_cluster_size": 1}, "atlas.min_cluster_size=1 must be at least 2"),
+        (AtlasConfig, {"key": "action"}, "atlas.key='action' is no path"),
         (EvalConfig, {"n_episodes": 0}, "eval.n_episodes=0 must be at least 1"),
         (EvalConfig, {"n_episodes_during": 0}, "eval.n_episodes_during=0 must be at least 1"),
         (EvalConfig, {"batch_size": 0}, "eval.batch_size=0 must be at least 1"),

@@ -4,8 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..errors import UserError
-
 
 def main() -> None:
     args = parser().parse_args()
@@ -13,7 +11,7 @@ def main() -> None:
 
     try:
         draw_curves(args.output, [read_curve(run) for run in args.runs])
-    except (UserError, OSError) as error:
+    except (ValueError, OSError) as error:  # UserError, or matplotlib about the suffix
         sys.exit(f"error: {error}")
     print(f"{len(args.runs)} runs in {args.output}")
 
