@@ -103,7 +103,8 @@ def compare(config: CompareConfig) -> Comparison:
     with bar, closing(first.env):
         for title, policy in policies.items():
             runner = first if title == "base" else runner_in(first.env, config.env, policy)
-            check_features(config.env, runner)
+            if title != "base":  # whose features `make_runner` has compared
+                check_features(config.env, runner)
             episodes = play(runner, config.n_episodes, config.seed)
             if title == "base" and episodes.mode is None:
                 atlas = atlas_of(config, episodes)

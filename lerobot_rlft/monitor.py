@@ -107,11 +107,15 @@ class DiversityMonitor:
                 tqdm.write(f"iteration {number}: {said}")
                 out["alarm"] = said
         every, floor = self.config.probe_freq, self.config.algorithm.min_log_prob_std
-        if every and number == 1:
-            self.probe = Probe.choose(self.base, data.obs, data.t, floor, seed=self.config.seed)
-            self.probe.save(self.folder / PROBE)
-        if self.probe is not None and every and (number % every == 0 or number == 1):
-            out |= vars(self.probe.measure(policy))
+        try:
+            if every and number == 1:
+                self.probe = Probe.choose(self.base, data.obs, data.t, floor, seed=self.config.seed)
+                self.probe.save(self.folder / PROBE)
+            if self.probe is not None and every and (number % every == 0 or number == 1):
+                out |= vars(self.probe.measure(policy))
+        except ValueError as error:  # a base that always acts the same, or chunks of a single number
+            self.probe = None
+            tqdm.write(f"warning: base and tuned policy are not compared at branching states, {error}")
         return out
 
     def status(self, metrics: dict[str, Any]) -> str:

@@ -106,19 +106,19 @@ def draw_mode_shares(path: Path, base_counts: np.ndarray, counts: np.ndarray) ->
     save(figure, path)
 
 
-def draw_kl(path: Path, columns: list[int], kl: np.ndarray, xlabel: str = "iteration") -> None:
+def draw_kl(path: Path, iterations: list[int], kl: np.ndarray) -> None:
     """Heat map of the KL to the base.
 
     Args:
-        columns: (C,) what stands below the columns.
-        kl: (C, K) nats of each denoising step, the last step first.
+        iterations: (I,) what stands below the columns.
+        kl: (I, K) nats of each denoising step, the last step first.
     """
     figure, axis = plt.subplots(figsize=(6, 3))
     image = axis.imshow(kl.T, aspect="auto", origin="lower", cmap="magma", interpolation="nearest")
-    shown = np.unique(np.linspace(0, len(columns) - 1, min(len(columns), 8)).astype(int))
-    axis.set_xticks(shown, [columns[i] for i in shown])
+    shown = np.unique(np.linspace(0, len(iterations) - 1, min(len(iterations), 8)).astype(int))
+    axis.set_xticks(shown, [iterations[i] for i in shown])
     axis.set_yticks([0, kl.shape[1] - 1], ["last", "noisiest"])
-    axis.set_xlabel(xlabel)
+    axis.set_xlabel("iteration")
     axis.set_ylabel("denoising step")
     figure.colorbar(image, label="KL to the base, nats")
     figure.tight_layout()

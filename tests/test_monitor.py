@@ -181,3 +181,14 @@ def test_a_damaged_probe_is_named(sides, many):
     config.resume, config.iterations = config.output_dir, 3
     with pytest.raises(UserError, match=r"probe states .*probe.safetensors are missing or damaged"):
         Trainer(config)
+
+
+def test_a_base_that_cannot_be_probed_costs_the_probe_and_not_the_run(many, monkeypatch, capsys):
+    def refuse(*args, **options):
+        raise ValueError("base_chunks are the same for all noises")
+
+    monkeypatch.setattr("lerobot_rlft.diversity.probe.spread_ratio", refuse)
+    config = many(iterations=2, probe_freq=1)
+    Trainer(config).train()
+    assert capsys.readouterr().out.count("not compared at branching states, base_chunks are the same") == 1
+    assert len(metrics(config.output_dir, "train")) == 2

@@ -22,6 +22,7 @@ from sklearn.cluster import HDBSCAN
 
 from ..errors import UserError
 from ..files import replacing
+from .points import distances
 
 POINTS = 32
 MOST_REFERENCES = 1500  # paths that are clustered; of more, a random subset with a fixed seed
@@ -110,7 +111,7 @@ class ModeAtlas:
         rank[order] = np.arange(len(order))
         known = labels >= 0
         references, modes = features[known], rank[labels[known]]
-        apart = distances(references, references)
+        apart = _distances(references, references)
         apart[modes[:, None] != modes[None]] = np.inf
         np.fill_diagonal(apart, np.inf)
         nearest = apart.min(1) if len(apart) > 1 else np.zeros(1)
@@ -145,14 +146,14 @@ class ModeAtlas:
         return self._nearest(self.features(states)) if len(states) else np.zeros(0, np.int64)
 
     def _nearest(self, features: np.ndarray) -> np.ndarray:
-        apart = distances(features, self.references)
+        apart = _distances(features, self.references)
         mode = self.labels[apart.argmin(1)]
         return np.where(apart.min(1) <= self.reach[mode], mode, -1)
 
     def representative(self, mode: int) -> np.ndarray:
         """The path nearest on average to the others of its mode, (P, dims) in units of the observation."""
         members = self.references[self.labels == mode]
-        return members[distances(members, members).mean(1).argmin()].reshape(POINTS, -1) * self.scale
+        return members[_distances(members, members).mean(1).argmin()].reshape(POINTS, -1) * self.scale
 
     def check(self, env: str, key: str, num_dims: int | None = None) -> None:
         """Raise a UserError unless the atlas belongs to this environment and observation."""
@@ -243,10 +244,8 @@ def resample(states: np.ndarray, points: int = POINTS, equal_times: bool = False
     return out
 
 
-def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Euclidean distances (N_a, N_b)."""
-    one, two = torch.as_tensor(a).double(), torch.as_tensor(b).double()
-    return torch.cdist(one, two, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return distances(torch.as_tensor(a).double(), torch.as_tensor(b).double()).numpy()
 
 
 def _ranges(states: np.ndarray) -> np.ndarray:
