@@ -68,6 +68,8 @@ class Rollout:
         terminated: (E,) bool; False means that a time limit cut the episode and the task would go on.
         final_obs: LeRobot key -> (E, S, ...), the observation after the last step of each episode.
         episodes: outcomes.
+        attempt: (E,) long, the mode that each episode reached or, where it failed, was on the way to; -1
+            where unknown; None where nothing names modes.
     """
 
     obs: dict[str, Tensor]
@@ -79,6 +81,12 @@ class Rollout:
     terminated: Tensor
     final_obs: dict[str, Tensor]
     episodes: Episodes
+    attempt: Tensor | None = None
+
+    @property
+    def success(self) -> Tensor:
+        """(E,) bool."""
+        return torch.from_numpy(self.episodes.success)
 
     @property
     def env_steps(self) -> int:

@@ -8,16 +8,17 @@ anchored to the base, so that the result stays an ordinary checkpoint.
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..advantages import RewardScaler, clip_schedule, denoising_discount, gae
-from ..chains import Chain, kl_divergence, step_log_prob
+from ..chains import kl_divergence, step_log_prob
 from ..critics import ValueMLP, explained_variance
 from ..errors import RatioError
 from ..policies.base import DenoisingPolicy
+from ..regularizers.base import Experience
 from .base import Algorithm, check, check_finite
 from .configuration_dppo import DPPOConfig
 
@@ -25,21 +26,6 @@ ENCODE_BATCH = 1024  # decisions encoded at once where no gradient is needed
 KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
 
 Encode = Callable[[DenoisingPolicy, Tensor], Tensor]  # a policy's features of some decisions
-
-
-class Experience(Protocol):
-    """What `update` reads of a rollout; see `lerobot_rlft.rollout.Rollout` for shapes."""
-
-    obs: dict[str, Tensor]
-    chain: Chain
-    t: Tensor
-    episode: Tensor
-    reward: Tensor
-    valid: Tensor
-    terminated: Tensor
-    final_obs: dict[str, Tensor]
-
-    def grid(self, flat: Tensor) -> Tensor: ...
 
 
 class DPPO(Algorithm):

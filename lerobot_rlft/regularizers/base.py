@@ -1,0 +1,150 @@
+"""What a regularizer sees of an update, and what it may answer. Plain torch.
+
+A regularizer is one file with one config, registered under the name used as `type` in
+`algorithm.regularizers`, and one class. Shapes: B (decision, denoising step) pairs of a minibatch, D
+decisions, T decisions of the longest episode, E episodes, H horizon, A action dim.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import draccus
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from ..chains import Chain
+from ..policies.base import DenoisingPolicy
+
+
+class Experience(Protocol):
+    """What algorithms read of a rollout; see `lerobot_rlft.episodes.Rollout` for shapes.
+
+    Attributes:
+        success: (E,) bool.
+        attempt: (E,) long, the mode that each episode reached or, where it failed, was on the way to; -1
+            where unknown; None where nothing names modes.
+    """
+
+    obs: dict[str, Tensor]
+    chain: Chain
+    t: Tensor
+    episode: Tensor
+    reward: Tensor
+    valid: Tensor
+    terminated: Tensor
+    final_obs: dict[str, Tensor]
+    attempt: Tensor | None
+
+    @property
+    def success(self) -> Tensor: ...
+
+    def grid(self, flat: Tensor) -> Tensor: ...
+
+
+@dataclass
+class Step:
+    """A minibatch of (decision, denoising step) pairs, as the objective has just evaluated the policy on it.
+
+    Everything of the base is computed at first use and kept, so that it is evaluated once for a minibatch,
+    whatever is combined.
+
+    Attributes:
+        policy, base: the policy that is trained, and its frozen pretrained original.
+        x: (B, H, A) noisy chunks x_{k+1}.
+        k: (B,) long, denoising step: 0 the last, K-1 the noisiest.
+        condition: (B, C) the policy's features of the observations.
+        prediction: (B, H, A) the policy's network output, with gradient.
+        encode_base: gives the base's own features of the same observations, (B, C).
+        floor: smallest std in densities.
+    """
+
+    policy: DenoisingPolicy
+    base: DenoisingPolicy
+    x: Tensor
+    k: Tensor
+    condition: Tensor
+    prediction: Tensor
+    encode_base: Callable[[], Tensor]
+    floor: float
+
+    @cached_property
+    def normal(self) -> Normal:
+        """p(x_k | x_{k+1}) of the policy, (B, H, A), with gradient."""
+        return self.policy.kernel.transition(self.x, self.k, self.prediction)
+
+    @cached_property
+    def base_prediction(self) -> Tensor:
+        """(B, H, A) the base's network output."""
+        with torch.no_grad():
+            timestep = self.base.kernel.timesteps[self.k]
+            return self.base.predict(self.x, timestep, self.encode_base())
+
+    @cached_property
+    def base_normal(self) -> Normal:
+        """p(x_k | x_{k+1}) of the base, (B, H, A)."""
+        return self.base.kernel.transition(self.x, self.k, self.base_prediction)
+
+
+@dataclass
+class RegularizerConfig(draccus.ChoiceRegistry):
+    """Options of one regularizer."""
+
+    # Weight of its loss, or of its reward.
+    coef: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.coef >= 0:
+            raise ValueError(f"coef={self.coef} of regularizer {self.type} must not be negative")
+
+    @property
+    def type(self) -> str:
+        return self.get_choice_name(type(self))
+
+    @abstractmethod
+    def build(self, policy: DenoisingPolicy, base: DenoisingPolicy) -> "Regularizer":
+        """The regularizer for this policy.
+
+        Raises:
+            ValueError: it cannot serve this policy; the message says why and what can.
+        """
+
+
+class Regularizer:
+    """One term. Its weight, `coef`, starts at the config's and may be moved by the diversity guard."""
+
+    def __init__(self, config: RegularizerConfig) -> None:
+        self.coef = config.coef
+
+    def begin(self, reference: Experience) -> None:
+        """Once, before the first iteration: episodes of the base with the sampler of collection."""
+
+    def observe(self, data: Experience) -> None:
+        """Once an iteration, before its update: what was collected."""
+
+    def reward(self, data: Experience, steps: Callable[[], Iterator[tuple[Tensor, Step]]]) -> Tensor | None:
+        """What to add to the reward of each decision before advantages are computed, unweighted.
+
+        Args:
+            data: of the iteration.
+            steps: all (decision, step) pairs of it without gradient, as pairs of the decisions' rows (B,) and
+                a Step; evaluated at each call.
+
+        Returns:
+            (T, E), or None for a regularizer that acts by its loss.
+        """
+        return None
+
+    def loss(self, step: Step) -> Tensor | None:
+        """A scalar to add to the loss of a minibatch, unweighted; None for one that acts by its reward."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-equal resume needs: nested dicts of tensors and JSON values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
