@@ -71,7 +71,11 @@ class RewardScaler:
         ) / total
         self.mean += delta * count / total
         self.count = total
-        return reward / (self.variance + 1e-8) ** 0.5
+        return reward / self.std
+
+    @property
+    def std(self) -> float:
+        return (self.variance + 1e-8) ** 0.5
 
     def state_dict(self) -> dict[str, float]:
         return {"mean": self.mean, "variance": self.variance, "count": self.count}

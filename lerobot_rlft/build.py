@@ -125,7 +125,7 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
         UserError: it is no longer where it was.
     """
     if config.resume is None:
-        base = deepcopy(policy)
+        return policy.frozen_copy()
     else:
         path = config.policy.pretrained_path
         try:

@@ -16,7 +16,10 @@ from lerobot.envs import EnvConfig
 from lerobot.utils.constants import CHECKPOINTS_DIR, OBS_ENV_STATE, OBS_STATE
 
 from .algorithms.base import AlgorithmConfig
+from .algorithms.configuration_dppo import DPPOConfig
 from .arguments import explained, suggest
+from .balance import BalanceConfig
+from .diversity.guard import GuardConfig
 from .errors import UserError, one_line
 
 CONFIG_NAME = "rlft_config.yaml"
@@ -26,6 +29,7 @@ CHECKPOINT_FILES = (
     "policy_preprocessor.json",
     "policy_postprocessor.json",
 )
+RECOMMENDED_BALANCE = {"center": True, "tau": 0.5}  # under --guard.enable=true
 WANDB_MODES = ("online", "offline", "disabled")
 
 
@@ -49,6 +53,9 @@ class RolloutConfig:
     n_envs: int = 50
     # Whole episodes of one iteration, a multiple of n_envs.
     n_episodes: int = 100
+    # Episodes of the base, played first, whose modes and paths the balance of modes, regularizers and the
+    # guard hold on to; not played without them.
+    n_reference: int = 1000
     # One process for each environment, also in evaluations; for slow simulators.
     use_async_envs: bool = False
     # What is learned from: "env", the environment's reward; "success", 1 where an episode ends with success
@@ -71,6 +78,8 @@ class RolloutConfig:
             )
         if self.success_bonus < 0:
             raise ValueError(f"rollout.success_bonus={self.success_bonus} must not be negative")
+        if self.n_reference < 1:
+            raise ValueError(f"rollout.n_reference={self.n_reference} must be at least 1")
         if self.n_envs < 1:
             raise ValueError(f"rollout.n_envs={self.n_envs} must be at least 1")
         if self.n_episodes < self.n_envs or self.n_episodes % self.n_envs:
@@ -145,6 +154,7 @@ class TrainConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     atlas: AtlasConfig = field(default_factory=AtlasConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     # Iterations between comparisons with the base at fixed branching states; 0 = never.
     probe_freq: int = 5
     # dppo: rounds of collect + update. bc: gradient steps. A resumed run may be given more.
@@ -228,6 +238,7 @@ class TrainConfig:
             raise UserError(
                 f"wandb.mode={self.wandb.mode} is unknown, {suggest(self.wandb.mode, list(WANDB_MODES))}"
             )
+        self._recommend()
         if self.algorithm.consumes == "rollouts":
             if self.policy.pretrained_path is None:
                 raise UserError(
@@ -243,6 +254,28 @@ class TrainConfig:
             raise UserError(
                 f"algorithm.type={self.algorithm.type} learns from a dataset: give --dataset.repo_id=HUB_ID, "
                 "or --dataset.repo_id=local/name --dataset.root=FOLDER"
+            )
+
+    def _recommend(self) -> None:
+        """Fill what was left open: under a guard with the recommended combination."""
+        algorithm = self.algorithm
+        if not isinstance(algorithm, DPPOConfig):
+            if self.guard.enable:
+                raise UserError(
+                    f"guard.enable=true holds the modes of a policy tuned by RL, algorithm.type="
+                    f"{algorithm.type} is not: choose --algorithm.type=dppo, or switch the guard off"
+                )
+            return
+        try:
+            algorithm.fill("forward" if self.guard.enable else "chain")
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if self.guard.enable and not algorithm.balance.enabled:
+            algorithm.balance = BalanceConfig(**RECOMMENDED_BALANCE)
+        if self.guard.enable and not self.eval_freq:
+            raise UserError(
+                "guard.enable=true exports the best checkpoint that respects the floor and needs evaluations "
+                "to find it: give --eval_freq=1 or more"
             )
 
 

@@ -1,7 +1,8 @@
 """Mode diversity of a run while it trains: the atlas, the modes collected, the probe, pictures and alarms.
 
 In the folder of the run: `diversity/atlas.json` with `atlas.safetensors` where the environment names no
-modes, and `diversity/probe.safetensors`, the observations of the probe states.
+modes, `diversity/probe.safetensors`, the observations of the probe states, and, where failures are held to
+the modes they attempted, `diversity/attempts.safetensors`, paths of the base's successes.
 """
 
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from httpx import HTTPError
 from tqdm import tqdm
 
 from .config import AtlasConfig, TrainConfig
 from .data import episode_paths
 from .diversity.atlas import ModeAtlas
+from .diversity.attempts import Attempts
+from .diversity.guard import DiversityGuard
 from .diversity.metrics import mode_counts
 from .diversity.probe import Probe
 from .diversity.tracker import ModeTracker
@@ -25,7 +29,7 @@ from .pictures import draw_atlas, draw_kl, draw_mode_shares
 from .policies.base import DenoisingPolicy
 from .records import Records
 
-FOLDER, PROBE = "diversity", "probe.safetensors"
+FOLDER, PROBE, ATTEMPTS = "diversity", "probe.safetensors", "attempts.safetensors"
 ENOUGH_SUCCESSES = 20  # with fewer, an atlas clusters all episodes of the base
 MANY_PATHS = 500  # with fewer, clusters of a task with 24 modes are not stable under resampling
 
@@ -47,6 +51,8 @@ class DiversityMonitor:
         self.atlas: ModeAtlas | None = None
         self.tracker: ModeTracker | None = None
         self.probe: Probe | None = None
+        self.attempts: Attempts | None = None
+        self.guard: DiversityGuard | None = None
         self.demonstrations: list[np.ndarray] = []  # paths (E, L+1, S)
         if config.dataset.repo_id and config.resume is None:
             try:
@@ -84,10 +90,51 @@ class DiversityMonitor:
             explored.mode_counts, explored.n_episodes, round(explored.success * explored.n_episodes)
         )
 
-    def counts(self, env: gym.vector.VectorEnv, episodes: Episodes) -> list[int] | None:
-        """Successes in each mode; None where nothing names modes."""
-        named, num_modes = name_modes(env, episodes, self.atlas)
-        return None if num_modes is None else mode_counts(named.mode, named.success, num_modes).tolist()
+    def begin_reference(self, env: gym.vector.VectorEnv, reference: Rollout) -> int | None:
+        """Take many episodes of the base, as it collects, as what failures and shares are held to.
+
+        Names the modes of `reference`. Returns M, None where nothing names modes.
+
+        Raises:
+            UserError: a guard is asked for and there are no modes to hold.
+        """
+        num_modes = self._name(env, reference)
+        episodes, key = reference.episodes, self.config.atlas.key
+        if num_modes is None:
+            if self.config.guard.enable:
+                raise UserError(
+                    "guard.enable=true needs modes, and neither the environment nor an atlas names any: "
+                    "choose what to cluster (--atlas.key, --atlas.dims), or switch the guard off"
+                )
+            return None
+        counts = mode_counts(episodes.mode, episodes.success, num_modes)
+        if counts.sum():
+            self.tracker = ModeTracker(counts, len(episodes.success), int(episodes.success.sum()))
+        if self.config.guard.enable:
+            try:
+                self.guard = DiversityGuard(self.config.guard, counts)
+            except ValueError as error:
+                raise UserError(str(error)) from error
+        known = episodes.success & (episodes.mode >= 0)
+        if key in episodes.states and known.any():
+            self.attempts = Attempts(episodes.states[key][known], episodes.mode[known])
+            self.attempts.save(self.folder / ATTEMPTS)
+        self.name(env, reference)
+        return num_modes
+
+    def name(self, env: gym.vector.VectorEnv, data: Rollout) -> int | None:
+        """Give episodes their modes, and failures the modes they attempted. Returns M."""
+        num_modes = self._name(env, data)
+        if num_modes is not None:
+            modes, key = data.episodes.mode, self.config.atlas.key
+            if self.attempts is not None:
+                modes = self.attempts.name(data.episodes.states[key], modes, data.episodes.success)
+            data.attempt = torch.from_numpy(modes).long()
+        return num_modes
+
+    def _name(self, env: gym.vector.VectorEnv, data: Rollout) -> int | None:
+        data.episodes, num_modes = name_modes(env, data.episodes, self.atlas)
+        return num_modes
 
     def iteration(
         self, number: int, env: gym.vector.VectorEnv, data: Rollout, policy: DenoisingPolicy
@@ -96,16 +143,25 @@ class DiversityMonitor:
 
         Args:
             number: 1 for the first iteration, whose episodes are still the base's.
-            data: what was collected.
+            data: what was collected, its modes named.
             policy: after the update.
         """
-        counts = self.counts(env, data.episodes)
-        out: dict[str, Any] = {} if counts is None else {"mode_counts": counts}
-        if self.tracker is not None:
-            out |= self.tracker.update(counts, len(data.episodes.success), int(data.episodes.success.sum()))
-            if said := self.tracker.alarm():
-                tqdm.write(f"iteration {number}: {said}")
-                out["alarm"] = said
+        out: dict[str, Any] = {}
+        alarms = []
+        episodes = data.episodes
+        if data.attempt is not None:
+            num_modes = self.atlas.num_modes if self.atlas else int(env.call("num_modes")[0])
+            counts = mode_counts(episodes.mode, episodes.success, num_modes)
+            out["mode_counts"] = counts.tolist()
+            if self.tracker is not None:
+                out |= self.tracker.update(counts, len(episodes.success), int(episodes.success.sum()))
+                alarms.append(self.tracker.alarm())
+            if self.guard is not None:
+                out |= self.guard.update(counts, len(episodes.success))
+                alarms.append(out.pop("alarm", None))
+        if said := " ".join(filter(None, alarms)):
+            tqdm.write(f"iteration {number}: {said}")
+            out["alarm"] = said
         every, floor = self.config.probe_freq, self.config.algorithm.min_log_prob_std
         try:
             if every and number == 1:
@@ -122,7 +178,8 @@ class DiversityMonitor:
         """For the progress line."""
         if "effective_modes" not in metrics:
             return ""
-        return f"modes {metrics['effective_modes']:.1f}/{len(self.tracker.base_counts)}"
+        guard = f" guard {metrics['guard_ratio']:.2f}" if "guard_ratio" in metrics else ""
+        return f"modes {metrics['effective_modes']:.1f}/{len(self.tracker.base_counts)}{guard}"
 
     def draw(self, iteration: int) -> None:
         """Mode shares beside the base's, and the KL to the base over denoising steps and iterations."""
@@ -140,7 +197,10 @@ class DiversityMonitor:
             self.records.picture("kl", pictures / "kl.png", iteration)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"tracker": None if self.tracker is None else self.tracker.state_dict()}
+        return {
+            "tracker": self.tracker and self.tracker.state_dict(),
+            "guard": self.guard and self.guard.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue a run; atlas and probe are read from its folder.
@@ -150,6 +210,10 @@ class DiversityMonitor:
         """
         if state["tracker"] is not None:
             self.tracker = ModeTracker.from_state(state["tracker"])
+        if state["guard"] is not None:
+            self.guard = DiversityGuard.from_state(self.config.guard, state["guard"])
+        if (self.folder / ATTEMPTS).is_file():
+            self.attempts = Attempts.load(self.folder / ATTEMPTS)
         if (self.folder / "atlas.json").is_file():
             self.atlas = load_atlas(self.folder, self.config.env.type, self.config.atlas.key)
         if (self.folder / PROBE).is_file():

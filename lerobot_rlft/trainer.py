@@ -45,6 +45,7 @@ from .build import (
 )
 from .checkpoint import last_checkpoint, load_state, remove_partial, save_checkpoint, write_config
 from .config import CONFIG_NAME, TrainConfig
+from .episodes import Rollout
 from .errors import EnvironmentFailure, RatioError, UserError
 from .evaluation import Evaluation
 from .monitor import DiversityMonitor
@@ -136,6 +137,7 @@ class Trainer:
             if self.iteration == 0 and self.runner is not None:
                 self._phase = "evaluation of the base"
                 self.outcome.begin(self.policy)
+                self._begin_algorithm(bar)
             while self.iteration < config.iterations:
                 self._phase = f"iteration {self.iteration + 1}"
                 start, steps_before = time.perf_counter(), self.env_steps
@@ -146,21 +148,44 @@ class Trainer:
                 self.iteration += 1
                 if self.monitor is not None:
                     metrics |= self.monitor.iteration(self.iteration, self.runner.env, data, self.policy)
+                    if self.monitor.guard is not None:
+                        self.algorithm.hold(self.monitor.guard.strength)
                 seconds = time.perf_counter() - start
                 self.seconds += seconds
                 self._log_training(metrics, seconds, self.env_steps - steps_before)
                 bar.set_postfix_str(self._status, refresh=False)
                 bar.update()
                 last = self.iteration == config.iterations
-                if self.tester and not last and config.eval_freq and self.iteration % config.eval_freq == 0:
+                # The guard chooses among evaluated checkpoints, so the last one is evaluated, too.
+                guarded = config.guard.enable
+                evaluate = self.tester and self._due(config.eval_freq) and (guarded or not last)
+                if evaluate or (guarded and last):
                     with self.algorithm.deployed_weights():
                         self.outcome.during(self.iteration, self.env_steps)
-                if last or stopped or (config.save_freq and self.iteration % config.save_freq == 0):
+                if last or stopped or (guarded and evaluate) or self._due(config.save_freq):
                     self._save()
                 if stopped:
                     raise Interrupted
         self._phase = "final evaluation"
         self.outcome.finish(self.iteration, self.env_steps, self.seconds)
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.iteration % every == 0
+
+    def _begin_algorithm(self, bar: tqdm) -> None:
+        """Let the base play the episodes that the algorithm holds on to."""
+        if self.runner is None or not self.algorithm.needs_reference:
+            return
+        self._phase = "reference episodes of the base"
+        self._show(bar, "reference")
+        rollout = self.config.rollout
+        count = -(-rollout.n_reference // rollout.n_envs) * rollout.n_envs
+        data = self._play(count, spawn=(self.config.seed, 0, 0))
+        num_modes = self.monitor.begin_reference(self.runner.env, data)
+        try:
+            self.algorithm.begin(data, num_modes)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def _show(self, bar: tqdm, phase: str) -> None:
         if self.runner is not None:  # a gradient step is too short to have phases
@@ -196,25 +221,31 @@ class Trainer:
     def _collect(self) -> tuple[Any, dict[str, float]]:
         if self.runner is None:
             return next(self.batches), {}
-        rollout = self.config.rollout
-        count = DRY_RUN_ENVS if self.config.dry_run else rollout.n_episodes
-        seeds = np.random.SeedSequence([self.config.seed, self.iteration]).generate_state(count)
-        data = self.runner.collect(
-            count,
-            seeds,
-            self.config.algorithm.min_sampling_std,
-            self.config.algorithm.min_log_prob_std,
-            rollout.reward,
-            rollout.success_bonus,
-            rollout.time_limit,
-        )
-        self.env_steps += data.env_steps
+        count = DRY_RUN_ENVS if self.config.dry_run else self.config.rollout.n_episodes
+        data = self._play(count, spawn=(self.config.seed, self.iteration))
+        if not self.config.dry_run:
+            self.monitor.name(self.runner.env, data)
         outcome = Evaluation.of(data.episodes, num_modes=None)
         return data, {
             "success": outcome.success,
             "return": outcome.total_reward,
             "max_reward": outcome.max_reward,
         }
+
+    def _play(self, count: int, spawn: tuple[int, ...]) -> Rollout:
+        """Collect whole episodes and count their steps."""
+        algorithm, rollout = self.config.algorithm, self.config.rollout
+        data = self.runner.collect(
+            count,
+            np.random.SeedSequence(spawn).generate_state(count),
+            algorithm.min_sampling_std,
+            algorithm.min_log_prob_std,
+            rollout.reward,
+            rollout.success_bonus,
+            rollout.time_limit,
+        )
+        self.env_steps += data.env_steps
+        return data
 
     # Keeping
 

@@ -13,7 +13,7 @@ LAYERS = (
     (True, "cli"),
     (True, "trainer page curves exploration"),
     (True, "comparison outcome"),
-    (True, "monitor"),
+    (True, "monitor front"),
     (True, "measures"),
     (True, "build records report"),
     (True, "pictures"),
@@ -21,7 +21,8 @@ LAYERS = (
     (True, "policies envs.configuration"),
     (False, "algorithms"),
     (False, "regularizers"),
-    (False, "policies.base advantages critics diversity conditioning envs"),
+    (False, "balance"),
+    (False, "policies.base advantages critics diversity envs"),
     (False, "chains"),
     (False, "errors files"),
     (False, PACKAGE),  # the package itself: its version

@@ -31,6 +31,17 @@ class Algorithm(ABC):
         """Learn from one iteration's data (what `AlgorithmConfig.consumes` names) and return metrics: numbers
         or lists of numbers."""
 
+    # Whether `begin` wants episodes of the base.
+    needs_reference: bool = False
+
+    def begin(self, reference: Any, num_modes: int | None) -> None:
+        """Take episodes of the base, once before the first iteration; `num_modes` M, None without modes."""
+        raise NotImplementedError(f"{type(self).__name__} needs no reference")
+
+    def hold(self, strength: float) -> None:
+        """Multiply everything that holds diversity by `strength`; 1 is what the configuration says."""
+        return  # an algorithm may hold nothing
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-equal resume needs beyond the weights: nested dicts of tensors and JSON values."""

@@ -1,14 +1,36 @@
 """Options of DPPO."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from ..balance import BalanceConfig
+from ..regularizers.base import RegularizerConfig
 from .base import AlgorithmConfig, check
 
+# What a field that is null becomes, for each objective.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "chain": {
+        "actor_lr": 3e-5,
+        "update_epochs": 4,
+        "critic_epochs": 1,
+        "min_sampling_std": 0.1,
+        "eta": 1.0,
+    },
+    "forward": {
+        "actor_lr": 1e-4,
+        "update_epochs": 1,
+        "critic_epochs": 8,
+        "min_sampling_std": 0.0,
+        "eta": 0.0,
+    },
+}
 
+
+# Fields that are null are filled before anything reads them (`fill`); their types are those they then have.
 @AlgorithmConfig.register_subclass("dppo")
 @dataclass
 class DPPOConfig(AlgorithmConfig):
-    """PPO on the denoising chain. Defaults are for state policies with about 10 denoising steps.
+    """Policy gradients on the denoising chain. Defaults are for state policies with about 10 denoising steps.
 
     Raises:
         ValueError: a field is out of its range.
@@ -16,10 +38,23 @@ class DPPOConfig(AlgorithmConfig):
 
     consumes = "rollouts"
 
-    actor_lr: float = 3e-5
+    # "chain": PPO on the sampled chain, which needs exploration noise and log-probabilities. "forward":
+    # advantage-weighted regression on executed chunks noised anew (DiffusionNFT), which explores with the
+    # deployed sampler. null = chain, or forward under --guard.enable=true.
+    objective: str = None  # type: ignore[assignment]
+    # Terms that hold the base's diversity, freely combined, for example
+    # [{type: kl_base, coef: 0.01}, {type: rehearsal, coef: 1}].
+    regularizers: list[RegularizerConfig] = field(default_factory=list)
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    # forward: weight of the squared distance to the network that collected the data.
+    proximal_coef: float = 1.0
+    # null = 3e-5 (chain), 1e-4 (forward).
+    actor_lr: float = None  # type: ignore[assignment]
     critic_lr: float = 1e-3
-    # Passes over the (decision, denoising step) pairs of an iteration.
-    update_epochs: int = 4
+    # Passes over the (decision, denoising step) pairs of an iteration; null = 4 (chain), 1 (forward).
+    update_epochs: int = None  # type: ignore[assignment]
+    # Passes of the critic over the decisions, for each pass of the actor; null = 1 (chain), 8 (forward).
+    critic_epochs: int = None  # type: ignore[assignment]
     # (decision, denoising step) pairs in a minibatch of the actor; the critic's has 1 / K' of as many.
     minibatch_size: int = 512
     # Discount for each decision (executed chunk).
@@ -37,12 +72,13 @@ class DPPOConfig(AlgorithmConfig):
     # Weight of the squared difference between current and base network outputs at the steps that are not
     # fine-tuned.
     anchor_coef: float = 30.0
-    # Smallest std of the exploration noise, at every denoising step.
-    min_sampling_std: float = 0.1
+    # Smallest std of the noise of collection, at every denoising step; null = 0.1 (chain), 0 (forward).
+    min_sampling_std: float = None  # type: ignore[assignment]
     # Smallest std in log-probabilities.
     min_log_prob_std: float = 0.1
-    # DDIM only: noise of the exploration sampler, 0 < eta <= 1 (the deployed sampler keeps eta 0).
-    eta: float = 1.0
+    # DDIM only: noise of the sampler of collection, 0 to 1 (the deployed sampler keeps eta 0); null = 1
+    # (chain, which needs noise), 0 (forward).
+    eta: float = None  # type: ignore[assignment]
     # Centre advantages in each minibatch and divide them by their standard deviation, as the paper's code
     # does. Once nearly every episode succeeds the critic lags behind and what is left is mostly noise:
     # centring then punishes half of the successes, dividing makes the noise full-size, and success collapses
@@ -65,10 +101,19 @@ class DPPOConfig(AlgorithmConfig):
     max_grad_norm: float | None = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("actor_lr", "critic_lr", "min_sampling_std", "min_log_prob_std"):
-            check(name, getattr(self, name), getattr(self, name) > 0, "a number > 0")
-        for name in ("update_epochs", "minibatch_size"):
-            check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        if self.objective not in (None, *DEFAULTS):
+            raise ValueError(
+                f"algorithm.objective={self.objective!r} is unknown, choose {' or '.join(DEFAULTS)}, or null"
+            )
+        for name in ("actor_lr", "critic_lr", "min_log_prob_std"):
+            value = getattr(self, name)
+            check(name, value, value is None or value > 0, "a number > 0")
+        for name in ("update_epochs", "critic_epochs", "minibatch_size"):
+            value = getattr(self, name)
+            check(name, value, value is None or value >= 1, "at least 1")
+        check("proximal_coef", self.proximal_coef, self.proximal_coef >= 0, "a number >= 0")
+        if self.objective is not None:
+            self.fill()
         for name in ("gamma", "gae_lambda", "gamma_denoising"):
             check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("clip_coef", "clip_coef_base"):
@@ -76,12 +121,6 @@ class DPPOConfig(AlgorithmConfig):
                 name, getattr(self, name), 0 < getattr(self, name) < 1, "a number in (0, 1), for example 0.1"
             )
         check("clip_coef_rate", self.clip_coef_rate, self.clip_coef_rate >= 0, "a number >= 0")
-        check(
-            "eta",
-            self.eta,
-            0 < self.eta <= 1,
-            "a number in (0, 1]; without noise there is no log-probability",
-        )
         check("anchor_coef", self.anchor_coef, self.anchor_coef >= 0, "a number >= 0")
         check(
             "critic_warmup_iterations",
@@ -110,3 +149,28 @@ class DPPOConfig(AlgorithmConfig):
             raise ValueError(
                 f"algorithm.critic_features={self.critic_features!r} is unknown, choose shared or own"
             )
+
+    def fill(self, objective: str = "chain") -> None:
+        """Replace what is null by the objective's defaults, `objective` if none was chosen.
+
+        Raises:
+            ValueError: the noise of collection does not fit the objective.
+        """
+        self.objective = self.objective or objective
+        for name, value in DEFAULTS[self.objective].items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        noisy, std, eta = self.objective == "chain", self.min_sampling_std, self.eta
+        why = "without noise there is no log-probability"
+        check(
+            "min_sampling_std",
+            std,
+            std > 0 or (std == 0 and not noisy),
+            f"a number > 0; {why}" if noisy else "a number >= 0",
+        )
+        check(
+            "eta",
+            eta,
+            0 < eta <= 1 or (eta == 0 and not noisy),
+            f"a number in (0, 1]; {why}" if noisy else "a number in [0, 1]",
+        )

@@ -1,29 +1,34 @@
-"""DPPO: PPO on the denoising chain of a diffusion policy (arXiv:2409.00588).
+"""DPPO: policy gradients on the denoising chain of a diffusion policy (arXiv:2409.00588).
 
 Every denoising step of every decision is an action of a two-level MDP; its advantage is that of the decision,
 discounted towards the noisy end. `k` counts steps as in `chains`: 0 is the last, K-1 the noisiest. With
 K' < K only steps k < K' get the policy gradient; there is still one network for all steps, and the others are
 anchored to the base, so that the result stays an ordinary checkpoint.
+
+What holds diversity: `balance` changes the advantages, `regularizers` add to rewards and losses; how strong
+they are may be moved from outside (`holds`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..advantages import RewardScaler, clip_schedule, denoising_discount, gae
-from ..chains import kl_divergence, step_log_prob
+from ..advantages import RewardScaler, gae
+from ..balance import ModeBalance
+from ..chains import kl_divergence
 from ..critics import ValueMLP, explained_variance
-from ..errors import RatioError
 from ..policies.base import DenoisingPolicy
-from ..regularizers.base import Experience
+from ..regularizers.base import Experience, Regularizer, Step
 from .base import Algorithm, check, check_finite
 from .configuration_dppo import DPPOConfig
+from .objectives import OBJECTIVES
 
 ENCODE_BATCH = 1024  # decisions encoded at once where no gradient is needed
 KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
+WARMUP_PASSES, WARMUP_STEPS, WARMUP_BATCH = 3, 200, 256  # critic and mode classifier on the base's episodes
 
 Encode = Callable[[DenoisingPolicy, Tensor], Tensor]  # a policy's features of some decisions
 
@@ -48,16 +53,17 @@ class DPPO(Algorithm):
         policy: DenoisingPolicy,
         base: DenoisingPolicy,
         backward: Callable[[Tensor], None] = torch.Tensor.backward,
+        regularizers: dict[str, Regularizer] | None = None,
     ) -> None:
+        config.fill()
         self.config, self.policy, self.base, self.backward = config, policy, base, backward
+        self.regularizers = regularizers or {}
+        self.coefs = {name: regularizer.coef for name, regularizer in self.regularizers.items()}
         self.num_steps = policy.kernel.num_steps
         self.finetuned = config.finetuned_steps or self.num_steps
         check("finetuned_steps", self.finetuned, self.finetuned <= self.num_steps, f"1 to {self.num_steps}")
         self.device = policy.kernel.timesteps.device
-        self.discount = denoising_discount(self.finetuned, config.gamma_denoising).to(self.device)  # (K',)
-        self.clip = clip_schedule(
-            self.finetuned, config.clip_coef, config.clip_coef_base, config.clip_coef_rate
-        ).to(self.device)
+        self.objective = OBJECTIVES[config.objective](config, policy, self.finetuned)
         policy.freeze(train_encoder=config.train_encoder)
         own_encoder = config.critic_features == "own" and policy.encoder is not None
         self.critic_encoder = policy.copy_encoder() if own_encoder else None
@@ -73,7 +79,69 @@ class DPPO(Algorithm):
             self.critic_weights.parameters(), lr=config.critic_lr, weight_decay=0.0, fused=True
         )
         self.reward_scaler = RewardScaler(config.gamma)
+        self.balance: ModeBalance | None = None
+        self.success_value = 1.0  # what a success earns, the unit of the balance's bonus
         self.iterations_done = 0
+
+    @property
+    def needs_reference(self) -> bool:  # type: ignore[override]
+        return self.config.balance.enabled or bool(self.regularizers)
+
+    def begin(self, reference: Experience, num_modes: int | None) -> None:
+        """Take episodes of the base, collected with the sampler of collection, before the first iteration.
+
+        Critic and mode classifier are trained on them, so that the first update already knows what to expect.
+
+        Raises:
+            ValueError: `balance` has no modes to work with.
+        """
+        check_finite("a reward", reference.reward, "fix the environment, nothing was learned from it")
+        for regularizer in self.regularizers.values():
+            regularizer.begin(reference)
+        if not self.config.balance.enabled:
+            return
+        if num_modes is None or reference.attempt is None:
+            raise ValueError(
+                "algorithm.balance needs modes, and neither the environment nor an atlas names any: choose "
+                "what to cluster (--atlas.key, --atlas.dims), or switch guard and algorithm.balance off"
+            )
+        balance = self.balance = self._make_balance(num_modes)
+        balance.begin(reference.attempt, reference.success)
+        earned = (reference.reward * reference.valid).sum(0)[reference.success]
+        self.success_value = earned.mean().abs().clamp(min=1e-8).item() if len(earned) else 1.0
+        if self.config.scale_reward:
+            self.reward_scaler(reference.reward, reference.valid)
+        with torch.no_grad():
+            condition = self._encode_all(self.policy, reference.obs, len(reference.chain.x))
+        attempt = reference.attempt[reference.episode].to(self.device)
+        for _ in range(WARMUP_PASSES):
+            _, target, _ = self._advantages(reference, reference.reward / self.reward_scale, condition)
+            for _ in range(WARMUP_STEPS):
+                rows = torch.randint(len(condition), (WARMUP_BATCH,), device=self.device)
+                self._critic_step(reference.obs, condition, rows, target[rows])
+                balance.step(condition[rows], attempt[rows])
+
+    def _make_balance(self, num_modes: int) -> ModeBalance:
+        config = self.config
+        return ModeBalance(
+            config.balance,
+            num_modes,
+            self.policy.condition_dim,
+            config.critic_hidden_dims,
+            config.critic_lr,
+            self.device,
+        )
+
+    def hold(self, strength: float) -> None:
+        if self.balance is not None:
+            self.balance.strength = strength
+        for name, regularizer in self.regularizers.items():
+            regularizer.coef = self.coefs[name] * strength
+
+    @property
+    def reward_scale(self) -> float:
+        """What rewards are divided by."""
+        return self.reward_scaler.std if self.config.scale_reward else 1.0
 
     def update(self, data: Experience) -> dict[str, Any]:
         """One iteration of DPPO on whole episodes.
@@ -89,59 +157,57 @@ class DPPO(Algorithm):
         encode_once = self.policy.encoder is None or not config.train_encoder
         with torch.no_grad():
             condition = self._encode_all(self.policy, data.obs, decisions)  # (D, C)
-            value = self._value_all(data.obs, condition)  # (D,)
-            final_condition = self._encode_all(self.policy, data.final_obs, len(data.terminated))
-            final_value = self._value_all(data.final_obs, final_condition)
-        reward = self.reward_scaler(data.reward, data.valid) if config.scale_reward else data.reward
-        advantage, target = gae(
-            reward,
-            data.grid(value.cpu()),
-            final_value.cpu(),
-            data.terminated,
-            data.valid,
-            config.gamma,
-            config.gae_lambda,
-        )
-        advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
-        target = target[data.t, data.episode].to(self.device)
 
         def encode(policy: DenoisingPolicy, rows: Tensor) -> Tensor:
             return condition[rows] if encode_once else policy.encode(_rows(data.obs, rows))
 
-        train_actor = self.iterations_done >= config.critic_warmup_iterations
         log = _Mean()
+        reward = data.reward
+        for name, regularizer in self.regularizers.items():
+            regularizer.observe(data)
+            extra = regularizer.reward(data, lambda: self._all_steps(data, encode))
+            if extra is not None:
+                reward = reward + regularizer.coef * extra
+                log.add(**{f"{name}_reward": (extra * data.valid).sum(0).mean()})
+        reward = self.reward_scaler(reward, data.valid) if config.scale_reward else reward
+        advantage, target, value = self._advantages(data, reward, condition)
+        balance, attempt = self.balance, torch.empty(0)
+        if balance is not None and data.attempt is not None:
+            advantage = self._balanced(balance, data, data.attempt, advantage, condition, log)
+            attempt = data.attempt[data.episode].to(self.device)
+        advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
+        self.objective.begin(chain, condition, advantage)
+        train_actor = self.iterations_done >= config.critic_warmup_iterations
         stop = False
         for epoch in range(config.update_epochs):
             minibatches = torch.randperm(decisions * self.finetuned, device=self.device).split(
                 config.minibatch_size
             )
-            # A value belongs to a decision, not to its K' steps: the critic sees each decision once an epoch.
-            value_rows = torch.randperm(decisions, device=self.device).tensor_split(len(minibatches))
+            # A value belongs to a decision, not to its K' steps: the critic sees each decision as often as
+            # critic_epochs says, whatever the actor does.
+            value_rows = self._value_rows(decisions, len(minibatches))
             for i, (pair, rows) in enumerate(zip(minibatches, value_rows, strict=True)):
                 if len(rows):  # fewer decisions than minibatches leave some without
                     log.add(value_loss=self._critic_step(data.obs, condition, rows, target[rows]))
+                    if balance is not None:
+                        log.add(mode_loss=balance.step(condition[rows], attempt[rows]))
                 if not train_actor or stop:
                     continue
                 rows, k = pair // self.finetuned, pair % self.finetuned
-                normal = self.policy.transition(chain.x[rows, k + 1], k, encode(self.policy, rows))
-                new = step_log_prob(normal, chain.x[rows, k], self.policy.executed, config.min_log_prob_std)
-                log_ratio = new - chain.log_prob[rows, k]
-                if epoch == 0 and i == 0:
-                    log.add(first_ratio_error=check_first_ratio(log_ratio))
-                a = advantage[rows]
-                if config.normalize_advantage:
-                    a = (a - a.mean()) / (a.std(unbiased=False).clamp(min=config.advantage_std_floor) + 1e-8)
-                loss, clipped = ppo_loss(log_ratio, a * self.discount[k], self.clip[k])
+                step = self._step(self.objective.noisy(rows, k), rows, k, encode)
+                loss, seen = self.objective.loss(step, rows, first=epoch == 0 and i == 0)
+                log.add(policy_loss=loss, **seen)
+                for name, regularizer in self.regularizers.items():
+                    term = regularizer.loss(step) if regularizer.coef else None
+                    if term is not None:
+                        log.add(**{f"{name}_loss": term})
+                        loss = loss + regularizer.coef * term
                 if self.finetuned < self.num_steps and config.anchor_coef > 0:
                     anchor = self._anchor_loss(chain.x, encode, len(rows))
                     log.add(anchor_loss=anchor)
                     loss = loss + config.anchor_coef * anchor
-                approx_kl = (
-                    ((log_ratio.exp() - 1) - log_ratio).mean().item()
-                )  # http://joschu.net/blog/kl-approx.html
-                grad_norm = self._descend(loss, self.actor_optimizer, config.max_grad_norm)
-                log.add(policy_loss=loss, clip_fraction=clipped, approx_kl=approx_kl, grad_norm=grad_norm)
-                stop = config.target_kl is not None and approx_kl > config.target_kl
+                log.add(grad_norm=self._descend(loss, self.actor_optimizer, config.max_grad_norm))
+                stop = config.target_kl is not None and seen.get("approx_kl", 0.0) > config.target_kl
         self.iterations_done += 1
         kl = self._kl_to_base(chain.x, encode)
         return log.result() | {
@@ -152,6 +218,70 @@ class DPPO(Algorithm):
             "kl_by_step": kl,
             "decisions": float(decisions),
         }
+
+    def _value_rows(self, decisions: int, minibatches: int) -> list[Tensor]:
+        """What the critic sees in one epoch: decisions `critic_epochs` times each, for each minibatch."""
+        passes = [torch.randperm(decisions, device=self.device) for _ in range(self.config.critic_epochs)]
+        return list(torch.cat(passes).tensor_split(minibatches))
+
+    def _advantages(
+        self, data: Experience, reward: Tensor, condition: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Advantages (T, E), value targets (D,) and values (D,)."""
+        with torch.no_grad():
+            value = self._value_all(data.obs, condition)
+            final_condition = self._encode_all(self.policy, data.final_obs, len(data.terminated))
+            final_value = self._value_all(data.final_obs, final_condition)
+        advantage, target = gae(
+            reward,
+            data.grid(value.cpu()),
+            final_value.cpu(),
+            data.terminated,
+            data.valid,
+            self.config.gamma,
+            self.config.gae_lambda,
+        )
+        return advantage, target[data.t, data.episode].to(self.device), value
+
+    def _balanced(
+        self,
+        balance: ModeBalance,
+        data: Experience,
+        attempt: Tensor,
+        advantage: Tensor,
+        condition: Tensor,
+        log: "_Mean",
+    ) -> Tensor:
+        """(T, E)"""
+        balance.observe(attempt)
+        with torch.no_grad():
+            expected = data.grid(balance.predict(condition).cpu() @ balance.bonus)
+        unit = self.success_value / self.reward_scale
+        lam = self.config.gae_lambda
+        balanced = balance(advantage / unit, data.valid, attempt, data.success, expected, lam)
+        log.add(bonus_max=balance.bonus.max(), bonus_min=balance.bonus.min())
+        return balanced * unit
+
+    def _step(self, x: Tensor, rows: Tensor, k: Tensor, encode: Encode) -> Step:
+        features = encode(self.policy, rows)
+        prediction = self.policy.predict(x, self.policy.kernel.timesteps[k], features)
+        return Step(
+            self.policy,
+            self.base,
+            x,
+            k,
+            features,
+            prediction,
+            lambda: encode(self.base, rows),
+            self.config.min_log_prob_std,
+        )
+
+    @torch.no_grad()
+    def _all_steps(self, data: Experience, encode: Encode) -> Iterator[tuple[Tensor, Step]]:
+        """Every fine-tuned step of every decision, as (rows, Step)."""
+        for pair in torch.arange(len(data.chain.x) * self.finetuned, device=self.device).split(ENCODE_BATCH):
+            rows, k = pair // self.finetuned, pair % self.finetuned
+            yield rows, self._step(data.chain.x[rows, k + 1], rows, k, encode)
 
     @torch.no_grad()
     def _kl_to_base(self, x: Tensor, encode: Encode) -> list[float]:
@@ -212,6 +342,12 @@ class DPPO(Algorithm):
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "reward_scaler": self.reward_scaler.state_dict(),
             "iterations_done": self.iterations_done,
+            "success_value": self.success_value,
+            "num_modes": self.balance and self.balance.num_modes,
+            "balance": self.balance and self.balance.state_dict(),
+            "regularizers": {
+                name: {"coef": r.coef, "state": r.state_dict()} for name, r in self.regularizers.items()
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -223,35 +359,13 @@ class DPPO(Algorithm):
         self.critic_optimizer.param_groups[0]["lr"] = self.config.critic_lr
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.iterations_done = state["iterations_done"]
-
-
-def ppo_loss(log_ratio: Tensor, advantage: Tensor, clip: Tensor) -> tuple[Tensor, float]:
-    """Clipped surrogate (arXiv:1707.06347, eq. 7) with one clip range for each row, all (B,).
-
-    Returns:
-        the loss and the share of rows whose ratio left its range.
-    """
-    ratio = log_ratio.exp()
-    clipped_ratio = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
-    loss = torch.maximum(-advantage * ratio, -advantage * clipped_ratio).mean()
-    return loss, ((ratio - 1).abs() > clip).float().mean().item()
-
-
-def check_first_ratio(log_ratio: Tensor) -> float:
-    """Largest |ratio - 1| of the first minibatch, whose weights are still those that collected the data.
-
-    Raises:
-        RatioError: it exceeds 1e-4, so sampling and re-evaluation disagree; the message lists likely causes.
-    """
-    error = (log_ratio.exp() - 1).abs().max().item()
-    if not error <= 1e-4:
-        raise RatioError(
-            f"the first probability ratio of this iteration is off by {error:.2e}, it must be 1 within 1e-4. "
-            "Likely causes: the policy is in train mode (dropout, random crops, batch norm), sampling and "
-            "log-probabilities use different time grids or std floors, weights changed between collection "
-            "and update, or the policy computes in half precision (use float32)."
-        )
-    return error
+        self.success_value = state["success_value"]
+        if state["balance"] is not None:
+            self.balance = self._make_balance(state["num_modes"])
+            self.balance.load_state_dict(state["balance"])
+        for name, regularizer in self.regularizers.items():
+            regularizer.coef = state["regularizers"][name]["coef"]
+            regularizer.load_state_dict(state["regularizers"][name]["state"])
 
 
 def _rows(obs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ A family is one file with one subclass, registered under LeRobot's policy type. 
 steps, H horizon, D action dim.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -114,6 +115,12 @@ class DenoisingPolicy(ABC):
     @abstractmethod
     def copy_encoder(self) -> "DenoisingPolicy":
         """An independent copy that can `encode` and nothing else. Only called where `encoder` is not None."""
+
+    def frozen_copy(self) -> "DenoisingPolicy":
+        """The policy as it is now, in weights of its own without gradient."""
+        twin = copy.copy(self)
+        twin.module = copy.deepcopy(self.module).requires_grad_(False)
+        return twin
 
     def freeze(self, train_encoder: bool) -> None:
         """Choose what is trained: the denoising network, and the encoder if `train_encoder`."""

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from lerobot_rlft.advantages import gae
-from lerobot_rlft.algorithms import dppo
+from lerobot_rlft.algorithms import dppo, objectives
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO, check_first_ratio, ppo_loss
+from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.objectives import check_first_ratio, ppo_loss
 from lerobot_rlft.chains import DDPMKernel
 from lerobot_rlft.episodes import Rollout
 from lerobot_rlft.policies.base import DenoisingPolicy
@@ -141,16 +142,16 @@ def test_what_enters_the_first_loss(monkeypatch):
     data, seen = explore(algorithm.policy), {}
     r = data.reward
 
-    def transition(x, k, condition):
+    def transition(x, k, prediction):
         seen.setdefault("k", k), seen.setdefault("x", x)
-        return Toy.transition(algorithm.policy, x, k, condition)
+        return DDPMKernel.transition(algorithm.policy.kernel, x, k, prediction)
 
     def loss(log_ratio, advantage, clip):
         seen.update(log_ratio=log_ratio, advantage=advantage, clip=clip)
         return ppo_loss(log_ratio, advantage, clip)
 
-    monkeypatch.setattr(algorithm.policy, "transition", transition)
-    monkeypatch.setattr(dppo, "ppo_loss", loss)
+    monkeypatch.setattr(algorithm.policy.kernel, "transition", transition)
+    monkeypatch.setattr(objectives, "ppo_loss", loss)
     metrics = algorithm.update(data)
 
     # Values are 0 everywhere, so the time limit's bootstrap is 0 too: A_t = r_t + .25 A_{t+1}
@@ -199,7 +200,7 @@ def test_advantages_are_normalised_before_the_denoising_discount(floor, monkeypa
         make(update_epochs=1, gamma_denoising=0.0, normalize_advantage=True, advantage_std_floor=floor),
         [],
     )
-    monkeypatch.setattr(dppo, "ppo_loss", lambda *args: seen.append(args) or ppo_loss(*args))
+    monkeypatch.setattr(objectives, "ppo_loss", lambda *args: seen.append(args) or ppo_loss(*args))
     std = algorithm.update(explore(algorithm.policy, lengths=(40, 40)))["advantage_std"]
     assert 0.1 < std < 4
     a = seen[0][1]
@@ -252,12 +253,12 @@ def test_train_mode_is_caught():
 def test_only_finetuned_steps_get_the_policy_gradient(finetuned, monkeypatch):
     algorithm, asked = make(finetuned_steps=finetuned, anchor_coef=0.0, minibatch_size=5), set()
 
-    def transition(x, k, condition):
+    def transition(x, k, prediction):
         if torch.is_grad_enabled():
             asked.update(k.tolist())
-        return Toy.transition(algorithm.policy, x, k, condition)
+        return DDPMKernel.transition(algorithm.policy.kernel, x, k, prediction)
 
-    monkeypatch.setattr(algorithm.policy, "transition", transition)
+    monkeypatch.setattr(algorithm.policy.kernel, "transition", transition)
     metrics = algorithm.update(explore(algorithm.policy))
     assert asked == set(range(finetuned))
     assert "anchor_loss" not in metrics
@@ -549,7 +550,7 @@ def test_it_learns_a_bandit(finetuned, reached):
 )
 def test_values_out_of_range_are_refused(field, value, wanted):
     with pytest.raises(ValueError, match=rf"algorithm\.{field}=.*choose {wanted}") as caught:
-        DPPOConfig(**{field: value})
+        DPPOConfig(**{"objective": "chain", field: value})
     assert str(value) in str(caught.value)
 
 

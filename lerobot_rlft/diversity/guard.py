@@ -1,0 +1,169 @@
+"""The diversity guard: a floor under a measure of diversity, held by dual ascent on what holds diversity.
+
+Maximise success subject to ratio >= floor. Its Lagrange multiplier is the strength s of everything that
+holds diversity: the coefficients of all regularizers and tau of the mode balance are multiplied by s, and
+after each iteration
+
+    s <- clip(s + rate (floor - ratio), 0, most)
+
+The ratio is read off decaying counts of successes, so that a step answers to many episodes and not to the
+luck of one iteration: an on/off controller on single batches oscillates.
+
+Shapes: M modes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .metrics import bootstrap_interval, nats
+
+EPISODES = 960  # that the decaying counts remember
+METRICS = ("entropy", "effective_modes", "smallest_share")
+KNOWN_SHARE = 0.02  # smallest_share looks at modes that had more than this share of the base's successes
+
+
+@dataclass
+class GuardConfig:
+    """Hold the base's mode diversity: --guard.enable=true alone is the recommended combination.
+
+    Raises:
+        ValueError: a field is out of its range.
+    """
+
+    enable: bool = False
+    # What is held, as tuned / base: "entropy" of the modes of successes, "effective_modes" exp(entropy), or
+    # "smallest_share" p / p_base over the modes that the base uses in more than 2 % of its successes.
+    metric: str = "entropy"
+    # Smallest ratio, in (0, 1].
+    floor: float = 0.95
+    # Change of the strength in an iteration, for each unit of ratio below the floor.
+    rate: float = 2.0
+    # Largest strength; 1 is what the coefficients say.
+    most: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"guard.metric={self.metric!r} is unknown, choose {', '.join(METRICS)}")
+        if not 0 < self.floor <= 1:
+            raise ValueError(f"guard.floor={self.floor} is out of range, choose a ratio in (0, 1]")
+        if not self.rate > 0:
+            raise ValueError(f"guard.rate={self.rate} must be positive")
+        if not self.most >= 1:
+            raise ValueError(f"guard.most={self.most} must be at least 1")
+
+
+class DiversityGuard:
+    """The controller of one run.
+
+    Args:
+        config: see there.
+        base_counts: (M,) successes of the base in each mode.
+
+    Raises:
+        ValueError: the base has fewer than two modes: there is nothing to hold.
+    """
+
+    def __init__(self, config: GuardConfig, base_counts: np.ndarray) -> None:
+        self.config, self.base_counts = config, np.asarray(base_counts, float)
+        modes = int((self.base_counts > 0).sum())
+        if modes < 2:
+            raise ValueError(
+                f"guard.enable=true, but the base's successes use {modes} mode{'s' * (modes == 0)}: there is "
+                "nothing to hold, switch the guard off, or play more episodes (--rollout.n_reference)"
+            )
+        self.strength = 1.0
+        self.counts = np.zeros(len(self.base_counts))
+        self.episodes = 0.0
+        self._below = self._capped = False
+
+    def update(self, counts: np.ndarray, episodes: int) -> dict[str, Any]:
+        """Read an iteration and move the strength.
+
+        Args:
+            counts: (M,) its successes in each mode.
+            episodes: all of it.
+
+        Returns:
+            `guard_ratio`, `guard_strength`, and `alarm`, words when the floor is passed or the strength at
+            its end.
+        """
+        keep = max(0.0, 1 - episodes / EPISODES)
+        self.counts = keep * self.counts + counts
+        self.episodes = keep * self.episodes + episodes
+        if self.counts.sum() < 2:
+            return {"guard_strength": self.strength}
+        ratio = retained(self.config.metric, self.counts, self.base_counts)
+        wanted = self.strength + self.config.rate * (self.config.floor - ratio)
+        self.strength = float(np.clip(wanted, 0.0, self.config.most))
+        out: dict[str, Any] = {"guard_ratio": ratio, "guard_strength": self.strength}
+        if said := self._words(ratio, wanted):
+            out["alarm"] = said
+        return out
+
+    def _words(self, ratio: float, wanted: float) -> str | None:
+        """Said once for each time that the reading passes the floor, or the strength reaches its cap."""
+        name = self.config.metric.replace("_", " ")
+        said = None
+        low, high = bootstrap_interval(np.round(self.counts))
+        noise = (high - low) / 2 / float(nats(self.base_counts))  # half an interval, as a ratio of entropies
+        if not self._below and ratio < self.config.floor - noise:
+            self._below = True
+            said = (
+                f"guard: {name} of successes fell to {ratio:.2f} of the base, below the floor "
+                f"{self.config.floor}; strength {self.strength:.2f} and rising"
+            )
+        elif self._below and ratio >= self.config.floor:
+            self._below = False
+            said = f"guard: {name} is back at {ratio:.2f} of the base"
+        if wanted > self.config.most and not self._capped:
+            self._capped = True
+            said = (
+                f"guard: strength is at its cap {self.config.most} and {name} still is {ratio:.2f} of the "
+                "base; the run goes on. Raise --rollout.n_episodes, lower --algorithm.actor_lr, or accept a "
+                "lower --guard.floor"
+            )
+        elif wanted < self.config.most:
+            self._capped = False
+        return said
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "base_counts": self.base_counts.tolist(),
+            "strength": self.strength,
+            "counts": self.counts.tolist(),
+            "episodes": self.episodes,
+            "below": self._below,
+            "capped": self._capped,
+        }
+
+    @classmethod
+    def from_state(cls, config: GuardConfig, state: dict[str, Any]) -> "DiversityGuard":
+        """The guard that `state_dict` describes."""
+        guard = cls(config, np.array(state["base_counts"]))
+        guard.strength, guard.episodes = state["strength"], state["episodes"]
+        guard.counts = np.array(state["counts"])
+        guard._below, guard._capped = state["below"], state["capped"]
+        return guard
+
+
+def retained(metric: str, counts: np.ndarray, base_counts: np.ndarray) -> float:
+    """What is left of the base's diversity, tuned / base.
+
+    Args:
+        metric: one of `METRICS`.
+        counts, base_counts: (M,) successes in each mode; decaying counts may be fractional.
+
+    Returns:
+        0 where nothing succeeded.
+    """
+    if counts.sum() <= 0:
+        return 0.0
+    if metric == "entropy":
+        return float(nats(counts) / nats(base_counts))
+    if metric == "effective_modes":
+        return math.exp(nats(counts) - nats(base_counts))
+    base = base_counts / base_counts.sum()
+    return float((counts / counts.sum() / base.clip(min=1e-12))[base > KNOWN_SHARE].min())

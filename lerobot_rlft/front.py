@@ -1,0 +1,92 @@
+"""The success / diversity front of a run: which of its checkpoints is exported."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lerobot.utils.constants import CHECKPOINTS_DIR
+
+from .diversity.guard import retained
+
+BEST_CHECKPOINT_LINK = "best"
+
+
+@dataclass(frozen=True)
+class Point:
+    """An evaluation of the deployed sampler whose checkpoint is on disk.
+
+    Attributes:
+        success: rate.
+        ratio: of the guard's metric, tuned / base.
+        checkpoint: its folder.
+    """
+
+    iteration: int
+    success: float
+    ratio: float
+    checkpoint: Path
+
+
+def points(lines: list[dict[str, Any]], metric: str, run_dir: Path) -> list[Point]:
+    """All evaluations of a run that can still be loaded, in order.
+
+    Args:
+        lines: those of `kind` eval in metrics.jsonl.
+        metric: of the guard.
+        run_dir: folder of the run.
+    """
+    deployed = [line for line in lines if line["sampler"] == "deployed" and "mode_counts" in line]
+    base = next((line for line in deployed if line["iteration"] == 0), None)
+    if base is None or not sum(base["mode_counts"]):
+        return []
+    folders = {
+        int(folder.name): folder
+        for folder in (run_dir / CHECKPOINTS_DIR).iterdir()
+        if folder.name.isdigit() and not folder.is_symlink()
+    }
+    return [
+        Point(
+            line["iteration"],
+            line["success"],
+            retained(metric, np.array(line["mode_counts"]), np.array(base["mode_counts"])),
+            folders[line["iteration"]],
+        )
+        for line in deployed
+        if line["iteration"] in folders and not line.get("reloaded")
+    ]
+
+
+def front(all_points: list[Point]) -> list[Point]:
+    """Those that no other one beats in both, by falling ratio."""
+    return sorted(
+        (
+            p
+            for p in all_points
+            if not any(
+                q.success >= p.success and q.ratio >= p.ratio and (q.success, q.ratio) != (p.success, p.ratio)
+                for q in all_points
+            )
+        ),
+        key=lambda p: -p.ratio,
+    )
+
+
+def best(all_points: list[Point], floor: float) -> Point | None:
+    """The most successful point that respects the floor; None where none does.
+
+    Among equals the more diverse one.
+    """
+    allowed = [p for p in all_points if p.ratio >= floor]
+    return max(allowed, key=lambda p: (p.success, p.ratio), default=None)
+
+
+def link_best(point: Point) -> Path:
+    """Let `checkpoints/best` point to a checkpoint; returns the link."""
+    link = point.checkpoint.parent / BEST_CHECKPOINT_LINK
+    partial = link.with_name(f".{BEST_CHECKPOINT_LINK}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(point.checkpoint.name)
+    os.replace(partial, link)
+    return link
