@@ -1,5 +1,5 @@
 """Terms that hold the diversity of the base. One file each; importing the package registers them."""
 
-from . import entropy, kl_base, rehearsal
+from . import entropy, kl_base, manifold_ensemble, rehearsal
 
-__all__ = ["entropy", "kl_base", "rehearsal"]
+__all__ = ["entropy", "kl_base", "manifold_ensemble", "rehearsal"]
