@@ -19,6 +19,8 @@ from torch.distributions import Normal
 from ..chains import Chain
 from ..policies.base import DenoisingPolicy
 
+Load = Callable[[str], DenoisingPolicy]
+
 
 class Experience(Protocol):
     """What algorithms read of a rollout; see `lerobot_rlft.episodes.Rollout` for shapes.
@@ -58,7 +60,8 @@ class Step:
         k: (B,) long, denoising step: 0 the last, K-1 the noisiest.
         condition: (B, C) the policy's features of the observations.
         prediction: (B, H, A) the policy's network output, with gradient.
-        encode_base: gives the base's own features of the same observations, (B, C).
+        encode: gives the features that another policy, as the base, has of the same observations, (B, C).
+            Only where `encoder` is shared may they be those of `policy`: normalisation belongs to each.
         floor: smallest std in densities.
     """
 
@@ -68,7 +71,7 @@ class Step:
     k: Tensor
     condition: Tensor
     prediction: Tensor
-    encode_base: Callable[[], Tensor]
+    encode: Callable[[DenoisingPolicy], Tensor]
     floor: float
 
     @cached_property
@@ -81,7 +84,7 @@ class Step:
         """(B, H, A) the base's network output."""
         with torch.no_grad():
             timestep = self.base.kernel.timesteps[self.k]
-            return self.base.predict(self.x, timestep, self.encode_base())
+            return self.base.predict(self.x, timestep, self.encode(self.base))
 
     @cached_property
     def base_normal(self) -> Normal:
@@ -97,16 +100,29 @@ class RegularizerConfig(draccus.ChoiceRegistry):
     coef: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.coef >= 0:
-            raise ValueError(f"coef={self.coef} of regularizer {self.type} must not be negative")
+        self.check("coef", self.coef >= 0, "a number >= 0")
 
     @property
     def type(self) -> str:
         return self.get_choice_name(type(self))
 
+    def check(self, field: str, ok: bool, wanted: str) -> None:
+        """Raise a ValueError that names field, value and what is wanted unless `ok`."""
+        if not ok:
+            value = getattr(self, field)
+            raise ValueError(f"{field}={value!r} of regularizer {self.type} is unusable, choose {wanted}")
+
     @abstractmethod
-    def build(self, policy: DenoisingPolicy, base: DenoisingPolicy) -> "Regularizer":
+    def build(
+        self, policy: DenoisingPolicy, base: DenoisingPolicy, load: Load | None = None
+    ) -> "Regularizer":
         """The regularizer for this policy.
+
+        Args:
+            policy: that is trained.
+            base: its frozen pretrained original.
+            load: gives the policy of a Hub id or folder, with the exploration sampler of `policy`; only
+                regularizers with references of their own call it.
 
         Raises:
             ValueError: it cannot serve this policy; the message says why and what can.
