@@ -26,6 +26,8 @@ from .data import BatchLoader, make_loader
 from .errors import UserError, one_line
 from .policies.base import DenoisingPolicy
 from .policies.loading import load_pretrained, make_fresh
+from .regularizers.base import Regularizer
+from .regularizers.rehearsal import Rehearsal, RehearsalConfig
 from .rollout import EpisodeRunner
 
 
@@ -170,9 +172,65 @@ def make_algorithm(
         scheduler = schedule and schedule.build(optimizer, config.iterations)
         return BC(algorithm, module, policy.preprocessor, optimizer, scheduler, backward)
     try:
-        return DPPO(algorithm, policy, base, backward)
+        return DPPO(algorithm, policy, base, backward, make_regularizers(config, policy, base))
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def make_regularizers(
+    config: TrainConfig, policy: DenoisingPolicy, base: DenoisingPolicy
+) -> dict[str, Regularizer]:
+    """The regularizers of `algorithm.regularizers`, by their type; a second of a type is called type_2.
+
+    Raises:
+        UserError: one does not fit the policy, or a reference or the demonstrations cannot be read.
+    """
+
+    def load(path: str) -> DenoisingPolicy:
+        reference = load_policy_config(path, [f"--device={config.policy.device}"], "references")
+        return load_policy(reference, path, config.algorithm.eta)
+
+    built: dict[str, Regularizer] = {}
+    for options in config.algorithm.regularizers:
+        same = sum(name.partition("#")[0] == options.type for name in built)
+        name = f"{options.type}#{same + 1}" if same else options.type
+        try:
+            built[name] = options.build(policy, base, load)
+        except ValueError as error:
+            raise UserError(f"algorithm.regularizers: {error}") from error
+        if isinstance(options, RehearsalConfig) and options.source == "demonstrations" and not config.resume:
+            remember_demonstrations(config, policy, built[name])
+    return built
+
+
+def remember_demonstrations(config: TrainConfig, policy: DenoisingPolicy, rehearsal: Rehearsal) -> None:
+    """Hand windows of `dataset` to a rehearsal, as many as it keeps, spread over all episodes.
+
+    Raises:
+        UserError: there is no dataset, it cannot be read, or it does not fit the policy.
+    """
+    dataset, capacity = config.dataset, rehearsal.config.capacity
+    if not dataset.repo_id:
+        raise UserError(
+            "algorithm.regularizers: source=demonstrations of regularizer rehearsal needs a dataset: give "
+            "--dataset.repo_id=HUB_ID, or --dataset.repo_id=local/name --dataset.root=FOLDER"
+        )
+    try:
+        loader = make_loader(
+            dataset.repo_id,
+            config.policy,
+            root=dataset.root,
+            episodes=dataset.episodes,
+            batch_size=min(capacity, 256),
+            seed=config.seed,
+        )
+        for _ in range(min(-(-capacity // 256), -(-len(loader.starts) // 256))):
+            batch = next(loader)
+            obs = {key: batch[key] for key in config.policy.input_features}
+            obs = {k: (v * 255).round().to(torch.uint8) if v.ndim == 5 else v for k, v in obs.items()}
+            rehearsal.remember(obs, policy.preprocessor(batch).get(ACTION), None)
+    except (ValueError, KeyError, OSError, HTTPError) as error:
+        raise UserError(f"dataset: {one_line(error)}") from error
 
 
 def make_runner(

@@ -17,7 +17,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "eta": 1.0,
     },
     "forward": {
-        "actor_lr": 1e-4,
+        "actor_lr": 5e-5,
         "update_epochs": 1,
         "critic_epochs": 8,
         "min_sampling_std": 0.0,
@@ -48,7 +48,7 @@ class DPPOConfig(AlgorithmConfig):
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     # forward: weight of the squared distance to the network that collected the data.
     proximal_coef: float = 1.0
-    # null = 3e-5 (chain), 1e-4 (forward).
+    # null = 3e-5 (chain), 5e-5 (forward).
     actor_lr: float = None  # type: ignore[assignment]
     critic_lr: float = 1e-3
     # Passes over the (decision, denoising step) pairs of an iteration; null = 4 (chain), 1 (forward).

@@ -159,7 +159,10 @@ class DPPO(Algorithm):
             condition = self._encode_all(self.policy, data.obs, decisions)  # (D, C)
 
         def encode(policy: DenoisingPolicy, rows: Tensor) -> Tensor:
-            return condition[rows] if encode_once else policy.encode(_rows(data.obs, rows))
+            # A frozen or missing encoder is the base's, too; a reference has its own normalisation.
+            if encode_once and policy in (self.policy, self.base):
+                return condition[rows]
+            return policy.encode(_rows(data.obs, rows))
 
         log = _Mean()
         reward = data.reward
@@ -272,7 +275,7 @@ class DPPO(Algorithm):
             k,
             features,
             prediction,
-            lambda: encode(self.base, rows),
+            lambda policy: encode(policy, rows),
             self.config.min_log_prob_std,
         )
 
