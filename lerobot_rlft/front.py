@@ -1,4 +1,4 @@
-"""The success / diversity front of a run: which of its checkpoints is exported."""
+"""The success / diversity front of a guarded run: which of its checkpoints is exported."""
 
 import os
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 from lerobot.utils.constants import CHECKPOINTS_DIR
 
 from .diversity.guard import retained
+from .pictures import plt, save
 
 BEST_CHECKPOINT_LINK = "best"
 
@@ -80,6 +81,36 @@ def best(all_points: list[Point], floor: float) -> Point | None:
     """
     allowed = [p for p in all_points if p.ratio >= floor]
     return max(allowed, key=lambda p: (p.success, p.ratio), default=None)
+
+
+def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, chosen: Point) -> None:
+    """Success over retained diversity: all evaluations in order, the front, the floor, what is exported."""
+    figure, axis = plt.subplots(figsize=(5.4, 4.2))
+    axis.plot([p.ratio for p in all_points], [p.success for p in all_points], color="0.75", lw=1, zorder=1)
+    axis.scatter(
+        [p.ratio for p in all_points],
+        [p.success for p in all_points],
+        c=[p.iteration for p in all_points],
+        cmap="viridis",
+        s=22,
+        zorder=2,
+    )
+    edge = front(all_points)
+    axis.plot([p.ratio for p in edge], [p.success for p in edge], color="tab:orange", lw=1.2, label="front")
+    axis.axvline(floor, color="tab:red", lw=1, ls="--", label=f"floor {floor:g}")
+    axis.scatter(
+        chosen.ratio, chosen.success, marker="*", s=160, color="tab:orange", zorder=3, label="exported"
+    )
+    for p in edge:
+        axis.annotate(
+            str(p.iteration), (p.ratio, p.success), fontsize=7, xytext=(3, 3), textcoords="offset points"
+        )
+    axis.set_xlabel(f"{metric.replace('_', ' ')} of successes, tuned / base")
+    axis.set_ylabel("success (deployed)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    save(figure, path)
 
 
 def link_best(point: Point) -> Path:

@@ -3,15 +3,19 @@
 import json
 from typing import Any
 
+import numpy as np
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from tqdm import tqdm
 
 from .build import load_policy, make_runner, runner_in
 from .checkpoint import last_checkpoint
 from .config import TrainConfig, load_policy_config
+from .diversity.guard import retained
+from .diversity.metrics import entropy_ratio
 from .episodes import Episodes
 from .evaluation import Evaluation, film, play, summarise
 from .files import replacing
+from .front import Point, best, draw_front, front, link_best, points
 from .monitor import DiversityMonitor
 from .pictures import draw_learning_curve, draw_trajectories, is_planar
 from .policies.base import DenoisingPolicy
@@ -66,7 +70,11 @@ class Outcome:
     def finish(self, iteration: int, env_steps: int, seconds: float) -> None:
         """Evaluate the last checkpoint as a user will load it, and say what became of the policy."""
         config = self.config
-        folder = last_checkpoint(config.output_dir) / PRETRAINED_MODEL_DIR
+        checkpoint = last_checkpoint(config.output_dir)
+        chosen = self._choose() if config.guard.enable else None
+        if chosen is not None:
+            iteration, checkpoint = chosen.iteration, link_best(chosen)
+        folder = checkpoint / PRETRAINED_MODEL_DIR
         if self.tester is None:
             print(f"\nCheckpoint: {folder}")
             return
@@ -84,6 +92,8 @@ class Outcome:
         base = next((line for line in self.records.read("eval") if line["iteration"] == 0), None)
         if base is not None:
             summary["base"] = {k: v for k, v in base.items() if k in Evaluation.__dataclass_fields__}
+        if chosen is not None and "base" in summary:
+            summary["guard"] = self._verdict(chosen, summary)
         with replacing(config.output_dir / SUMMARY) as partial:
             partial.write_text(json.dumps(summary, indent=2) + "\n")
         self._draw(iteration, result, episodes)
@@ -91,6 +101,42 @@ class Outcome:
         print(f"\nPictures: {config.output_dir / 'pictures'}")
         print(f"\nRun it with stock LeRobot:\n  {eval_command(folder, config.env)}")
         self._film(tuned, "tuned")
+
+    def _choose(self) -> Point | None:
+        """The checkpoint to export: the most successful one that respects the floor, else the most diverse.
+
+        Draws the front. None where no evaluation saw modes.
+        """
+        guard, run_dir = self.config.guard, self.config.output_dir
+        found = points(self.records.read("eval"), guard.metric, run_dir)
+        if not found:
+            return None
+        chosen = best(found, guard.floor)
+        if chosen is None:
+            chosen = max(found, key=lambda p: (p.ratio, p.success))
+            tqdm.write(
+                f"guard: no checkpoint keeps {guard.floor} of the base's {guard.metric.replace('_', ' ')}, "
+                f"exported is the most diverse ({chosen.ratio:.2f}). Raise --rollout.n_episodes, lower "
+                "--algorithm.actor_lr, or accept a lower --guard.floor"
+            )
+        draw_front(run_dir / "pictures" / "front.png", found, guard.floor, guard.metric, chosen)
+        self.records.picture("front", run_dir / "pictures" / "front.png", chosen.iteration)
+        return chosen
+
+    def _verdict(self, chosen: Point, summary: dict[str, Any]) -> dict[str, Any]:
+        """What the guard held, measured on the exported checkpoint."""
+        guard = self.config.guard
+        counts = [np.array(summary[side]["mode_counts"]) for side in ("tuned", "base")]
+        out = {"metric": guard.metric, "floor": guard.floor, "iteration": chosen.iteration}
+        out["ratio"] = retained(guard.metric, *counts)
+        if guard.metric == "entropy" and min(c.sum() for c in counts) > 1:
+            ratio = entropy_ratio(*counts)
+            out["ratio"], out["ratio_ci"] = ratio.ratio, [ratio.low, ratio.high]
+        found = points(self.records.read("eval"), guard.metric, self.config.output_dir)
+        out["front"] = [
+            {"iteration": p.iteration, "success": p.success, "ratio": p.ratio} for p in front(found)
+        ]
+        return out
 
     def _report(
         self, who: str, sampler: str, iteration: int, env_steps: int, episodes: Episodes

@@ -62,6 +62,14 @@ def conclusion(summary: dict[str, Any]) -> str:
         )
         if kept < base["modes"]:
             text += " RL paid for success with ways of solving the task."
+        if guard := summary.get("guard"):
+            low, high = guard.get("ratio_ci", (None, None))
+            interval = f" [{low:.2f}, {high:.2f}]" if low is not None else ""
+            text += (
+                f"\nGuard: {guard['ratio']:.2f}{interval} of the base's {guard['metric'].replace('_', ' ')} "
+                f"is kept (floor {guard['floor']}). Exported is the checkpoint of iteration "
+                f"{guard['iteration']}, one of {len(guard['front'])} on the front."
+            )
     else:
         text += f"\nMean max reward: {base['max_reward']:.3f} before, {tuned['max_reward']:.3f} after."
     return text
