@@ -146,7 +146,7 @@ class ModeBalance:
         return loss.item()
 
     def __call__(
-        self, advantage: Tensor, valid: Tensor, attempt: Tensor, success: Tensor, expected: Tensor, lam: float
+        self, advantage: Tensor, valid: Tensor, attempt: Tensor, expected: Tensor, lam: float
     ) -> Tensor:
         """Balanced advantages.
 
@@ -154,7 +154,6 @@ class ModeBalance:
             advantage: (T, E).
             valid: (T, E) bool.
             attempt: (E,) long, -1 where unknown: such episodes are not centred and get no bonus.
-            success: (E,) bool.
             expected: (T, E) the bonus that is expected at each decision, sum_m q(m | s) B_m.
             lam: of GAE.
 
@@ -171,9 +170,7 @@ class ModeBalance:
         final[last, torch.arange(len(attempt))] = bonus
         over = torch.ones_like(known)
         force, _ = gae(final, expected, torch.zeros_like(bonus), over, valid, 1.0, lam)
-        force = force * known
-        # A rare mode is to come back by its successes: nothing pays for failing in it.
-        return out + torch.where(success, force, force.clamp(max=0))
+        return out + force * known
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -261,7 +261,7 @@ class DPPO(Algorithm):
             expected = data.grid(balance.predict(condition).cpu() @ balance.bonus)
         unit = self.success_value / self.reward_scale
         lam = self.config.gae_lambda
-        balanced = balance(advantage / unit, data.valid, attempt, data.success, expected, lam)
+        balanced = balance(advantage / unit, data.valid, attempt, expected, lam)
         log.add(bonus_max=balance.bonus.max(), bonus_min=balance.bonus.min())
         return balanced * unit
 
