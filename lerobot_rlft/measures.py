@@ -37,12 +37,19 @@ from .episodes import Episodes, Rollout
 from .policies.base import DenoisingPolicy
 
 ATTEMPTS = (1, 4, MOST_ATTEMPTS)
+BLOCKED = f"success_at_{MOST_ATTEMPTS}_blocked"
 CHAIN_DECISIONS = 512  # decisions on which the KL is computed
 MAX_SAMPLES = 1000  # paths in metrics that look at all pairs; more are subsampled
 
 # Keys of diversity.json. `X_ci` is the 95 % interval of X, `base_X` the same of the base, `X_control` what
 # two halves of the base give, `X_samples` the number of samples on each side.
 KEYS = {
+    "policy": "what was measured",
+    "name": "its name in tables and pictures",
+    "base": "what it was tuned from",
+    "env": "environment type",
+    "sampler": "deployed: the policy's own, as stock LeRobot runs it",
+    "seed": "first seed",
     "success": "success rate of the tuned policy, deployed sampler; Wilson interval",
     "n_episodes": "episodes of each policy, on the same seeds from `seed` up",
     "n_success": "successful episodes",
@@ -53,7 +60,8 @@ KEYS = {
     "unknown": "successes in no known mode",
     "entropy": "H(mode | success) in units of log num_modes, Miller-Madow; 1 is uniform; bootstrap interval",
     "entropy_plugin": "the same without the Miller-Madow correction",
-    "entropy_ratio": "entropy tuned / base at equal numbers of successes; bootstrap interval",
+    "entropy_ratio": "entropy tuned / base at equal numbers of successes; bootstrap interval of both sides, "
+    "whose lower limit is the bound to quote",
     "modes_covered": "modes with at least one success",
     "effective_modes": "exp(H), the number of equally used modes with the same entropy; bootstrap interval",
     "min_retention": "smallest share tuned / base over the modes with more than 2 % of the base's successes",
@@ -78,10 +86,14 @@ KEYS = {
     "classifier_accuracy": "k-NN classifier that tells tuned from base successes; .5 cannot; Wilson interval",
     "path_entropy": "Kozachenko-Leonenko entropy of successful paths, nats; read differences",
     "success_at": "chance that one of n attempts succeeds with a way blocked, mean over ways",
+    f"{BLOCKED}_mean": f"success_at of {MOST_ATTEMPTS} attempts",
+    f"{BLOCKED}_worst": "the same with that way blocked which costs most, interval of that way alone",
+    f"{BLOCKED}_worst_way": "which it is",
     "blocked": "for each blocked way, successes of n_attempts attempts, base and tuned",
     "n_attempts": "attempts at each blocked way",
     "notes": "why a metric is null, and what was subsampled",
-    "seconds": "duration of the measurement",
+    "seconds": "duration of the measurement of all policies",
+    "others": "name -> the same keys, of further policies tuned from the base",
 }
 
 
@@ -223,9 +235,17 @@ def _chain_kl(
     ).cpu()
 
 
-def measure_probe(m: Metrics, probe: Probe, tuned: DenoisingPolicy) -> None:
-    """Chunks at branching states."""
+def measure_probe(m: Metrics, probe: Probe | None, tuned: DenoisingPolicy, no_probe: str = "") -> None:
+    """Chunks at branching states.
+
+    Args:
+        no_probe: why `probe` is None.
+    """
     names = ("chunk_spread", "peaks", "off_manifold")
+    if probe is None:
+        with m.needs(*names, "manifold_dimension"):
+            raise ValueError(no_probe)
+        return
     with m.needs(*names):
         reading = probe.measure(tuned)
         for name in (*names, "base_peaks"):
@@ -261,15 +281,28 @@ def measure_conditional(m: Metrics, prefix: str, mode_counts: np.ndarray | None)
 
 
 def measure_blocked(m: Metrics, tuned: dict[str, int], base: dict[str, int], attempts: int) -> None:
-    """Success at n attempts with one way blocked, mean over ways; nothing where nothing can be blocked."""
+    """Success at n attempts with one way blocked, mean over ways, and the way whose loss costs most.
+
+    Nothing where nothing can be blocked.
+
+    Args:
+        tuned, base: way -> successes of `attempts` attempts.
+    """
     m["n_attempts"] = attempts if tuned else 0
     m["blocked"] = {way: {"tuned": tuned[way], "base": base[way]} for way in tuned}
+    mean, worst = f"{BLOCKED}_mean", f"{BLOCKED}_worst"
     for prefix, successes in (("", tuned), ("base_", base)):
-        with m.needs(prefix + "success_at"):
+        with m.needs(*(prefix + name for name in ("success_at", mean, worst, f"{worst}_way"))):
             if not tuned:
                 raise ValueError("the environment cannot block a way")
             counts = np.array(list(successes.values()))
-            m[prefix + "success_at"] = {str(n): success_at_n(counts, attempts, n) for n in ATTEMPTS}
-            m[prefix + "success_at_ci"] = {
-                str(n): list(success_at_n_interval(counts, attempts, n)) for n in ATTEMPTS
-            }
+            at = {n: success_at_n(counts, attempts, n) for n in ATTEMPTS}
+            within = {n: list(success_at_n_interval(counts, attempts, n)) for n in ATTEMPTS}
+            m[prefix + "success_at"] = {str(n): value for n, value in at.items()}
+            m[prefix + "success_at_ci"] = {str(n): value for n, value in within.items()}
+            m[prefix + mean], m[f"{prefix}{mean}_ci"] = at[MOST_ATTEMPTS], within[MOST_ATTEMPTS]
+            way = min(successes, key=lambda way: successes[way])
+            alone = np.array([successes[way]])
+            m[prefix + worst] = success_at_n(alone, attempts, MOST_ATTEMPTS)
+            m[f"{prefix}{worst}_ci"] = list(success_at_n_interval(alone, attempts, MOST_ATTEMPTS))
+            m[f"{prefix}{worst}_way"] = way

@@ -1,4 +1,4 @@
-"""`lerobot-rlft-eval`: success and mode diversity of a policy beside its base."""
+"""`lerobot-rlft-eval`: success and mode diversity of policies beside their base."""
 
 import os
 import shlex
@@ -20,7 +20,8 @@ def run(config: CompareConfig) -> None:
         UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
     """
     from ..comparison import compare  # after --help, which needs no models
-    from ..page import REPORT, headline, write_report
+    from ..page import REPORT, write_report
+    from ..page_table import headlines, markdown, text
 
     folder = config.output_dir
     if not os.access(next(path for path in folder.absolute().parents if path.exists()), os.W_OK):
@@ -30,4 +31,5 @@ def run(config: CompareConfig) -> None:
         write_report(comparison, folder, shlex.join(["lerobot-rlft-eval", *sys.argv[1:]]))
     except OSError as error:
         raise UserError(f"--output_dir={folder} cannot be written ({error}): choose another") from error
-    print(f"\n{headline(comparison.metrics)}\n\nReport: {folder / REPORT}")
+    m = comparison.metrics
+    print("\n" + "\n".join(headlines(m)) + f"\n\n{text(m)}\n\nReport: {folder / REPORT}\n\n{markdown(m)}")
