@@ -12,12 +12,12 @@ from .comparison import Comparison
 from .config_compare import BASE
 from .measures import KEYS
 from .page_figures import Figure, draw_pictures
-from .page_table import columns, headlines, rows
+from .page_table import columns, headlines, main_first, rows
 
 DIVERSITY, REPORT, PICTURES = "diversity.json", "report.html", "pictures"
 # Keys that the page shows as pictures, in words or as columns.
 NOT_LISTED = ("notes", "blocked", "mode_counts", "kl_reverse_by_step", "kl_forward_by_step", "others")
-LEGIBLE = 0.62  # of its size in pixels: a picture is not made smaller on a phone, but can be moved sideways
+LEGIBLE = 0.5  # of its size in pixels: a picture is not made smaller on a phone, but can be moved sideways
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff; margin: 0 auto;
@@ -47,7 +47,7 @@ td.number { font-variant-numeric: tabular-nums; }
 summary { cursor: pointer; margin-top: 2rem; font-weight: 600; }
 code { font-size: .88em; overflow-wrap: anywhere; }
 @media (max-width: 48rem) { figure img { max-width: none; width: max(100%, var(--legible)); }
-  .sides th small { display: none; } }
+  .sides th small { display: none; } .sides td small { white-space: normal; } }
 """
 
 
@@ -76,12 +76,12 @@ def page(m: dict[str, Any], figures: list[Figure], command: str) -> str:
     Args:
         m: content of diversity.json.
     """
-    sides = columns(m)
+    sides = main_first(m)
     paths = ", ".join(
         f"<b>{html.escape(side['policy'])}</b>" + (f" ({name})" if len(sides) > 1 else "")
-        for name, side in reversed(sides.items())
+        for name, side in sides.items()
     )
-    claims = zip(headlines(m), reversed(sides.values()), strict=True)
+    claims = zip(headlines(m), sides.values(), strict=True)
     return "\n".join(
         [
             "<!doctype html>",
@@ -102,7 +102,7 @@ def page(m: dict[str, Any], figures: list[Figure], command: str) -> str:
                 f"<details><summary>All numbers{f' of {name}' if len(sides) > 1 else ''}</summary>"
                 + _all_numbers(side)
                 + "</details>"
-                for name, side in reversed(sides.items())
+                for name, side in sides.items()
             ),
             f"<details><summary>How it was measured</summary><p><code>{html.escape(command)}</code></p>"
             f"<p>Seeds from {m['seed']} up; {m['seconds']:.0f} s.</p></details>",

@@ -29,11 +29,13 @@ def draw_success_and_diversity(path: Path, m: dict[str, Any], floor: float | Non
     low, high = m["base_success_ci"]
     bars = [[m["base_success"] - low], [high - m["base_success"]]]
     axis.errorbar(m["base_success"], 1, xerr=bars, fmt="D", color=BASE_COLOUR, label=BASE, capsize=3)
-    for (name, side), colour in zip(points.items(), policy_colours(list(columns(m)), points), strict=True):
+    colours = policy_colours(list(columns(m)), points)
+    for i, ((name, side), colour) in enumerate(zip(points.items(), colours, strict=True)):
         x, y = side["success"], side["entropy_ratio"]
         (x_low, x_high), (y_low, y_high) = side["success_ci"], side["entropy_ratio_ci"]
         axis.errorbar(
             x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]], fmt="o", capsize=3,
+            markersize=4 + 2 * (len(points) - i),  # equal points lie on each other as rings
             color=colour, markerfacecolor="white" if side["claim_refusal"] else colour, label=name,
         )  # fmt: skip
     if floor is not None:

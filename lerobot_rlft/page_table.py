@@ -38,14 +38,18 @@ class Row(NamedTuple):
 
 
 def columns(m: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The metrics of each tuned policy by name, the main one last."""
+    """The metrics of each tuned policy by name, the main one last, as in the table."""
     return {**m["others"], m["name"]: m}
+
+
+def main_first(m: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same in the order in which they are written about."""
+    return {m["name"]: m, **m["others"]}
 
 
 def rows(m: dict[str, Any]) -> list[Row]:
     """The table; a row that nobody has a number for is left out."""
     sides = list(columns(m).values())
-    one = Cell("1", "by definition")
 
     def each(key: str, beside: str = "") -> list[Cell]:
         """Cells of `key`, its interval and, with `beside`, a word of the metrics about it."""
@@ -57,7 +61,7 @@ def rows(m: dict[str, Any]) -> list[Row]:
             "success entropy ratio",
             "entropy of the modes of successes relative to the base's at equal numbers of successes, with "
             "its 95 % interval; 1 keeps the base's diversity",
-            [one if m.get("base_entropy") is not None else Cell(NOTHING), *map(_ratio, sides)],
+            [_one(m), *map(_ratio, sides)],
         ),
         Row("modes kept", "modes of the base that still have a success", [_covered(m), *map(_kept, sides)]),
         Row(
@@ -68,7 +72,7 @@ def rows(m: dict[str, Any]) -> list[Row]:
         Row(
             "smallest share ratio",
             "of the modes with more than 2 % of the base's successes, the one whose share fell most",
-            [one, *(_cell(side, "min_retention", "min_retention_mode", "mode ") for side in sides)],
+            [_one(m), *(_cell(side, "min_retention", "min_retention_mode", "mode ") for side in sides)],
         ),
         Row(
             f"success@{MOST_ATTEMPTS}, a way blocked",
@@ -110,7 +114,7 @@ def markdown(m: dict[str, Any]) -> str:
     The bound is the lower limit of the two-sided 95 % interval, rounded down. Where the episodes carry no
     claim about modes, none is made.
     """
-    out = [*MARKDOWN, f"| {BASE} | {_cell(m, 'base_success')} | 1 by definition | {_covered(m)} |"]
+    out = [*MARKDOWN, f"| {BASE} | {_cell(m, 'base_success')} | {_one(m)} | {_covered(m)} |"]
     for name, side in columns(m).items():
         ratio = "no claim"
         if side["claim_refusal"] is None and side.get("entropy_ratio") is not None:
@@ -127,10 +131,9 @@ def markdown(m: dict[str, Any]) -> str:
 
 def headlines(m: dict[str, Any]) -> list[str]:
     """What may be claimed of each policy, the main one first; with its name where there are several."""
-    sides = columns(m)
-    if len(sides) == 1:
+    if not m["others"]:
         return [headline(m)]
-    return [f"{name}: {headline(side)}" for name, side in reversed(sides.items())]
+    return [f"{name}: {headline(side)}" for name, side in main_first(m).items()]
 
 
 def headline(m: dict[str, Any]) -> str:
@@ -202,6 +205,11 @@ def _ratio(m: dict[str, Any]) -> Cell:
     if value == NOTHING or m["claim_refusal"] is None:
         return Cell(value, beside)
     return Cell(value, f"{beside}, no claim")
+
+
+def _one(m: dict[str, Any]) -> Cell:
+    """The base relative to itself."""
+    return Cell(NOTHING) if m.get("base_entropy") is None else Cell("1", "by definition")
 
 
 def _covered(m: dict[str, Any]) -> Cell:

@@ -109,7 +109,7 @@ def draw_mode_shares(path: Path, base_counts: np.ndarray, counts: dict[str, np.n
         counts: title -> (M,), not all 0.
     """
     figure, axes = plt.subplots(
-        len(counts), figsize=(7, 0.9 + 1.9 * len(counts)), sharex=True, sharey=True, squeeze=False
+        len(counts), figsize=(6.4, 0.9 + 1.9 * len(counts)), sharex=True, sharey=True, squeeze=False
     )
     places = np.arange(len(base_counts))
     for axis, (title, tuned), colour in zip(
