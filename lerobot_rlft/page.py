@@ -10,7 +10,7 @@ from typing import Any
 
 from .comparison import Comparison
 from .config_compare import BASE
-from .measures import KEYS
+from .measures_keys import KEYS
 from .page_figures import Figure, draw_pictures
 from .page_table import columns, headlines, main_first, rows
 

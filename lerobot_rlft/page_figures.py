@@ -10,7 +10,7 @@ from tqdm import tqdm
 from .comparison import Comparison
 from .config_compare import BASE, MOST_ATTEMPTS
 from .errors import one_line
-from .measures import BLOCKED
+from .measures_keys import BLOCKED
 from .page_plots import draw_blocked, draw_fans, draw_kl_maps, draw_success_and_diversity
 from .pictures import draw_atlas, draw_mode_shares, draw_trajectories, is_planar
 

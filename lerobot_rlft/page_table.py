@@ -10,7 +10,7 @@ import numpy as np
 
 from .config_compare import BASE, MOST_ATTEMPTS
 from .diversity.metrics import SUCCESSES_PER_MODE
-from .measures import BLOCKED
+from .measures_keys import BLOCKED
 
 NOTHING = "-"
 MARKDOWN = (

@@ -10,7 +10,6 @@ from families import diffusion, observations
 from lerobot_rlft.diversity.probe import Probe
 from lerobot_rlft.episodes import Episodes
 from lerobot_rlft.measures import (
-    KEYS,
     Metrics,
     measure_blocked,
     measure_chains,
@@ -18,6 +17,7 @@ from lerobot_rlft.measures import (
     measure_paths,
     measure_probe,
 )
+from lerobot_rlft.measures_keys import KEYS
 
 KEY = "observation.state"
 
