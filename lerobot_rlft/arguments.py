@@ -97,6 +97,9 @@ def _improved(reason: str, config_class: type, prefix: str) -> str:
     if found := re.search(r"argument --([\w.]+): invalid choice: '([^']*)' \(choose from (.*)\)", reason):
         known = re.findall(r"[\w.-]+", found[3])
         return f"--{prefix}{found[1]}={found[2]} is unknown, {suggest(found[2], known)}"
+    if found := re.search(r"`([\w.]+)`: Failed when parsing value='(.*)' into .*of type dict", reason):
+        option = f"--{prefix}{found[1]}"
+        return f"{option}={found[2]} gives no names: write {option}='{{NAME: VALUE, ...}}'"
     for name, registry in _registries(config_class):
         known = list(registry.get_known_choices())
         if found := re.search(rf"`{name}`: Couldn't find a choice class for '([^']*)'", reason):

@@ -1,23 +1,26 @@
 """Options of `lerobot-rlft-eval`."""
 
 import datetime as dt
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from lerobot.configs import PreTrainedConfig
+from lerobot.configs import PreTrainedConfig, parser
 from lerobot.envs import EnvConfig
 
 from .config import CONFIG_NAME, AtlasConfig, load_policy_config, pretrained_config
 from .errors import UserError
 
 SAMPLER = ("noise_scheduler_type", "num_inference_steps")
+BASE = "base"  # its name in tables and pictures
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")  # is in file names and in narrow columns
 MOST_ATTEMPTS = 16  # success with a way blocked is reported for up to so many attempts
 
 
 @dataclass
 class CompareConfig:
-    """Measure success and mode diversity of a policy beside its base, with the deployed sampler:
+    """Measure success and mode diversity of policies beside their base, with the deployed sampler:
     lerobot-rlft-eval --policy.path=TUNED --base.path=BASE --env.type=avoiding --n_episodes=960
 
     Writes diversity.json, report.html and pictures/.
@@ -25,6 +28,11 @@ class CompareConfig:
 
     # The tuned policy: --policy.path=HUB_ID_OR_FOLDER.
     policy: PreTrainedConfig | None = None
+    # Its name in tables and pictures.
+    name: str = "tuned"
+    # Further policies tuned from the same base, by name: --others='{plain: HUB_ID_OR_FOLDER, kl: ...}'. They
+    # get the device and the sampler that are given beside --policy.path.
+    others: dict[str, str] = field(default_factory=dict)
     # What it was tuned from: --base.path=HUB_ID_OR_FOLDER; for a checkpoint of lerobot-rlft-train the base of
     # its run if not given.
     base: PreTrainedConfig | None = None
@@ -40,6 +48,8 @@ class CompareConfig:
     # Attempts at each way blocked, where the environment can block ways; 0 = leave out.
     n_attempts: int = 64
     atlas: AtlasConfig = field(default_factory=AtlasConfig)
+    # Share of the base's mode entropy that was to be kept, a line in the picture of success and diversity.
+    floor: float | None = None
     # Folder to create; null = outputs/rlft_eval/DATE/TIME_ENV.
     output_dir: Path | None = None
 
@@ -48,7 +58,7 @@ class CompareConfig:
         return ["policy", "base"]
 
     def resolve(self) -> None:
-        """Load the configs of both policies and check the fields.
+        """Load the configs of the policies and check the fields.
 
         Raises:
             UserError: something is missing, unknown or out of range.
@@ -72,12 +82,74 @@ class CompareConfig:
                 f"n_attempts={self.n_attempts} is too few for success at {MOST_ATTEMPTS} attempts: give at "
                 f"least {MOST_ATTEMPTS}, or 0 to leave blocked ways out"
             )
+        if self.floor is not None and not 0 < self.floor <= 1:
+            raise UserError(f"floor={self.floor} is no share: give a number above 0, at most 1, or null")
+        self.check_names()
+        self.tuned()
         if self.output_dir is None:
             self.output_dir = (
                 Path("outputs/rlft_eval") / f"{dt.datetime.now():%Y-%m-%d/%H-%M-%S}_{self.env.type}"
             )
         if self.output_dir.exists():
             raise UserError(f"--output_dir={self.output_dir} exists: choose another folder")
+
+    def check_names(self) -> None:
+        """Raise a UserError unless all policies have names that tell them apart."""
+        for option, name in (("name", self.name), *(("others", name) for name in self.others)):
+            if not NAME.fullmatch(name):
+                raise UserError(
+                    f"{option}: {name!r} is no name for a policy, give a plain word: a letter, then up to 19 "
+                    "letters, digits, _ or -"
+                )
+            if name.lower() == BASE:
+                raise UserError(f"{option}: {name!r} is the name of the base, choose another")
+        given = [name.lower() for name in (self.name, *(_names_given() or self.others))]
+        for name in self.others:
+            if given.count(name.lower()) > 1:
+                raise UserError(
+                    f"others: {name!r} is the name of two policies (--name={self.name} is that of "
+                    "--policy.path): choose another, capitals make no difference"
+                )
+
+    def option(self, name: str) -> str:
+        """How the tuned policy `name` was given, for messages."""
+        return "--policy.path" if name == self.name else f"--others={{{name}: {self.others[name]}}}"
+
+    def tuned(self) -> dict[str, PreTrainedConfig]:
+        """The configs of the tuned policies by name, the main one last.
+
+        Raises:
+            UserError: see `load_policy_config`.
+        """
+        beside = (parser.get_cli_overrides("policy") or []) + parser.get_yaml_overrides("policy")
+        sampler = [
+            f"--{key}={value}" for key in SAMPLER if (value := parser.parse_arg(key, beside)) is not None
+        ]
+        out = {}
+        for name, path in self.others.items():
+            if not path:
+                raise UserError(f"others: {name!r} has no path, give {{{name}: HUB_ID_OR_FOLDER}}")
+            try:
+                config = load_policy_config(path, [f"--device={self.policy.device}", *sampler], name)
+            except UserError as error:
+                raise UserError(str(error).replace(f"--{name}.path={path}", self.option(name))) from error
+            config.pretrained_path = Path(path)
+            out[name] = config
+        return out | {self.name: self.policy}
+
+
+def _names_given() -> list[str]:
+    """The names in `--others` as they were written: of equal ones, YAML silently keeps the last."""
+    text = parser.parse_arg("others")
+    if text is not None:
+        node = yaml.compose(text)
+    else:
+        file = parser.parse_arg("config_path")
+        if file is None:
+            return []
+        whole = yaml.compose(Path(file).read_text())
+        node = next((value for key, value in whole.value if key.value == "others"), None)
+    return [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 
 
 def _base_of(checkpoint: Path, device: str) -> PreTrainedConfig:

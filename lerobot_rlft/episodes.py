@@ -42,15 +42,16 @@ class Episodes:
 
     @staticmethod
     def concatenate(parts: list["Episodes"]) -> "Episodes":
+        """Put rounds one after the other; one that named no modes, beside others that did, has only -1."""
         columns = {
-            name: None
-            if getattr(parts[0], name) is None
-            else np.concatenate([getattr(p, name) for p in parts])
+            name: np.concatenate([getattr(part, name) for part in parts])
             for name in Episodes.__dataclass_fields__
-            if name != "states"
+            if name not in ("mode", "states")
         }
+        modes = [np.full(len(p.success), -1) if p.mode is None else p.mode for p in parts]
         return Episodes(
-            **columns,  # type: ignore[arg-type]
+            **columns,
+            mode=None if all(part.mode is None for part in parts) else np.concatenate(modes),
             states={key: join_paths([part.states[key] for part in parts]) for key in parts[0].states},
         )
 

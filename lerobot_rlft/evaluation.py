@@ -1,5 +1,6 @@
 """Success of a policy, with its interval, and the modes it uses."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import gymnasium as gym
 import numpy as np
 import torch
 from lerobot.utils.io_utils import write_video
+from torch import Tensor
 
+from .chains import Chain
 from .diversity.atlas import ModeAtlas
 from .diversity.metrics import entropy, mode_counts, wilson_interval
 from .episodes import Episodes
@@ -81,20 +84,43 @@ def play(
     sampling_floor: float | None = None,
     attempts: int = 1,
 ) -> Episodes:
-    """Play episodes on seeds `seed, seed + 1, ...` without touching the global random state.
+    """Play episodes of the policy itself, see `play_chunks`.
 
     Args:
-        attempts: episodes on each seed, that is from the same initial state.
         sampling_floor: None plays the policy's own, deployed sampler; a number the exploratory one with
             at least this std.
     """
+    policy = runner.policy
+    if sampling_floor is None:
+        return play_chunks(runner, policy.deployed_chunk, n_episodes, seed, attempts)
+    return play_chunks(
+        runner, lambda c: policy.sample(c, sampling_floor, LOG_PROB_FLOOR).x[:, 0], n_episodes, seed, attempts
+    )
+
+
+def play_chunks(
+    runner: EpisodeRunner,
+    act: Callable[[Tensor], Tensor],
+    n_episodes: int,
+    seed: int,
+    attempts: int = 1,
+) -> Episodes:
+    """Play episodes on seeds `seed, seed + 1, ...` without touching the global random state.
+
+    Args:
+        act: condition (B, C) -> chunk (B, H, D).
+        attempts: episodes on each seed, that is from the same initial state.
+
+    Raises:
+        EnvironmentFailure, FloatingPointError: see `EpisodeRunner.collect`.
+    """
+
+    def decide(condition: Tensor) -> Chain:
+        chunk = act(condition)
+        return Chain(chunk[:, None], chunk.new_zeros(len(chunk), 0))
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        decide = (
-            runner.deployed
-            if sampling_floor is None
-            else lambda condition: runner.policy.sample(condition, sampling_floor, LOG_PROB_FLOOR)
-        )
         return runner.evaluate(n_episodes, seed + np.arange(n_episodes) // attempts, decide)
 
 

@@ -25,14 +25,14 @@ from torch import Tensor
 from torch.distributions import Normal
 from tqdm import tqdm
 
-from .chains import Chain, with_std_floor
+from .chains import with_std_floor
 from .diversity.atlas import path_features
 from .diversity.probe import deployed_chunks, residuals
 from .diversity.spread import residual_ratio
 from .diversity.two_sample import nearest_neighbours
 from .episodes import Episodes
 from .errors import UserError
-from .evaluation import LOG_PROB_FLOOR, summarise
+from .evaluation import LOG_PROB_FLOOR, play_chunks, summarise
 from .policies.base import DenoisingPolicy
 from .rollout import EpisodeRunner
 
@@ -157,7 +157,7 @@ def measure(
 
     plan = [(arm, floor) for floor in floors for arm in ARMS]
     with tqdm(total=1 + len(plan), unit="arm", desc="base") as bar:
-        episodes = play(runner, base, 2 * n_episodes, seed)
+        episodes = play_chunks(runner, base, 2 * n_episodes, seed)
         if not episodes.success.any():
             raise UserError(
                 f"the base has no success in {2 * n_episodes} episodes (n_episodes={n_episodes}, for the "
@@ -170,23 +170,11 @@ def measure(
         for arm, floor in plan:
             bar.set_description(f"{arm} {floor:g}")
             act = ARMS[arm](policy, floor, samples)
-            episodes = play(runner, act, n_episodes, seed + 2 * n_episodes)
+            episodes = play_chunks(runner, act, n_episodes, seed + 2 * n_episodes)
             found = measure_arm(runner, act, episodes, reference, seed)
             arms.append({"arm": arm, "floor": floor, **found, **neighbours(episodes, reference.successes)})
             bar.update()
     return {"base": of_base, "arms": arms}
-
-
-def play(runner: EpisodeRunner, act: Act, n_episodes: int, seed: int) -> Episodes:
-    """Episodes on seeds `seed, seed + 1, ...`."""
-
-    def decide(condition: Tensor) -> Chain:
-        chunk = act(condition)
-        return Chain(chunk[:, None], chunk.new_zeros(len(chunk), 0))
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return runner.evaluate(n_episodes, seed + np.arange(n_episodes), decide)
 
 
 def refer(policy: DenoisingPolicy, visited: Tensor, episodes: Episodes, samples: int, seed: int) -> Reference:

@@ -34,55 +34,12 @@ from .diversity.probe import Probe, deployed_chunks, encode
 from .diversity.spread import manifold_dimension, nearest_neighbour_entropy, vendi_score
 from .diversity.two_sample import classifier_accuracy, energy_distance, mmd, nearest_neighbours
 from .episodes import Episodes, Rollout
+from .measures_keys import BLOCKED
 from .policies.base import DenoisingPolicy
 
 ATTEMPTS = (1, 4, MOST_ATTEMPTS)
 CHAIN_DECISIONS = 512  # decisions on which the KL is computed
 MAX_SAMPLES = 1000  # paths in metrics that look at all pairs; more are subsampled
-
-# Keys of diversity.json. `X_ci` is the 95 % interval of X, `base_X` the same of the base, `X_control` what
-# two halves of the base give, `X_samples` the number of samples on each side.
-KEYS = {
-    "success": "success rate of the tuned policy, deployed sampler; Wilson interval",
-    "n_episodes": "episodes of each policy, on the same seeds from `seed` up",
-    "n_success": "successful episodes",
-    "max_reward": "mean over episodes of the largest reward of a step",
-    "num_modes": "modes that the environment or the atlas names",
-    "modes_from": "environment, or atlas: clusters of the paths of the base's episodes",
-    "mode_counts": "successes in each mode",
-    "unknown": "successes in no known mode",
-    "entropy": "H(mode | success) in units of log num_modes, Miller-Madow; 1 is uniform; bootstrap interval",
-    "entropy_plugin": "the same without the Miller-Madow correction",
-    "entropy_ratio": "entropy tuned / base at equal numbers of successes; bootstrap interval",
-    "modes_covered": "modes with at least one success",
-    "effective_modes": "exp(H), the number of equally used modes with the same entropy; bootstrap interval",
-    "min_retention": "smallest share tuned / base over the modes with more than 2 % of the base's successes",
-    "min_retention_mode": "the mode it belongs to",
-    "js_divergence": "Jensen-Shannon divergence of mode shares from the base's, bits: 0 equal, 1 disjoint",
-    "claim_refusal": "why no claim about kept modes is allowed; null where it is",
-    "conditional_entropy": "H(mode | success) at a fixed initial state, units of log num_modes; 0: a lookup",
-    "initial_states": "initial states that the conditional entropy is the mean of",
-    "chunk_spread": "mean pairwise distance of chunks at branching states, tuned / base, same noise",
-    "peaks": "mean number of peaks of the chunks at branching states (HDBSCAN)",
-    "off_manifold": "residual of the base's denoiser on tuned chunks / on its own; above 1 left its manifold",
-    "manifold_dimension": "median dimension of the chunk manifold at branching states, from scores",
-    "kl_reverse": "KL(tuned || base) of a whole chain on tuned chains, nats; blind to dropped modes",
-    "kl_forward": "KL(base || tuned) of a whole chain on base chains, nats; sees dropped modes",
-    "kl_reverse_by_step": "the same for each denoising step, the last step first",
-    "kl_forward_by_step": "the same for each denoising step, the last step first",
-    "coverage": "share of base successes that have a tuned success nearby (k-NN of paths)",
-    "recall": "share of base successes within the k-NN radius of a tuned success; outliers inflate it",
-    "vendi": "effective number of distinct successful paths (Vendi score), the base's bandwidth",
-    "energy_distance": "energy distance of successful paths from the base's; 0 for the same distribution",
-    "mmd": "squared maximum mean discrepancy of successful paths, RBF kernel, the base's bandwidth",
-    "classifier_accuracy": "k-NN classifier that tells tuned from base successes; .5 cannot; Wilson interval",
-    "path_entropy": "Kozachenko-Leonenko entropy of successful paths, nats; read differences",
-    "success_at": "chance that one of n attempts succeeds with a way blocked, mean over ways",
-    "blocked": "for each blocked way, successes of n_attempts attempts, base and tuned",
-    "n_attempts": "attempts at each blocked way",
-    "notes": "why a metric is null, and what was subsampled",
-    "seconds": "duration of the measurement",
-}
 
 
 class Metrics(dict[str, Any]):
@@ -223,9 +180,17 @@ def _chain_kl(
     ).cpu()
 
 
-def measure_probe(m: Metrics, probe: Probe, tuned: DenoisingPolicy) -> None:
-    """Chunks at branching states."""
+def measure_probe(m: Metrics, probe: Probe | None, tuned: DenoisingPolicy, no_probe: str = "") -> None:
+    """Chunks at branching states.
+
+    Args:
+        no_probe: why `probe` is None.
+    """
     names = ("chunk_spread", "peaks", "off_manifold")
+    if probe is None:
+        with m.needs(*names, "manifold_dimension"):
+            raise ValueError(no_probe)
+        return
     with m.needs(*names):
         reading = probe.measure(tuned)
         for name in (*names, "base_peaks"):
@@ -261,15 +226,28 @@ def measure_conditional(m: Metrics, prefix: str, mode_counts: np.ndarray | None)
 
 
 def measure_blocked(m: Metrics, tuned: dict[str, int], base: dict[str, int], attempts: int) -> None:
-    """Success at n attempts with one way blocked, mean over ways; nothing where nothing can be blocked."""
+    """Success at n attempts with one way blocked, mean over ways, and the way whose loss costs most.
+
+    Nothing where nothing can be blocked.
+
+    Args:
+        tuned, base: way -> successes of `attempts` attempts.
+    """
     m["n_attempts"] = attempts if tuned else 0
     m["blocked"] = {way: {"tuned": tuned[way], "base": base[way]} for way in tuned}
+    mean, worst = f"{BLOCKED}_mean", f"{BLOCKED}_worst"
     for prefix, successes in (("", tuned), ("base_", base)):
-        with m.needs(prefix + "success_at"):
+        with m.needs(*(prefix + name for name in ("success_at", mean, worst, f"{worst}_way"))):
             if not tuned:
                 raise ValueError("the environment cannot block a way")
             counts = np.array(list(successes.values()))
-            m[prefix + "success_at"] = {str(n): success_at_n(counts, attempts, n) for n in ATTEMPTS}
-            m[prefix + "success_at_ci"] = {
-                str(n): list(success_at_n_interval(counts, attempts, n)) for n in ATTEMPTS
-            }
+            at = {n: success_at_n(counts, attempts, n) for n in ATTEMPTS}
+            within = {n: list(success_at_n_interval(counts, attempts, n)) for n in ATTEMPTS}
+            m[prefix + "success_at"] = {str(n): value for n, value in at.items()}
+            m[prefix + "success_at_ci"] = {str(n): value for n, value in within.items()}
+            m[prefix + mean], m[f"{prefix}{mean}_ci"] = at[MOST_ATTEMPTS], within[MOST_ATTEMPTS]
+            way = min(successes, key=lambda way: successes[way])
+            alone = np.array([successes[way]])
+            m[prefix + worst] = success_at_n(alone, attempts, MOST_ATTEMPTS)
+            m[f"{prefix}{worst}_ci"] = list(success_at_n_interval(alone, attempts, MOST_ATTEMPTS))
+            m[f"{prefix}{worst}_way"] = way

@@ -185,7 +185,7 @@ class DiversityMonitor:
         """Mode shares beside the base's, and the KL to the base over denoising steps and iterations."""
         pictures = self.config.output_dir / "pictures"
         if self.tracker is not None and self.tracker.window and self.tracker.counts.sum():
-            draw_mode_shares(pictures / "modes.png", self.tracker.base_counts, self.tracker.counts)
+            draw_mode_shares(pictures / "modes.png", self.tracker.base_counts, {"tuned": self.tracker.counts})
             self.records.picture("modes", pictures / "modes.png", iteration)
         lines = [line for line in self.records.read("train") if "kl_by_step" in line]
         if lines:

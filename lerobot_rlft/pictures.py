@@ -1,5 +1,6 @@
 """Pictures of a run: trajectories coloured by mode, and the learning curve."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from .evaluation import Evaluation
 from .files import replacing
 
 MAX_PATHS = 240  # drawn in one panel
+MOST_BESIDE = 4  # panels in one row
+BASE_COLOUR = "0.65"
+POLICY_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 POSITION_DIMS = [-2, -1]  # of observation.state: the agent's position in planar tasks
 
 
@@ -33,8 +37,13 @@ def draw_trajectories(path: Path, panels: list[tuple[str, Episodes, Evaluation]]
         panels: (title, episodes, their evaluation); `is_planar` holds for the episodes.
         env: a vector env; its `draw_map(axes)` draws the scene where it has one.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 5.6), squeeze=False)
-    for axis, (title, episodes, evaluation) in zip(axes[0], panels, strict=True):
+    beside = min(len(panels), MOST_BESIDE)
+    down = -(-len(panels) // beside)
+    size, font = (5.2, 11) if beside <= 2 else (3.7, 10)
+    figure, axes = plt.subplots(down, beside, figsize=(size * beside, (size + 0.4) * down), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, episodes, evaluation) in zip(axes.flat, panels, strict=False):
         _draw_paths(axis, episodes, evaluation.num_modes or 1)
         if hasattr(env, "draw_map"):
             env.draw_map(axis)
@@ -44,7 +53,7 @@ def draw_trajectories(path: Path, panels: list[tuple[str, Episodes, Evaluation]]
             lines.append(
                 f"{evaluation.modes} of {evaluation.num_modes} modes, entropy {evaluation.entropy:.2f}"
             )
-        axis.set_title("\n".join(lines), fontsize=11)
+        axis.set_title("\n".join(lines), fontsize=font)
         axis.set_aspect("equal")
         axis.set_xticks([])
         axis.set_yticks([])
@@ -92,16 +101,26 @@ def draw_learning_curve(path: Path, records: list[dict[str, Any]]) -> None:
     save(figure, path)
 
 
-def draw_mode_shares(path: Path, base_counts: np.ndarray, counts: np.ndarray) -> None:
-    """Share of each mode among successes, base beside tuned; counts (M,), neither all 0."""
-    figure, axis = plt.subplots(figsize=(7, 2.8))
-    places = np.arange(len(counts))
-    axis.bar(places - 0.2, base_counts / base_counts.sum(), 0.4, color="0.7", label="base")
-    axis.bar(places + 0.2, counts / counts.sum(), 0.4, color="tab:blue", label="tuned")
-    axis.set_xlabel("mode")
-    axis.set_ylabel("share of successes")
-    axis.set_xticks(places, places, fontsize=7)
-    axis.legend(fontsize=8)
+def draw_mode_shares(path: Path, base_counts: np.ndarray, counts: dict[str, np.ndarray]) -> None:
+    """Share of each mode among successes, base beside tuned; a row for each policy.
+
+    Args:
+        base_counts: (M,), not all 0.
+        counts: title -> (M,), not all 0.
+    """
+    figure, axes = plt.subplots(
+        len(counts), figsize=(6.4, 0.9 + 1.9 * len(counts)), sharex=True, sharey=True, squeeze=False
+    )
+    places = np.arange(len(base_counts))
+    for axis, (title, tuned), colour in zip(
+        axes[:, 0], counts.items(), policy_colours(list(counts)), strict=True
+    ):
+        axis.bar(places - 0.2, base_counts / base_counts.sum(), 0.4, color=BASE_COLOUR, label="base")
+        axis.bar(places + 0.2, tuned / tuned.sum(), 0.4, color=colour, label=title)
+        axis.set_ylabel("share of successes" if len(counts) == 1 else "share")
+        axis.set_xticks(places, places, fontsize=7)
+        axis.legend(fontsize=8)
+    axes[-1, 0].set_xlabel("mode")
     figure.tight_layout()
     save(figure, path)
 
@@ -144,6 +163,17 @@ def draw_atlas(path: Path, atlas: ModeAtlas, env: Any) -> None:
 
 def mode_colour(mode: int, num_modes: int) -> Any:
     return plt.get_cmap("gist_ncar")(0.05 + 0.9 * mode / max(num_modes, 1))
+
+
+def policy_colours(names: list[str], shown: Iterable[str] | None = None) -> list[str]:
+    """A colour for each of the `shown` policies, None for all.
+
+    Args:
+        names: all of them, the main one last; it gets the first colour.
+    """
+    colours = {name: POLICY_COLOURS[(i + 1) % len(POLICY_COLOURS)] for i, name in enumerate(names[:-1])}
+    colours[names[-1]] = POLICY_COLOURS[0]
+    return [colours[name] for name in (names if shown is None else shown)]
 
 
 def save(figure: Any, path: Path) -> None:

@@ -10,7 +10,6 @@ from families import diffusion, observations
 from lerobot_rlft.diversity.probe import Probe
 from lerobot_rlft.episodes import Episodes
 from lerobot_rlft.measures import (
-    KEYS,
     Metrics,
     measure_blocked,
     measure_chains,
@@ -18,6 +17,7 @@ from lerobot_rlft.measures import (
     measure_paths,
     measure_probe,
 )
+from lerobot_rlft.measures_keys import KEYS
 
 KEY = "observation.state"
 
@@ -111,6 +111,12 @@ def test_chains_of_a_policy_and_itself_do_not_differ():
     assert m["off_manifold"] != 1 and 1 <= m["manifold_dimension"] <= 15 and m["base_peaks"] >= 1
 
 
+def test_a_base_that_cannot_be_probed_leaves_the_reason():
+    m = Metrics()
+    measure_probe(m, None, diffusion(), "the base always acts the same")
+    assert m["off_manifold"] is None and m["notes"]["manifold_dimension"] == "the base always acts the same"
+
+
 def test_success_with_a_way_blocked():
     m = Metrics()
     measure_blocked(m, {"a": 64, "b": 0}, {"a": 32, "b": 32}, 64)
@@ -118,7 +124,13 @@ def test_success_with_a_way_blocked():
     assert m["base_success_at"]["1"] == 0.5 and m["base_success_at"]["16"] > 0.99
     low, high = m["success_at_ci"]["16"]
     assert low <= 0.5 < high < 0.9
+    assert m["success_at_16_blocked_mean"] == 0.5 and m["success_at_16_blocked_mean_ci"] == [low, high]
+    assert m["success_at_16_blocked_worst"] == 0 and m["success_at_16_blocked_worst_way"] == "b"
+    # No success of 64: the rate may be up to 1 - .025 ** (1 / 64), Clopper and Pearson.
+    assert m["success_at_16_blocked_worst_ci"] == [0, pytest.approx(1 - 0.025 ** (16 / 64), abs=0.05)]
+    assert m["base_success_at_16_blocked_worst"] == pytest.approx(m["base_success_at_16_blocked_mean"])
     measure_blocked(m, {}, {}, 64)
+    assert m["success_at_16_blocked_mean"] is None and m["base_success_at_16_blocked_worst"] is None
     assert m["success_at"] is None and "cannot block" in m["notes"]["success_at"]
 
 

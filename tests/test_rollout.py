@@ -273,3 +273,7 @@ def test_episodes_of_different_lengths_are_joined():
     assert states.shape == (2, 4, 2) and np.isnan(states[0, 2:]).all()
     assert whole[1:].mode.tolist() == [5] and whole[1:].states[OBS_STATE].shape == (1, 4, 2)
     assert Episodes.concatenate([part(2, None), part(2, None)]).mode is None
+    # A round in which the environment named no mode does not take those of the others away.
+    for parts, modes in (([None, [5]], [-1, 5]), ([[3], None], [3, -1])):
+        columns = [part(2, mode and np.array(mode)) for mode in parts]
+        assert Episodes.concatenate(columns).mode.tolist() == modes

@@ -157,7 +157,11 @@ def entropy_ratio(
     The larger side is cut to the smaller without replacement, its entropy is the mean over `resamples` cuts.
     The interval is a percentile bootstrap (Efron 1979) of both sides, moved onto the estimate because
     resampling lowers entropies. It covered the truth in 92 % or more at 480 successes of 24 modes, and down
-    to 83 % at 100: see `claim_refusal`.
+    to 83 % at 100: see `claim_refusal`. The larger side, too, is resampled at the successes of the smaller,
+    which makes the interval somewhat too wide and not too narrow. `low`, the lower limit of the two-sided
+    interval, lay below the truth in 97 to 100 % of simulated pairs at 4,780 and 3,330 successes (24 modes,
+    true ratios .008 to 1.02; 97.5 % is nominal). `high` cannot know of rare modes that were not seen: of a
+    tuned policy with .3 % of its successes outside one mode it held in 73 % at 480 successes.
 
     Args:
         counts: (M,)

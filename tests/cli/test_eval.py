@@ -3,14 +3,18 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from conftest import OBSERVATIONS, save_policy
 from lerobot.configs import parser
 from safetensors.torch import load_file, save_file
 
+from lerobot_rlft import comparison
 from lerobot_rlft.cli import eval as command
+from lerobot_rlft.diversity.atlas import ModeAtlas
 from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
+from lerobot_rlft.rollout import EpisodeRunner
 
 QUICK = (
     "--env.type=avoiding",
@@ -19,6 +23,7 @@ QUICK = (
     "--batch_size=6",
     "--n_attempts=16",
 )
+BOTH = ("--policy.path={tuned}", "--base.path={base}", *QUICK)
 
 
 @pytest.fixture
@@ -83,6 +88,81 @@ def test_the_report_of_two_policies(main, tuned, base_policy, tmp_path, monkeypa
     assert not re.search(r'(src|href)="(?!data:)', page)  # self-contained
 
 
+COLUMNS = ["base", "plain", "kl", "guarded"]
+
+
+def test_several_policies_side_by_side(main, tuned, base_policy, tmp_path, monkeypatch):
+    always_succeed(monkeypatch)
+    played = []
+    play = comparison.play
+
+    def counted(runner, n_episodes, seed, *rest, **options):
+        played.append(n_episodes)
+        return play(runner, n_episodes, seed, *rest, **options)
+
+    monkeypatch.setattr(comparison, "play", counted)
+    options = f"others:\n  plain: {base_policy}\n  kl: {tuned}\nfloor: 0.9\n"
+    (tmp_path / "options.yaml").write_text(options)
+    out = tmp_path / "report"
+    said = main(
+        f"--config_path={tmp_path / 'options.yaml'}", f"--policy.path={tuned}", "--name=guarded",
+        f"--base.path={base_policy}", *QUICK, f"--output_dir={out}",
+    )  # fmt: skip
+    assert played.count(6) == 4 and played.count(16) == 4 * 9  # the base once, each with 9 gaps blocked
+    m = json.loads((out / "diversity.json").read_text())
+    assert list(m["others"]) == ["plain", "kl"] and m["name"] == "guarded" and m["policy"] == str(tuned)
+    for name, policy in (("plain", base_policy), ("kl", tuned)):
+        other = m["others"][name]
+        assert other.keys() == m.keys() - {"others"}
+        assert (other["name"], other["policy"]) == (name, str(policy))
+        assert other["base_mode_counts"] == m["base_mode_counts"]
+        assert other["success_at_16_blocked_mean"] == other["success_at"]["16"] == 1
+    # The base under another name is the base; the tuned policy under another name is the tuned policy.
+    assert m["others"]["plain"]["kl_forward"] == 0 and m["others"]["plain"]["entropy_ratio"] == 1
+    timeless = {key: value for key, value in m["others"]["kl"].items() if key != "name"}
+    assert timeless == {key: m[key] for key in timeless} and m["kl_forward"] > 0
+    lines = said.splitlines()
+    assert any(line.split() == COLUMNS for line in lines)
+    assert [line.split()[1] for line in lines[-4:]] == COLUMNS and all(line[0] == "|" for line in lines[-6:])
+    page = (out / "report.html").read_text()
+    assert "".join(f"<th scope=col>{name}</th>" for name in COLUMNS) in page
+    pictures = {path.name for path in (out / "pictures").iterdir()}
+    assert {"success_diversity.png", "trajectories.png", "shares.png", "blocked.png"} <= pictures
+    assert page.count('src="data:image/png;base64,') == len(pictures)
+
+
+def test_a_picture_that_fails_is_named_and_costs_no_report(main, tuned, base_policy, tmp_path, monkeypatch):
+    def fail(path, *rest):
+        path.with_name(f".partial.{path.name}").write_bytes(b"half")
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("lerobot_rlft.page_figures.draw_fans", fail)
+    out = tmp_path / "report"
+    main(
+        f"--policy.path={tuned}",
+        f"--base.path={base_policy}",
+        *QUICK,
+        "--n_attempts=0",
+        f"--output_dir={out}",
+    )
+    page = (out / "report.html").read_text()
+    assert "The picture fans.png could not be drawn: RuntimeError: no font" in page
+    assert [path.name for path in (out / "pictures").iterdir() if path.name.endswith("fans.png")] == []
+    assert (out / "pictures" / "kl.png").is_file() and (out / "diversity.json").is_file()
+
+
+def test_an_atlas_that_is_not_used_is_mentioned(main, tuned, base_policy, tmp_path):
+    states = np.random.default_rng(0).normal(size=(30, 5, 4)).cumsum(1)
+    ModeAtlas.fit(states, env="avoiding", key="observation.state").save(tmp_path / "atlas")
+    out = tmp_path / "report"
+    main(
+        f"--policy.path={tuned}", f"--base.path={base_policy}", *QUICK, "--n_attempts=0",
+        f"--atlas.path={tmp_path / 'atlas'}", f"--output_dir={out}",
+    )  # fmt: skip
+    m = json.loads((out / "diversity.json").read_text())
+    assert m["modes_from"] == "environment" and "is not used" in m["notes"]["modes_from"]
+
+
 def test_the_base_of_a_run_is_known(main, dppo_config, tmp_path, monkeypatch):
     from lerobot_rlft.trainer import Trainer
 
@@ -120,13 +200,33 @@ def test_the_base_of_a_run_is_known(main, dppo_config, tmp_path, monkeypatch):
          "--base.path denoises in 3 steps and --policy.path in 2.*--base.num_inference_steps=2"),
         (("--policy.path={tuned}", "--base.path={base}", "--env.type=avoiding", "--n_episode=6"),
          "--n_episode is unknown, did you mean --n_episodes"),
+        ((*BOTH, "--others={plain: {short}}"),
+         "--base.path has n_action_steps=3 and --others=.plain: .*short. 2: they are not comparable"),
+        ((*BOTH, "--others={plain: {tuned}/nowhere}"), "--others=.plain: .*nowhere. is no checkpoint"),
+        ((*BOTH, "--others={plain: {fewer}}"),
+         "--base.path denoises in 3 steps and --others=.plain: .*fewer. in 2.*--policy.num_inference_steps"),
+        ((*BOTH, "--others={base: {tuned}}"), "others: 'base' is the name of the base, choose another"),
+        ((*BOTH, "--name=Base"), "name: 'Base' is the name of the base"),
+        ((*BOTH, "--others={tuned: {tuned}}"), "others: 'tuned' is the name of two policies .--name=tuned"),
+        ((*BOTH, "--others={plain: {tuned}, plain: {base}}"), "others: 'plain' is the name of two policies"),
+        ((*BOTH, "--others={plain: {tuned}, Plain: {base}}"), "others: 'plain' is the name of two policies"),
+        ((*BOTH, "--others={a b: {tuned}}"), "others: 'a b' is no name for a policy, give a plain word"),
+        ((*BOTH, "--name=../x"), "name: '../x' is no name for a policy"),
+        ((*BOTH, "--others={plain: }"), "others: 'plain' has no path, give .plain: HUB_ID_OR_FOLDER}"),
+        ((*BOTH, "--others=plain"), "--others=plain gives no names: write --others='.NAME: VALUE, ....'"),
+        ((*BOTH, "--floor=1.5"), "floor=1.5 is no share"),
+        ((*BOTH, "--atlas.path={base}"), "holds no whole mode atlas"),
     ],
 )  # fmt: skip
 def test_bad_input(arguments, answer, main, tuned, base_policy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    short = tmp_path / "short"
-    if any("{short}" in argument for argument in arguments):
-        save_policy(short, OBSERVATIONS, n_action_steps=2)
-    said = main(*(a.format(tuned=tuned, base=base_policy, short=short) for a in arguments))
+    monkeypatch.setattr(EpisodeRunner, "evaluate", None)  # nothing is played
+    folders = {"tuned": tuned, "base": base_policy, "short": tmp_path / "short", "fewer": tmp_path / "fewer"}
+    for name, fields in (("short", {"n_action_steps": 2}), ("fewer", {"num_inference_steps": 2})):
+        if any(f"{{{name}}}" in argument for argument in arguments):
+            save_policy(folders[name], OBSERVATIONS, **fields)
+    for name, folder in folders.items():
+        arguments = [argument.replace(f"{{{name}}}", str(folder)) for argument in arguments]
+    said = main(*arguments)
     assert re.search(f"error: .*{answer}", said), said
-    assert {p.name for p in tmp_path.iterdir()} <= {"short"}
+    assert {p.name for p in tmp_path.iterdir()} <= {"short", "fewer"}

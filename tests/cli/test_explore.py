@@ -149,6 +149,7 @@ def test_the_recipe_is_what_its_header_shows(monkeypatch, tmp_path):
     assert config.output_dir == Path("outputs/structured_exploration")
     config.output_dir = tmp_path / "new"  # the folder may be there from an earlier run
     config.resolve()
+    parser._config_path_args.clear()  # else the tests that follow resolve this policy
     assert config.policy.pretrained_path == Path("recipes/avoiding_base")
     for floor in config.floors:
         for arm in ARMS:

@@ -1,0 +1,60 @@
+"""What diversity.json holds, in words."""
+
+from .config_compare import MOST_ATTEMPTS
+
+BLOCKED = f"success_at_{MOST_ATTEMPTS}_blocked"
+
+# Keys of diversity.json. `X_ci` is the 95 % interval of X, `base_X` the same of the base, `X_control` what
+# two halves of the base give, `X_samples` the number of samples on each side.
+KEYS = {
+    "policy": "what was measured",
+    "name": "its name in tables and pictures",
+    "base": "what it was tuned from",
+    "env": "environment type",
+    "sampler": "deployed: the policy's own, as stock LeRobot runs it",
+    "seed": "first seed",
+    "success": "success rate of the tuned policy, deployed sampler; Wilson interval",
+    "n_episodes": "episodes of each policy, on the same seeds from `seed` up",
+    "n_success": "successful episodes",
+    "max_reward": "mean over episodes of the largest reward of a step",
+    "num_modes": "modes that the environment or the atlas names",
+    "modes_from": "environment, or atlas: clusters of the paths of the base's episodes",
+    "mode_counts": "successes in each mode",
+    "unknown": "successes in no known mode",
+    "entropy": "H(mode | success) in units of log num_modes, Miller-Madow; 1 is uniform; bootstrap interval",
+    "entropy_plugin": "the same without the Miller-Madow correction",
+    "entropy_ratio": "entropy tuned / base at equal numbers of successes; bootstrap interval of both sides, "
+    "whose lower limit is the bound to quote",
+    "modes_covered": "modes with at least one success",
+    "effective_modes": "exp(H), the number of equally used modes with the same entropy; bootstrap interval",
+    "min_retention": "smallest share tuned / base over the modes with more than 2 % of the base's successes",
+    "min_retention_mode": "the mode it belongs to",
+    "js_divergence": "Jensen-Shannon divergence of mode shares from the base's, bits: 0 equal, 1 disjoint",
+    "claim_refusal": "why no claim about kept modes is allowed; null where it is",
+    "conditional_entropy": "H(mode | success) at a fixed initial state, units of log num_modes; 0: a lookup",
+    "initial_states": "initial states that the conditional entropy is the mean of",
+    "chunk_spread": "mean pairwise distance of chunks at branching states, tuned / base, same noise",
+    "peaks": "mean number of peaks of the chunks at branching states (HDBSCAN)",
+    "off_manifold": "residual of the base's denoiser on tuned chunks / on its own; above 1 left its manifold",
+    "manifold_dimension": "median dimension of the chunk manifold at branching states, from scores",
+    "kl_reverse": "KL(tuned || base) of a whole chain on tuned chains, nats; blind to dropped modes",
+    "kl_forward": "KL(base || tuned) of a whole chain on base chains, nats; sees dropped modes",
+    "kl_reverse_by_step": "the same for each denoising step, the last step first",
+    "kl_forward_by_step": "the same for each denoising step, the last step first",
+    "coverage": "share of base successes that have a tuned success nearby (k-NN of paths)",
+    "recall": "share of base successes within the k-NN radius of a tuned success; outliers inflate it",
+    "vendi": "effective number of distinct successful paths (Vendi score), the base's bandwidth",
+    "energy_distance": "energy distance of successful paths from the base's; 0 for the same distribution",
+    "mmd": "squared maximum mean discrepancy of successful paths, RBF kernel, the base's bandwidth",
+    "classifier_accuracy": "k-NN classifier that tells tuned from base successes; .5 cannot; Wilson interval",
+    "path_entropy": "Kozachenko-Leonenko entropy of successful paths, nats; read differences",
+    "success_at": "chance that one of n attempts succeeds with a way blocked, mean over ways",
+    f"{BLOCKED}_mean": f"success_at of {MOST_ATTEMPTS} attempts",
+    f"{BLOCKED}_worst": "the same with that way blocked which costs most, interval of that way alone",
+    f"{BLOCKED}_worst_way": "which it is",
+    "blocked": "for each blocked way, successes of n_attempts attempts, base and tuned",
+    "n_attempts": "attempts at each blocked way",
+    "notes": "why a metric is null, and what was subsampled",
+    "seconds": "duration of the measurement of all policies",
+    "others": "name -> the same keys, of further policies tuned from the base",
+}
