@@ -1,4 +1,7 @@
-"""What the tasks here share: N copies in one set of arrays behind the gymnasium vector API."""
+"""What the tasks here share: N copies behind the gymnasium vector API.
+
+All copies live in one set of arrays, so a step of 50 costs little more than a step of one.
+"""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -10,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 
 class ArrayVectorEnv(VectorEnv):
-    """N copies of a task with labelled modes, autoreset SAME_STEP; a step of 50 costs little more than of one.
+    """N copies of a task with labelled modes, autoreset SAME_STEP.
 
     `info["mode"]` (-1: none yet) and `info["is_success"]` belong to the step just made, and where an episode
     ends `final_info` repeats them. A `SyncVectorEnv` shows the next episode's there, so code for both reads
