@@ -7,30 +7,42 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from matplotlib import patheffects
 from matplotlib import pyplot as plt
+from matplotlib.patches import Patch
 
 from .config import CONFIG_NAME
 from .diversity.tracker import ModeTracker
 from .errors import UserError
-from .pictures import save
+from .pictures import mode_colour, save
 from .records import METRICS
+
+PANELS_IN_A_ROW = 4
+NAMED_MODES = 10  # a legend of more says nothing
 
 
 @dataclass
 class Curve:
-    """One run. Shapes: I iterations.
+    """One run. Shapes: I iterations, M modes.
 
     Attributes:
+        name: of its folder.
         group: the run's name without its seed; runs of one group share a colour.
         env_steps, success, effective_modes: (I,) of the exploratory episodes; modes of the newest 480.
-        num_modes: of the environment or the atlas.
+        mode_counts: (I, M) successes in each mode, of the newest 480 episodes.
     """
 
+    name: str
     group: str
     env_steps: np.ndarray
     success: np.ndarray
     effective_modes: np.ndarray
-    num_modes: int
+    mode_counts: np.ndarray
+
+    @property
+    def num_modes(self) -> int:
+        """Of the environment or the atlas."""
+        return self.mode_counts.shape[1]
 
 
 def read_curve(run: Path) -> Curve:
@@ -53,15 +65,17 @@ def read_curve(run: Path) -> Curve:
             f"{run} counted no modes in its first iteration: choose a run whose {METRICS} has mode_counts"
         )
     tracker = ModeTracker(base[0]["mode_counts"], base[0]["n_episodes"])
-    modes = []
+    modes, counts = [], []
     for line in train:
         modes.append(tracker.update(line["mode_counts"], episodes).get("effective_modes", np.nan))
+        counts.append(tracker.counts)
     return Curve(
+        name=run.name,
         group=re.sub(r"_\d+$", "", run.name),
         env_steps=np.array([line["env_steps"] for line in train]),
         success=np.array([line["success"] for line in train]),
         effective_modes=np.array(modes),
-        num_modes=len(base[0]["mode_counts"]),
+        mode_counts=np.array(counts),
     )
 
 
@@ -84,4 +98,52 @@ def draw_curves(path: Path, curves: list[Curve]) -> None:
         axis.grid(alpha=0.3)
     right.legend(fontsize=8)
     figure.tight_layout()
+    save(figure, path)
+
+
+def draw_shares(path: Path, curves: list[Curve]) -> None:
+    """A panel for each run: stacked shares of the modes among successes, with success as a line.
+
+    Raises:
+        UserError: the runs have different numbers of modes, and so no colours in common.
+    """
+    numbers = {curve.name: curve.num_modes for curve in curves}
+    if len(set(numbers.values())) > 1:
+        listed = ", ".join(f"{name} has {number}" for name, number in numbers.items())
+        raise UserError(f"the runs have different numbers of modes ({listed}): draw their shares apart")
+    colours = [mode_colour(mode, curves[0].num_modes) for mode in range(curves[0].num_modes)]
+    columns = min(PANELS_IN_A_ROW, len(curves))
+    rows = -(-len(curves) // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(1 + 2.9 * columns, 0.5 + 2.6 * rows),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    halo = [patheffects.withStroke(linewidth=3.5, foreground="white")]
+    for axis, curve in zip(axes.flat, curves, strict=False):
+        shares = curve.mode_counts / np.maximum(curve.mode_counts.sum(1, keepdims=True), 1)
+        axis.stackplot(curve.env_steps, shares.T, colors=colours, alpha=0.75, edgecolor="white", lw=0.5)
+        (line,) = axis.plot(curve.env_steps, curve.success, color="0.1", lw=1.6, path_effects=halo)
+        axis.set_title(curve.name, fontsize=10)
+        axis.margins(x=0)
+        axis.set_ylim(0, 1)
+        axis.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1000:g}k")
+    for axis in axes.flat[len(curves) :]:
+        axis.set_axis_off()
+    figure.supxlabel("environment steps", fontsize=10)
+    figure.supylabel("share of successes", fontsize=10)
+    entries = {"success": line}
+    if len(colours) <= NAMED_MODES:
+        entries |= {f"mode {i}": Patch(color=colour, alpha=0.75) for i, colour in enumerate(colours)}
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside upper center",
+        ncols=len(entries),
+        fontsize=8,
+        frameon=False,
+    )
     save(figure, path)

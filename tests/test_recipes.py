@@ -21,8 +21,8 @@ from lerobot_rlft.policies.loading import load_pretrained
 from lerobot_rlft.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
-BASES = ("avoiding_base", "pusht_base")
-DPPO = ("avoiding_dppo", "mode_loss", "pusht_dppo", "quickstart")
+BASES = ("avoiding_base", "grasps_base", "pusht_base")
+DPPO = ("avoiding_dppo", "grasps_plain", "mode_loss", "pusht_dppo", "quickstart")
 ELSEWHERE = ("structured_exploration",)  # tests/cli/test_explore.py
 STOCK = Path(sys.executable).with_name("lerobot-train")
 
@@ -77,7 +77,8 @@ def test_a_recipe_fine_tunes_a_committed_base(name, read_recipe, capsys, tmp_pat
     of_base = json.loads(Path(written["path"], "config.json").read_text())
     steps = written.get("num_inference_steps", of_base["num_inference_steps"])
     assert trainer.policy.kernel.num_steps == steps
-    assert config.rollout.n_envs * trainer.runner.max_steps > config.algorithm.minibatch_size
+    decisions = config.rollout.n_episodes * -(-trainer.runner.max_steps // trainer.policy.n_action_steps)
+    assert decisions * steps > config.algorithm.minibatch_size
     trainer.dry_run()
     assert "nothing was written" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
@@ -126,7 +127,7 @@ def test_the_texts_show_commands():
     assert {"Makefile", "README.md", "avoiding_base.yaml", "avoiding_dppo.yaml"} <= {
         name for name, _ in TRAIN
     }
-    assert {"README.md", "avoiding_base.yaml", "pusht_base.yaml"} <= {name for name, _ in DEMOS}
+    assert {"README.md", *(f"{name}.yaml" for name in BASES)} <= {name for name, _ in DEMOS}
 
 
 @pytest.mark.parametrize("file, arguments", TRAIN)
@@ -143,7 +144,7 @@ def test_a_training_command_of_the_texts(file, arguments, read_command, tmp_path
 @pytest.mark.parametrize("file, arguments", DEMOS)
 def test_a_demonstrations_command_of_the_texts(file, arguments):
     args = demos.parser().parse_args(arguments)
-    assert f"--root={args.root}" in arguments and (args.env_type == "avoiding" or args.source.is_file())
+    assert f"--root={args.root}" in arguments and (args.env_type != "pusht" or args.source.is_file())
 
 
 def test_stock_lerobot_makes_a_base(dppo_config, capsys, tmp_path):

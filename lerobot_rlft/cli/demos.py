@@ -10,13 +10,17 @@ def main() -> None:
     logging.disable(logging.INFO)
     args = parser().parse_args()
     repo_id = args.repo_id or f"local/{args.env_type}"
+    # What is not given stays the task's own default.
+    scripted = {k: v for k, v in vars(args).items() if k in ("episodes_per_mode", "noise", "seed")}
     try:
         if args.env_type == "avoiding":
             from ..demos.avoiding import write_demonstrations
 
-            dataset = write_demonstrations(
-                args.root, repo_id, args.episodes_per_mode, args.noise, args.seed, args.lag
-            )
+            dataset = write_demonstrations(args.root, repo_id, **scripted, lag=args.lag)
+        elif args.env_type == "grasps":
+            from ..demos.grasps import write_demonstrations
+
+            dataset = write_demonstrations(args.root, repo_id, **scripted)
         else:
             from ..demos.pusht import write_demonstrations
 
@@ -34,14 +38,29 @@ def parser() -> argparse.ArgumentParser:
         "lerobot-rlft-demos", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     p.add_argument(
-        "--env.type", dest="env_type", required=True, choices=("avoiding", "pusht"), help="the task"
+        "--env.type",
+        dest="env_type",
+        required=True,
+        choices=("avoiding", "grasps", "pusht"),
+        help="the task",
     )
     p.add_argument("--root", type=Path, required=True, help="folder to create")
     p.add_argument("--repo_id", help="name of the dataset; local/<env.type> if not given")
-    avoiding = p.add_argument_group("avoiding: scripted, every mode equally often")
-    avoiding.add_argument("--episodes_per_mode", type=int, default=4, help="times 24 modes")
-    avoiding.add_argument("--noise", type=float, default=0.003, help="std of the action noise, metres")
-    avoiding.add_argument("--seed", type=int, default=0, help="of paths and noise")
+    scripted = p.add_argument_group("avoiding, grasps: scripted, every mode equally often")
+    scripted.add_argument(
+        "--episodes_per_mode",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="4 in each of 24 modes, 40 in each of 5 grasps if not given",
+    )
+    scripted.add_argument(
+        "--noise",
+        type=float,
+        default=argparse.SUPPRESS,
+        help="std of the action noise; .003 metres, .1 if not given",
+    )
+    scripted.add_argument("--seed", type=int, default=0, help="of paths and noise")
+    avoiding = p.add_argument_group("avoiding")
     avoiding.add_argument("--env.lag", dest="lag", type=float, default=0.25, help="of the environment")
     pusht = p.add_argument_group("pusht: human recordings, converted")
     pusht.add_argument(

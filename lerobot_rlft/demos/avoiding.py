@@ -7,21 +7,10 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, DONE, OBS_ENV_STATE, OBS_STATE, REWARD, SUCCESS
 
 from ..envs.avoiding import GAPS, LEVEL_Y, MAX_DELTA, NUM_MODES, TASK, AvoidingVectorEnv, mode_gaps
-from .dataset import write_dataset
+from .dataset import labelled_features, write_dataset
 
 FPS = 28
-FEATURES = {
-    name: {"dtype": dtype, "shape": shape, "names": None}
-    for name, dtype, shape in (
-        (OBS_STATE, "float32", (4,)),
-        (OBS_ENV_STATE, "float32", (len(GAPS),)),
-        (ACTION, "float32", (2,)),
-        (REWARD, "float32", (1,)),
-        (SUCCESS, "bool", (1,)),
-        (DONE, "bool", (1,)),
-        ("mode", "int64", (1,)),
-    )
-}
+FEATURES = labelled_features(state=4, environment_state=len(GAPS), action=2)
 SPEED = 0.0095  # metres per step along the path
 # Where a path crosses the levels: gap centres, on the outer gaps moved a little towards the middle.
 CROSSING_X = ((0.41, 0.59), (0.34, 0.5, 0.66), (0.275, 0.425, 0.575, 0.725))

@@ -8,7 +8,24 @@ from typing import Any
 import numpy as np
 from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
+from lerobot.utils.constants import ACTION, DONE, OBS_ENV_STATE, OBS_STATE, REWARD, SUCCESS
 from tqdm import tqdm
+
+
+def labelled_features(state: int, environment_state: int, action: int) -> dict[str, dict[str, Any]]:
+    """LeRobot's feature descriptions of episodes whose mode is known; the arguments are sizes of vectors."""
+    return {
+        name: {"dtype": dtype, "shape": (size,), "names": None}
+        for name, dtype, size in (
+            (OBS_STATE, "float32", state),
+            (OBS_ENV_STATE, "float32", environment_state),
+            (ACTION, "float32", action),
+            (REWARD, "float32", 1),
+            (SUCCESS, "bool", 1),
+            (DONE, "bool", 1),
+            ("mode", "int64", 1),
+        )
+    }
 
 
 def write_dataset(

@@ -1,8 +1,7 @@
 """Avoiding-Lite: reach the far side of six pillars, in any of 24 ways, as one NumPy vector env.
 
 A 2-D kinematic stand-in for the D3IL avoiding task (arXiv:2402.14606): the same layout and the same 2 x 3 x 4
-modes, no MuJoCo. Scores on it must not be compared with scores on D3IL. All N copies live in one set of
-arrays, so a step of 50 costs little more than a step of one.
+modes, no MuJoCo. Scores on it must not be compared with scores on D3IL.
 
 Observation (LeRobot names after `preprocess_observation` in brackets):
     agent_pos         (N, 4) desired x, y, current x, y in metres      [observation.state]
@@ -14,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+
+from .vector import ArrayVectorEnv
 
 START = np.array([0.525, -0.28])
 OBSTACLES = np.array(  # x, y, radius; from the left, level by level
@@ -46,13 +45,11 @@ def mode_gaps(mode: int) -> tuple[int, int, int]:
     return mode // 12, mode // 4 % 3, mode % 4
 
 
-class AvoidingVectorEnv(VectorEnv):
-    """N copies of Avoiding-Lite behind the gymnasium vector API, autoreset SAME_STEP.
+class AvoidingVectorEnv(ArrayVectorEnv):
+    """N copies of Avoiding-Lite.
 
     `info["mode"]` is the mode in 0..23, or -1 while the agent has not passed all three levels;
-    `info["is_success"]` is true once y > 0.35 was reached without contact. Where an episode ends, both belong
-    to the step just made and `final_info` repeats them. A `SyncVectorEnv` shows the next episode's there, so
-    code for both reads `final_info`; keys, nesting and masks are the same in both.
+    `info["is_success"]` is true once y > 0.35 was reached without contact.
 
     Args:
         num_envs: number of copies N.
@@ -64,21 +61,14 @@ class AvoidingVectorEnv(VectorEnv):
         show_block: `blocked` only: whether the wall is flagged in `environment_state`.
         lag: share of the tracking error that remains after a step, 0 <= lag <= 0.5.
         max_episode_steps: horizon; reaching it truncates the episode.
-        render_size: height and width of rendered frames, pixels.
-        task: the sentence that language-conditioned policies are given.
+        render_size, task: see `ArrayVectorEnv`.
 
     Raises:
         ValueError: `reward` is unknown.
     """
 
-    metadata: ClassVar = {
-        "render_modes": ["rgb_array"],
-        "render_fps": 28,
-        "autoreset_mode": AutoresetMode.SAME_STEP,
-    }
-    render_mode = "rgb_array"
+    metadata: ClassVar = {**ArrayVectorEnv.metadata, "render_fps": 28}
     num_modes = NUM_MODES
-    spec = None
 
     def __init__(
         self,
@@ -94,29 +84,29 @@ class AvoidingVectorEnv(VectorEnv):
     ):
         if reward not in REWARDS:
             raise ValueError(f"reward={reward!r} is unknown, choose one of {', '.join(REWARDS)}")
-        self.num_envs = num_envs
-        self.task = self.task_description = task
-        self.reward, self.graded_bonus = reward, graded_bonus
-        self.lag, self._max_episode_steps, self.render_size = lag, max_episode_steps, render_size
+        super().__init__(
+            num_envs,
+            spaces.Dict(
+                {
+                    "agent_pos": spaces.Box(-2, 2, (4,), np.float32),
+                    "environment_state": spaces.Box(0, 1, (len(GAPS),), np.float32),
+                }
+            ),
+            spaces.Box(-MAX_DELTA, MAX_DELTA, (2,), np.float32),
+            max_episode_steps,
+            render_size,
+            task,
+        )
+        self.reward, self.graded_bonus, self.lag = reward, graded_bonus, lag
         self.wall = GAPS[blocked_gap] if reward == "blocked" else None
         flags = np.zeros((num_envs, len(GAPS)), np.float32)
         if self.wall is not None and show_block:
             flags[:, blocked_gap] = 1
         self._flags = flags
-        self.single_observation_space = spaces.Dict(
-            {
-                "agent_pos": spaces.Box(-2, 2, (4,), np.float32),
-                "environment_state": spaces.Box(0, 1, (len(GAPS),), np.float32),
-            }
-        )
-        self.single_action_space = spaces.Box(-MAX_DELTA, MAX_DELTA, (2,), np.float32)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
         self._obs = np.empty((num_envs, 4), np.float32)
         self._desired, self._current = np.empty((num_envs, 2)), np.empty((num_envs, 2))
-        self._side, self._middle, self._mode = np.zeros((3, num_envs), np.int64)
+        self._side, self._middle = np.zeros((2, num_envs), np.int64)
         self._steps = np.empty(num_envs, np.int64)
-        self._success = np.empty(num_envs, bool)
         self._clear(slice(None))
 
     def _clear(self, who) -> None:
@@ -127,28 +117,9 @@ class AvoidingVectorEnv(VectorEnv):
         self._obs[:, :2], self._obs[:, 2:] = self._desired, self._current
         return {"agent_pos": self._obs.copy(), "environment_state": self._flags.copy()}
 
-    def _info(self, who: np.ndarray) -> dict[str, np.ndarray]:
-        """What gymnasium makes of the info dicts of the copies `who` (N,) alone."""
-        return {
-            "mode": np.where(who, self._mode, -1),
-            "_mode": who,
-            "is_success": self._success & who,
-            "_is_success": who,
-        }
-
-    def reset(self, *, seed=None, options: dict[str, Any] | None = None):
-        """Put every copy at the start. The task has no randomness of its own: `seed` changes nothing."""
-        self._clear(slice(None))
-        return self._observe(), self._info(np.ones(self.num_envs, bool))
-
     def step(self, actions: np.ndarray):
         """Advance all copies by one 35 ms step; see the class for the meaning of `info`."""
-        actions = np.asarray(actions)
-        if actions.shape != (self.num_envs, 2):
-            raise ValueError(
-                f"actions have shape {actions.shape}, give ({self.num_envs}, 2): one (dx, dy) per env"
-            )
-        self._desired += np.clip(actions, -MAX_DELTA, MAX_DELTA)
+        self._desired += np.clip(self._checked(actions), -MAX_DELTA, MAX_DELTA)
         self._current += (1 - self.lag) * (self._desired - self._current)
         self._steps += 1
         x, y = self._current.T
@@ -159,20 +130,10 @@ class AvoidingVectorEnv(VectorEnv):
         # dppo_m5 runs on beyond the line, so that staying there pays.
         terminated = failed if self.reward == "dppo_m5" else failed | crossed
         truncated = (self._steps >= self._max_episode_steps) & ~terminated
-        info: dict[str, Any] = self._info(np.ones(self.num_envs, bool))
         reward = crossed.astype(np.float64)
         if self.reward == "graded":
-            reward *= 1 + self.graded_bonus * info["mode"] / (NUM_MODES - 1)
-        obs = self._observe()
-        done = terminated | truncated
-        if done.any():
-            info["final_obs"], info["_final_obs"] = np.full(self.num_envs, None, object), done
-            for i in np.flatnonzero(done):
-                info["final_obs"][i] = {name: value[i] for name, value in obs.items()}
-            info["final_info"], info["_final_info"] = self._info(done), done
-            self._clear(done)
-            obs = self._observe()
-        return obs, reward, terminated, truncated, info
+            reward *= 1 + self.graded_bonus * self._mode / (NUM_MODES - 1)
+        return self._end_step(reward, terminated, truncated)
 
     def _pass_levels(self, x: np.ndarray, y: np.ndarray) -> None:
         near = np.abs(y - LEVEL_Y[0]) <= LEVEL_HALF_HEIGHT
@@ -220,17 +181,6 @@ class AvoidingVectorEnv(VectorEnv):
             draw.ellipse(box(*current, ROD_RADIUS), fill=(40, 90, 180))
             frames.append(np.asarray(image))
         return tuple(frames)
-
-    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """What `SyncVectorEnv.call` offers: the attribute, or the method's result, once per copy."""
-        if name == "render":
-            return self.render()
-        value = getattr(self, name)
-        return (value(*args, **kwargs) if callable(value) else value,) * self.num_envs
-
-    def get_attr(self, name: str) -> tuple[Any, ...]:
-        """The attribute, once per copy."""
-        return self.call(name)
 
     def action_path(self, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Where actions (N, H, 2) lead the desired position from `state` (4,), (N, H+1, 2), for pictures."""
