@@ -84,7 +84,8 @@ class DPPOConfig(AlgorithmConfig):
     # centring then punishes half of the successes, dividing makes the noise full-size, and success collapses
     # (recipes/mode_loss.yaml). Without it the scaled return is the unit.
     normalize_advantage: bool = False
-    # Smallest std that advantages are divided by, in units of the scaled return; 0 = none.
+    # Smallest std that advantages are divided by (forward, and chain with normalize_advantage), in units of
+    # the scaled return; 0 = none.
     advantage_std_floor: float = 1.0
     # Divide rewards by the running std of the discounted return.
     scale_reward: bool = True

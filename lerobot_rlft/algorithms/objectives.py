@@ -84,10 +84,11 @@ class ForwardObjective(Objective):
 
         beta |d|^2 + 2 a <d, v_old - target>   (+ a constant, after division by beta)
 
-    with a = A / (2 std(A)) in [-1, 1]: a policy gradient with a proximal term. It needs no log-probability,
-    so experience comes from the deployed sampler. Its estimate has less variance than the chain's: the
-    residual says at every noise level how far the whole outcome was from what the network expected, whereas a
-    step of a chain is credited for noise that later steps wash out, and it sees one draw of it only.
+    with a = A / (2 std(A)) in [-1, 1], the std at least `advantage_std_floor`: a policy gradient with a
+    proximal term. It needs no log-probability, so experience comes from the deployed sampler. Its estimate
+    has less variance than the chain's: the residual says at every noise level how far the whole outcome was
+    from what the network expected, whereas a step of a chain is credited for noise that later steps wash out,
+    and it sees one draw of it only.
     """
 
     def __init__(self, config: DPPOConfig, policy: DenoisingPolicy, finetuned: int) -> None:
@@ -97,7 +98,8 @@ class ForwardObjective(Objective):
     def begin(self, chain: Chain, condition: Tensor, advantage: Tensor) -> None:
         super().begin(chain, condition, advantage)
         self.old.module.load_state_dict(self.policy.module.state_dict())
-        scale = 2 * advantage.std(unbiased=False) + 1e-8
+        # Dividing by the std alone would blow noise up to full size once nearly every episode succeeds.
+        scale = 2 * advantage.std(unbiased=False).clamp(min=max(self.config.advantage_std_floor, 1e-8))
         self.weight = (advantage / scale).clamp(-1, 1)  # (D,)
 
     def noisy(self, rows: Tensor, k: Tensor) -> Tensor:
