@@ -147,11 +147,12 @@ def _field_names(config_class: type, class_name: str) -> list[str]:
 
 def _dataclasses(config_class: type) -> Iterator[Any]:
     """`config_class`, and all dataclasses that its fields may hold."""
-    yield config_class
-    for hint in typing.get_type_hints(config_class).values():
-        yield from (kind for kind in _alternatives(hint) if is_dataclass(kind))
-    for _, registry in (*_registries(config_class), *_list_items(config_class)):
-        yield from registry.get_known_choices().values()
+    registries = [registry for _, registry in (*_registries(config_class), *_list_items(config_class))]
+    choices = [choice for registry in registries for choice in registry.get_known_choices().values()]
+    for holder in (config_class, *choices):
+        yield holder
+        for hint in typing.get_type_hints(holder).values():
+            yield from (kind for kind in _alternatives(hint) if is_dataclass(kind))
 
 
 def _registries(config_class: type) -> Iterator[tuple[str, type[draccus.ChoiceRegistry]]]:
