@@ -100,6 +100,16 @@ def _improved(reason: str, config_class: type, prefix: str) -> str:
     if found := re.search(r"`([\w.]+)`: Failed when parsing value='(.*)' into .*of type dict", reason):
         option = f"--{prefix}{found[1]}"
         return f"{option}={found[2]} gives no names: write {option}='{{NAME: VALUE, ...}}'"
+    if found := re.match(r"Expected a dict for a choice class, got ([\w.-]+)$", reason):
+        return f"{found[1]!r} has no options of its own: write {{type: {found[1]}}}"
+    if found := re.match(r"`([\w.]+)`: Failed when parsing value='(.*)' into field .* of type list", reason):
+        return f"{prefix}{found[1]}={found[2]} is no list: write [...]"
+    for name, registry in _list_items(config_class):
+        known, kind = list(registry.get_known_choices()), re.escape(f"{registry.__name__}'")
+        if found := re.search(rf"`([\w.]+)`: Couldn't find a choice class for '([^']*)' in .*{kind}", reason):
+            return f"{prefix}{found[1]}.type={found[2]} is unknown, {suggest(found[2], known)}"
+        if found := re.search(rf"Expected a dict with a 'type' key for .*{kind}>, got (.*)", reason):
+            return f"{name}: {found[1]} lacks its type, known: {', '.join(sorted(known))}"
     for name, registry in _registries(config_class):
         known = list(registry.get_known_choices())
         if found := re.search(rf"`{name}`: Couldn't find a choice class for '([^']*)'", reason):
@@ -122,9 +132,11 @@ def _unknown_flag(argument: str, config_class: type, prefix: str) -> str:
     ]
     flag = f"--{prefix}{argument.partition('=')[0][2:]}"
     place, _, leaf = flag.removeprefix("--").rpartition(".")
-    if same := [name for name in known if name.rpartition(".")[2] == leaf]:
-        return f"{flag} is unknown, did you mean {' or '.join(same[:3])}?"
     neighbours = [name for name in known if name.removeprefix("--").rpartition(".")[0] == place]
+    same = [name for name in known if name.rpartition(".")[2] == leaf]
+    # --guard.enabled is guard.enable, whatever else has an option `enabled`.
+    if same and not (place and difflib.get_close_matches(flag, neighbours, n=1)):
+        return f"{flag} is unknown, did you mean {' or '.join(same[:3])}?"
     return f"{flag} is unknown, {suggest(flag, neighbours or known)}"
 
 
@@ -138,11 +150,12 @@ def _field_names(config_class: type, class_name: str) -> list[str]:
 
 def _dataclasses(config_class: type) -> Iterator[Any]:
     """`config_class`, and all dataclasses that its fields may hold."""
-    yield config_class
-    for hint in typing.get_type_hints(config_class).values():
-        yield from (kind for kind in _alternatives(hint) if is_dataclass(kind))
-    for _, registry in _registries(config_class):
-        yield from registry.get_known_choices().values()
+    registries = [registry for _, registry in (*_registries(config_class), *_list_items(config_class))]
+    choices = [choice for registry in registries for choice in registry.get_known_choices().values()]
+    for holder in (config_class, *choices):
+        yield holder
+        for hint in typing.get_type_hints(holder).values():
+            yield from (kind for kind in _alternatives(hint) if is_dataclass(kind))
 
 
 def _registries(config_class: type) -> Iterator[tuple[str, type[draccus.ChoiceRegistry]]]:
@@ -151,6 +164,17 @@ def _registries(config_class: type) -> Iterator[tuple[str, type[draccus.ChoiceRe
         for kind in _alternatives(hint):
             if isinstance(kind, type) and issubclass(kind, draccus.ChoiceRegistry):
                 yield name, kind
+
+
+def _list_items(config_class: type) -> Iterator[tuple[str, type[draccus.ChoiceRegistry]]]:
+    """Name and type of the lists whose items have a `.type`, as `algorithm.regularizers`."""
+    for name, registry in _registries(config_class):
+        for choice in registry.get_known_choices().values():
+            for inner, hint in typing.get_type_hints(choice).items():
+                if typing.get_origin(hint) is list:
+                    kind = typing.get_args(hint)[0]
+                    if isinstance(kind, type) and issubclass(kind, draccus.ChoiceRegistry):
+                        yield f"{name}.{inner}", kind
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

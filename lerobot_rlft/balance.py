@@ -83,9 +83,8 @@ class ModeBalance:
         self.classifier = MLP(condition_dim, hidden_dims, num_modes).to(device)
         self.optimizer = torch.optim.AdamW(self.classifier.parameters(), lr=lr, weight_decay=0.0, fused=True)
         self.strength = 1.0  # multiplies tau; moved by the diversity guard
-        self.target = torch.zeros(
-            num_modes
-        )  # (M,) shares to restore, 0 for modes that the base does not know
+        # (M,) shares to restore, 0 for modes that the base does not know
+        self.target = torch.zeros(num_modes)
         self.shares = torch.zeros(num_modes)  # (M,) decaying mean of the attempted shares
         self.bonus = torch.zeros(num_modes)  # (M,) B_m
         self.log: dict[str, float] = {}
@@ -122,7 +121,8 @@ class ModeBalance:
         """
         seen = counts(attempt, self.num_modes)
         total = seen.sum().clamp(min=1)
-        self.shares = SHARE_DECAY * self.shares + (1 - SHARE_DECAY) * seen / total
+        if seen.any():
+            self.shares = SHARE_DECAY * self.shares + (1 - SHARE_DECAY) * seen / total
         episodes = total * (1 + SHARE_DECAY) / (1 - SHARE_DECAY)  # as many weigh like the decaying mean
         smooth = (self.shares * episodes + self.target * self.num_modes) / (episodes + self.num_modes)
         known = self.target > 0
@@ -176,7 +176,6 @@ class ModeBalance:
         return {
             "classifier": self.classifier.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "strength": self.strength,
             "target": self.target,
             "shares": self.shares,
         }
@@ -184,7 +183,7 @@ class ModeBalance:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.strength, self.target, self.shares = state["strength"], state["target"], state["shares"]
+        self.target, self.shares = state["target"], state["shares"]
 
 
 def counts(attempt: Tensor, num_modes: int) -> Tensor:

@@ -180,7 +180,7 @@ def make_algorithm(
 def make_regularizers(
     config: TrainConfig, policy: DenoisingPolicy, base: DenoisingPolicy
 ) -> dict[str, Regularizer]:
-    """The regularizers of `algorithm.regularizers`, by their type; a second of a type is called type_2.
+    """The regularizers of `algorithm.regularizers`, by their type; a second of a type is called type#2.
 
     Raises:
         UserError: one does not fit the policy, or a reference or the demonstrations cannot be read.

@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import draccus
 import lerobot.policies  # noqa: F401  registers the policy types
@@ -21,6 +22,7 @@ from .arguments import explained, suggest
 from .balance import BalanceConfig
 from .diversity.guard import GuardConfig
 from .errors import UserError, one_line
+from .regularizers.rehearsal import RehearsalConfig
 
 CONFIG_NAME = "rlft_config.yaml"
 CHECKPOINT_FILES = (
@@ -29,7 +31,9 @@ CHECKPOINT_FILES = (
     "policy_preprocessor.json",
     "policy_postprocessor.json",
 )
-RECOMMENDED_BALANCE = {"center": True, "tau": 0.5}  # under --guard.enable=true
+# Under --guard.enable=true, where nothing else was chosen.
+RECOMMENDED_BALANCE: dict[str, Any] = {"center": True, "tau": 0.5}
+RECOMMENDED_REHEARSAL: dict[str, Any] = {"source": "recent", "coef": 0.1, "batch_size": 128}
 WANDB_MODES = ("online", "offline", "disabled")
 
 
@@ -272,6 +276,8 @@ class TrainConfig:
             raise UserError(str(error)) from error
         if self.guard.enable and not algorithm.balance.enabled:
             algorithm.balance = BalanceConfig(**RECOMMENDED_BALANCE)
+        if self.guard.enable and not algorithm.regularizers:
+            algorithm.regularizers = [RehearsalConfig(**RECOMMENDED_REHEARSAL)]
         if self.guard.enable and not self.eval_freq:
             raise UserError(
                 "guard.enable=true exports the best checkpoint that respects the floor and needs evaluations "

@@ -31,7 +31,8 @@ class Point:
 
 
 def points(lines: list[dict[str, Any]], metric: str, run_dir: Path) -> list[Point]:
-    """All evaluations of a run that can still be loaded, in order.
+    """All evaluations of a run that can still be loaded, in order; none where that of the base, which they
+    are compared with, shows fewer than two modes.
 
     Args:
         lines: those of `kind` eval in metrics.jsonl.
@@ -40,7 +41,7 @@ def points(lines: list[dict[str, Any]], metric: str, run_dir: Path) -> list[Poin
     """
     deployed = [line for line in lines if line["sampler"] == "deployed" and "mode_counts" in line]
     base = next((line for line in deployed if line["iteration"] == 0), None)
-    if base is None or not sum(base["mode_counts"]):
+    if base is None or np.count_nonzero(base["mode_counts"]) < 2:
         return []
     folders = {
         int(folder.name): folder

@@ -210,7 +210,9 @@ class DiversityMonitor:
         """
         if state["tracker"] is not None:
             self.tracker = ModeTracker.from_state(state["tracker"])
-        if state["guard"] is not None:
+        if self.config.guard.enable and state["guard"] is None:
+            raise ValueError("the guard needs the base's episodes, which this run has not played")
+        if self.config.guard.enable:
             self.guard = DiversityGuard.from_state(self.config.guard, state["guard"])
         if (self.folder / ATTEMPTS).is_file():
             self.attempts = Attempts.load(self.folder / ATTEMPTS)

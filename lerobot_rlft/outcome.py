@@ -1,6 +1,7 @@
 """What a run shows of its base and its tuned policy: evaluations, pictures, videos and the summary."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -105,11 +106,15 @@ class Outcome:
     def _choose(self) -> Point | None:
         """The checkpoint to export: the most successful one that respects the floor, else the most diverse.
 
-        Draws the front. None where no evaluation saw modes.
+        Draws the front. None where the evaluation of the base shows no modes to compare with.
         """
         guard, run_dir = self.config.guard, self.config.output_dir
         found = points(self.records.read("eval"), guard.metric, run_dir)
         if not found:
+            tqdm.write(
+                "warning: guard: the base's successes in its evaluation show fewer than two modes, so that "
+                "checkpoints cannot be compared; exported is the last one. Raise --eval.n_episodes"
+            )
             return None
         chosen = best(found, guard.floor)
         if chosen is None:
@@ -129,9 +134,10 @@ class Outcome:
         counts = [np.array(summary[side]["mode_counts"]) for side in ("tuned", "base")]
         out = {"metric": guard.metric, "floor": guard.floor, "iteration": chosen.iteration}
         out["ratio"] = retained(guard.metric, *counts)
-        if guard.metric == "entropy" and min(c.sum() for c in counts) > 1:
-            ratio = entropy_ratio(*counts)
-            out["ratio"], out["ratio_ci"] = ratio.ratio, [ratio.low, ratio.high]
+        if guard.metric == "entropy":
+            with suppress(ValueError):  # too few successes for an interval
+                ratio = entropy_ratio(*counts)
+                out["ratio"], out["ratio_ci"] = ratio.ratio, [ratio.low, ratio.high]
         found = points(self.records.read("eval"), guard.metric, self.config.output_dir)
         out["front"] = [
             {"iteration": p.iteration, "success": p.success, "ratio": p.ratio} for p in front(found)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.arguments import suggest
+from lerobot_rlft.balance import BalanceConfig
 from lerobot_rlft.build import check_features
 from lerobot_rlft.checkpoint import write_config
 from lerobot_rlft.config import (
@@ -28,8 +29,11 @@ from lerobot_rlft.config import (
     RolloutConfig,
     load_policy_config,
 )
+from lerobot_rlft.diversity.guard import GuardConfig
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.errors import UserError
+from lerobot_rlft.regularizers.kl_base import KLBaseConfig
+from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
 from lerobot_rlft.rollout import EpisodeRunner
 from lerobot_rlft.trainer import Trainer
 
@@ -129,6 +133,32 @@ def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp
         (["--env.reward=money"], "env.reward='money' is unknown, choose one of binary"),
         (["--wandb.mode=ofline"], r"wandb.mode=ofline is unknown, did you mean offline\?"),
         (["--config_path=nowhere.yaml"], r"nowhere.yaml"),
+        (["--guard.enabled=true"], r"--guard.enabled is unknown, did you mean --guard.enable\?"),
+        (["--guard.floor=0"], r"guard.floor=0.0 is out of range, choose a ratio in \(0, 1\]"),
+        (["--guard.metric=modes"], "guard.metric='modes' is unknown, choose entropy, effective_modes, smal"),
+        (["--guard.enable=true", "--eval_freq=0"], "guard.enable=true .*needs evaluations.*--eval_freq=1"),
+        (["--algorithm.balance.tau=-1"], "algorithm.balance.tau=-1.0 must not be negative"),
+        (["--algorithm.balance.target=all"], "algorithm.balance.target='all' is unknown, choose attempted, "),
+        (["--algorithm.objective=nft"], "algorithm.objective='nft' is unknown, choose chain or forward"),
+        (["--algorithm.min_sampling_std=0"],
+         "algorithm.min_sampling_std=0.0 is out of range, choose a number > 0; without noise there is no"),
+        (["--algorithm.objective=chain", "--guard.enable=true", "--algorithm.eta=0"],
+         r"algorithm.eta=0.0 is out of range, choose a number in \(0, 1\]; without noise"),
+        (["--algorithm.regularizers=[{type: kl_bas}]"],
+         r"algorithm.regularizers.0.type=kl_bas is unknown, did you mean kl_base\?"),
+        (["--algorithm.regularizers=[{type: kl_base}, {type: xxx}]"],
+         r"algorithm.regularizers.1.type=xxx is unknown, known: entropy, kl_base, manifold_ensemble, "),
+        (["--algorithm.regularizers=[{type: kl_base, plase: loss}]"],
+         r"algorithm.regularizers.0.plase is unknown to KLBaseConfig, did you mean place\?"),
+        (["--algorithm.regularizers=[{type: kl_base, coef: x}]"],
+         r"`algorithm.regularizers.0.coef`: Couldn't parse 'x' into a float"),
+        (["--algorithm.regularizers=[{type: rehearsal, source: old}]"],
+         "source='old' of regularizer rehearsal is unusable, choose base, recent or demonstrations"),
+        (["--algorithm.regularizers=[{coef: 1}]"],
+         r"algorithm.regularizers: \{'coef': 1\} lacks its type, known: entropy, kl_base, "),
+        (["--algorithm.regularizers=[kl_base]"], r"'kl_base' has no options of its own: write \{type: "),
+        (["--algorithm.regularizers={type: kl_base}"],
+         r"algorithm.regularizers=\{'type': 'kl_base'\} is no list: write \[...\]"),
     ],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line(mistake, answer, base_policy, read_command, tmp_path):
@@ -171,6 +201,37 @@ def test_a_value_out_of_range(make, fields, answer):
         make(**fields)
 
 
+def test_a_guard_of_a_cloned_policy(bc_config):
+    with pytest.raises(UserError, match=r"guard.enable=true .*algorithm.type=bc is not: choose .*type=dppo"):
+        bc_config(guard=GuardConfig(enable=True))
+
+
+def test_a_guard_fills_in_the_recommended_combination(dppo_config):
+    def made(guard, **fields):
+        a = dppo_config(guard=GuardConfig(enable=guard), algorithm=DPPOConfig(**fields)).algorithm
+        filled = a.actor_lr, a.update_epochs, a.critic_epochs, a.min_sampling_std, a.eta
+        return a.objective, filled, a.balance
+
+    chain, forward = (3e-5, 4, 1, 0.1, 1.0), (5e-5, 1, 8, 0.0, 0.0)
+    recommended = BalanceConfig(center=True, tau=0.5)
+    assert made(False) == ("chain", chain, BalanceConfig())
+    assert made(True) == ("forward", forward, recommended)
+    # What was chosen stays.
+    assert made(True, objective="chain") == ("chain", chain, recommended)
+    assert made(False, objective="forward") == ("forward", forward, BalanceConfig())
+    assert made(True, balance=BalanceConfig(tau=0.1))[2] == BalanceConfig(tau=0.1)
+    assert made(True, eta=0.5, actor_lr=1e-3)[1] == (1e-3, 1, 8, 0.0, 0.5)
+
+
+def test_regularizers_are_written_and_read_back(dppo_config, read_command, tmp_path):
+    regularizers = [KLBaseConfig(coef=0.1, place="return"), RehearsalConfig(source="recent")]
+    config = dppo_config(algorithm=DPPOConfig(regularizers=regularizers), guard=GuardConfig(enable=True))
+    write_config(config, tmp_path / CONFIG_NAME)
+    read = read_command(f"--config_path={tmp_path / CONFIG_NAME}", f"--output_dir={config.output_dir}")
+    assert read.algorithm == config.algorithm and read.algorithm.regularizers == regularizers
+    assert read.guard == config.guard
+
+
 def test_frequencies_are_not_negative(dppo_config):
     for name in ("eval_freq", "save_freq", "log_freq", "seed"):
         with pytest.raises(UserError, match=f"{name}=-1 must not be negative"):
@@ -187,6 +248,12 @@ def test_frequencies_are_not_negative(dppo_config):
         ({"policy": {"path": "", "horison": 4}},
          r"--policy.horison is unknown, did you mean --policy.horizon\?"),
         ({"rollout": {"n_envs": 0}}, "rollout.n_envs=0 must be at least 1"),
+        ({"algorithm": {"type": "dppo", "regularizers": [{"type": "kl_bas"}]}},
+         r"algorithm.regularizers.0.type=kl_bas is unknown, did you mean kl_base\?"),
+        ({"algorithm": {"type": "dppo", "regularizers": [{"type": "entropy", "onn": "chunks"}]}},
+         r"algorithm.regularizers.0.onn is unknown to EntropyConfig, did you mean on\?"),
+        ({"algorithm": {"type": "dppo", "balance": {"centre": True}}},
+         r"algorithm.balance.centre is unknown to BalanceConfig, did you mean center\?"),
         ({"resume": "runs/x"}, "belongs on the command line: --resume=runs/x"),
     ],
 )  # fmt: skip

@@ -34,6 +34,18 @@ def test_success_bought_with_modes_is_said_to_be():
     assert "Success did not rise" in kept and "RL paid" not in kept
 
 
+def test_what_the_guard_held_is_said():
+    base, tuned = evaluation(0.5, **modes(20, 0.9)), evaluation(0.75, **modes(19, 0.87))
+    guard = {"metric": "smallest_share", "floor": 0.8, "iteration": 6, "ratio": 0.912, "front": [{}, {}, {}]}
+    summary = {"env_steps": 1, "base": base, "tuned": tuned, "guard": guard}
+    assert conclusion(summary).endswith(
+        "\nGuard: 0.91 of the base's smallest share is kept (floor 0.8). Exported is the checkpoint of "
+        "iteration 6, one of 3 on the front."
+    )
+    guard |= {"metric": "entropy", "ratio_ci": [0.85, 0.97]}
+    assert "Guard: 0.91 [0.85, 0.97] of the base's entropy is kept" in conclusion(summary)
+
+
 def test_an_environment_without_modes():
     text = conclusion({"env_steps": 1, "base": evaluation(0.4), "tuned": evaluation(0.6)})
     assert "Mean max reward: 0.200 before, 0.300 after" in text and "ways" not in text

@@ -115,6 +115,10 @@ class DPPOConfig(AlgorithmConfig):
         check("proximal_coef", self.proximal_coef, self.proximal_coef >= 0, "a number >= 0")
         if self.objective is not None:
             self.fill()
+        # What no objective allows; whether 0 is allowed is known once the objective is.
+        check("eta", self.eta, self.eta is None or 0 <= self.eta <= 1, "a number in [0, 1]")
+        std = self.min_sampling_std
+        check("min_sampling_std", std, std is None or std >= 0, "a number >= 0")
         for name in ("gamma", "gae_lambda", "gamma_denoising"):
             check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("clip_coef", "clip_coef_base"):

@@ -80,6 +80,7 @@ class DPPO(Algorithm):
         )
         self.reward_scaler = RewardScaler(config.gamma)
         self.balance: ModeBalance | None = None
+        self.strength = 1.0  # see `hold`
         self.success_value = 1.0  # what a success earns, the unit of the balance's bonus
         self.iterations_done = 0
 
@@ -133,6 +134,7 @@ class DPPO(Algorithm):
         )
 
     def hold(self, strength: float) -> None:
+        self.strength = strength
         if self.balance is not None:
             self.balance.strength = strength
         for name, regularizer in self.regularizers.items():
@@ -345,12 +347,11 @@ class DPPO(Algorithm):
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "reward_scaler": self.reward_scaler.state_dict(),
             "iterations_done": self.iterations_done,
+            "strength": self.strength,
             "success_value": self.success_value,
             "num_modes": self.balance and self.balance.num_modes,
             "balance": self.balance and self.balance.state_dict(),
-            "regularizers": {
-                name: {"coef": r.coef, "state": r.state_dict()} for name, r in self.regularizers.items()
-            },
+            "regularizers": {name: r.state_dict() for name, r in self.regularizers.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -363,12 +364,15 @@ class DPPO(Algorithm):
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.iterations_done = state["iterations_done"]
         self.success_value = state["success_value"]
-        if state["balance"] is not None:
-            self.balance = self._make_balance(state["num_modes"])
+        if self.config.balance.enabled and state["balance"] is None:
+            raise ValueError("algorithm.balance needs the base's episodes, which this run has not played")
+        if self.config.balance.enabled:
+            with torch.random.fork_rng(devices=[]):  # the random state is that of the checkpoint already
+                self.balance = self._make_balance(state["num_modes"])
             self.balance.load_state_dict(state["balance"])
         for name, regularizer in self.regularizers.items():
-            regularizer.coef = state["regularizers"][name]["coef"]
-            regularizer.load_state_dict(state["regularizers"][name]["state"])
+            regularizer.load_state_dict(state["regularizers"][name])
+        self.hold(state["strength"])  # times the coefficients of this configuration
 
 
 def _rows(obs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

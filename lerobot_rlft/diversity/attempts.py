@@ -10,8 +10,10 @@ Shapes: E episodes, R remembered successes, L steps of the longest episode, S pa
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ..errors import UserError
 from ..files import replacing
 
 
@@ -40,9 +42,19 @@ class Attempts:
 
     @classmethod
     def load(cls, file: Path) -> "Attempts":
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
         self = cls.__new__(cls)
-        vars(self).update(load_file(file))
+        try:
+            vars(self).update(load_file(file))
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"the paths that failures are held to, {file}, are missing or damaged ({error}): put the "
+                "file back, or start a new run"
+            ) from error
         return self
 
     def name(self, paths: np.ndarray, modes: np.ndarray, success: np.ndarray) -> np.ndarray:

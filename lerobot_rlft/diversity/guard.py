@@ -110,8 +110,10 @@ class DiversityGuard:
         """Said once for each time that the reading passes the floor, or the strength reaches its cap."""
         name = self.config.metric.replace("_", " ")
         said = None
-        low, high = bootstrap_interval(np.round(self.counts))
-        noise = (high - low) / 2 / float(nats(self.base_counts))  # half an interval, as a ratio of entropies
+        noise, whole = math.inf, np.round(self.counts)
+        if whole.any():  # old successes of many modes may have faded to less than half a one each
+            low, high = bootstrap_interval(whole)
+            noise = (high - low) / 2 / float(nats(self.base_counts))  # half of it, as a ratio of entropies
         if not self._below and ratio < self.config.floor - noise:
             self._below = True
             said = (
@@ -169,4 +171,5 @@ def retained(metric: str, counts: np.ndarray, base_counts: np.ndarray) -> float:
     if metric == "effective_modes":
         return math.exp(nats(counts) - nats(base_counts))
     base = base_counts / base_counts.sum()
-    return float((counts / counts.sum() / base.clip(min=1e-12))[base > KNOWN_SHARE].min())
+    known = base > (KNOWN_SHARE if base.max() > KNOWN_SHARE else 0)  # of very many modes all are rare
+    return float((counts[known] / counts.sum() / base[known]).min())

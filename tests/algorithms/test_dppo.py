@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,9 +13,13 @@ from lerobot_rlft.algorithms import dppo, objectives
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.algorithms.objectives import check_first_ratio, ppo_loss
+from lerobot_rlft.balance import BalanceConfig
 from lerobot_rlft.chains import DDPMKernel
-from lerobot_rlft.episodes import Rollout
+from lerobot_rlft.episodes import Episodes, Rollout
 from lerobot_rlft.policies.base import DenoisingPolicy
+from lerobot_rlft.regularizers.base import Regularizer
+from lerobot_rlft.regularizers.kl_base import KLBaseConfig
+from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
 
 STEPS = 4
 
@@ -519,6 +524,163 @@ def test_it_learns_a_bandit(finetuned, reached):
         algorithm.update(data)
     assert sum(history[:2]) / 2 < -3
     assert sum(history[-3:]) / 3 > reached
+
+
+def balanced(data, attempt, success):
+    """The rollout with modes and outcomes of its three episodes."""
+    count = len(success)
+    data.attempt = torch.tensor(attempt)
+    data.episodes = Episodes(np.array(success), None, np.zeros(count), np.zeros(count), np.ones(count, int))
+    return data
+
+
+def make_balanced(policy=None, base=None, regularizers=None, **fields):
+    fields = {"balance": BalanceConfig(center=True, tau=0.5), "critic_hidden_dims": (8,)} | fields
+    policy = policy or Toy()
+    base = base or copy.deepcopy(policy)
+    return DPPO(DPPOConfig(**fields), policy, base, regularizers=regularizers)
+
+
+MODES = ([0, 1, 0], [True, True, False])
+
+
+def test_a_reference_teaches_the_critic_and_the_classifier_before_the_first_iteration(monkeypatch):
+    monkeypatch.setattr(dppo, "WARMUP_STEPS", 20)
+    algorithm = make_balanced(critic_lr=1e-2)
+    actor = weights(algorithm.policy.module)
+    data = balanced(explore(algorithm.policy, reward=lambda chunk: 3 + 0 * chunk[:, 0, 0]), *MODES)
+    algorithm.begin(data, 4)
+    assert all(same(algorithm.policy.module, actor))
+    assert algorithm.balance.target.tolist() == pytest.approx([2 / 3, 1 / 3, 0, 0])
+    assert algorithm.success_value == pytest.approx((9 + 3) / 2)  # 3 and 1 decisions of 3 each
+    obs = data.obs["observation.state"].flatten(1)
+    predicted = algorithm.balance.predict(obs).detach()
+    modes = data.attempt[data.episode]
+    assert predicted[torch.arange(6), modes].mean() > 0.8 and predicted[:, 2:].max() < 0.2
+    value = algorithm.critic(obs).detach()
+    assert (value * algorithm.reward_scale).mean().item() == pytest.approx(4, abs=2)
+
+
+def test_advantages_are_balanced_in_units_of_what_a_success_earns(monkeypatch):
+    algorithm = make_balanced(scale_reward=False)
+    data = balanced(explore(algorithm.policy, (2, 2, 2)), *MODES)
+    data.reward *= 10
+    algorithm.balance = algorithm._make_balance(2)
+    algorithm.balance.target = algorithm.balance.shares = torch.tensor([0.25, 0.75])
+    algorithm.success_value = 10.0
+    algorithm.balance.observe(data.attempt)
+    bonus = algorithm.balance.bonus.clone()
+    algorithm.balance.shares = torch.tensor([0.25, 0.75])
+    monkeypatch.setattr(
+        algorithm.balance, "predict", lambda condition: torch.tensor([[0.5, 0.5]]).expand(len(condition), 2)
+    )
+    advantage = torch.tensor([[1.0, 5.0, 3.0], [2.0, 7.0, -2.0]])
+    log = dppo._Mean()
+    out = algorithm._balanced(algorithm.balance, data, data.attempt, advantage, torch.zeros(6, 2), log)
+    expected = bonus.mean()  # at every decision, so that only the last one is surprised
+    force = torch.stack([0.95 * (bonus - expected), bonus - expected])  # (decision, mode)
+    # mode 0 is over its share: both of its episodes are pushed down, the failure too
+    assert bonus[0] < 0 < bonus[1]
+    by_hand = torch.tensor([[-1.0, 0.0, 1.0], [2.0, 0.0, -2.0]]) + 10 * force[:, [0, 1, 0]]
+    torch.testing.assert_close(out, by_hand)
+    assert log.result() == {"bonus_max": bonus[1].item(), "bonus_min": bonus[0].item()}
+
+
+def test_a_strength_multiplies_all_that_holds_diversity():
+    regularizers = {"a": Regularizer(KLBaseConfig(coef=0.1)), "b": Regularizer(KLBaseConfig(coef=2.0))}
+    algorithm = make_balanced(regularizers=regularizers)
+    algorithm.balance = algorithm._make_balance(2)
+    for strength in (3.0, 0.5):
+        algorithm.hold(strength)
+        coefs = [r.coef for r in regularizers.values()]
+        assert coefs == pytest.approx([0.1 * strength, 2 * strength])
+        assert algorithm.balance.strength == strength
+
+
+def test_who_needs_a_reference():
+    assert not make().needs_reference
+    assert make_balanced().needs_reference
+    assert make_balanced(
+        balance=BalanceConfig(), regularizers={"a": Regularizer(KLBaseConfig())}
+    ).needs_reference
+
+
+def test_a_balance_without_modes_is_refused():
+    algorithm = make_balanced()
+    data = explore(algorithm.policy)
+    with pytest.raises(ValueError, match=r"algorithm.balance needs modes, and neither .*--atlas.key"):
+        algorithm.begin(data, None)
+
+
+class Paid(Regularizer):
+    """Adds to rewards and to the loss; keeps what it was shown."""
+
+    def __init__(self, coef):
+        super().__init__(KLBaseConfig(coef=coef))
+        self.seen = []
+
+    def begin(self, reference):
+        self.seen.append("begin")
+
+    def observe(self, data):
+        self.seen.append("observe")
+
+    def reward(self, data, steps):
+        self.rows = torch.cat([rows for rows, _ in steps()])
+        return data.valid.float()
+
+    def loss(self, step):
+        return step.prediction.square().mean()
+
+
+def test_regularizers_add_to_rewards_and_losses(monkeypatch):
+    regularizer, rewards = Paid(coef=0.5), []
+    algorithm = make_balanced(
+        balance=BalanceConfig(), regularizers={"paid": regularizer}, scale_reward=False, update_epochs=1
+    )
+    data = balanced(explore(algorithm.policy), *MODES)
+    monkeypatch.setattr(dppo, "gae", lambda *args: rewards.append(args[0]) or gae(*args))
+    algorithm.begin(data, None)
+    metrics = algorithm.update(data)
+    assert regularizer.seen == ["begin", "observe"]
+    assert regularizer.rows.bincount().tolist() == [STEPS] * 6  # every step of every decision
+    torch.testing.assert_close(rewards[-1], data.reward + 0.5 * data.valid)
+    assert metrics["paid_reward"] == pytest.approx(2)  # mean over episodes of 3, 1 and 2 decisions
+    assert metrics["paid_loss"] > 0
+    regularizer.coef = 0.0  # switched off by the guard: its loss is not computed
+    assert "paid_loss" not in algorithm.update(balanced(explore(algorithm.policy), *MODES))
+
+
+@pytest.mark.parametrize("objective", ["chain", "forward"])
+def test_a_balanced_run_resumes_bit_equal(objective, monkeypatch):
+    monkeypatch.setattr(dppo, "WARMUP_STEPS", 3)
+    base = Toy()
+
+    def made(policy):
+        rehearsal = RehearsalConfig(source="recent", batch_size=4).build(policy, base)
+        return make_balanced(
+            policy, base, {"rehearsal": rehearsal}, objective=objective, minibatch_size=5,
+            min_sampling_std=0.1,
+        )  # fmt: skip
+
+    whole = made(copy.deepcopy(base))
+    whole.begin(balanced(explore(whole.policy), *MODES), 3)
+    whole.update(balanced(explore(whole.policy, seed=1), *MODES))
+    whole.hold(1.7)
+    state = copy.deepcopy(whole.state_dict())
+    resumed = made(copy.deepcopy(whole.policy))
+    torch.manual_seed(3)
+    resumed.load_state_dict(state)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(after, torch.rand(1)), "loading leaves the random state alone"
+    assert resumed.balance.strength == resumed.regularizers["rehearsal"].coef == 1.7
+    for algorithm in (whole, resumed):
+        for seed in (8, 9):
+            algorithm.last = algorithm.update(balanced(explore(algorithm.policy, seed=seed), *MODES))
+    assert resumed.last == whole.last
+    assert all(same(resumed.policy.module, weights(whole.policy.module)))
+    assert all(same(resumed.balance.classifier, weights(whole.balance.classifier)))
 
 
 @pytest.mark.parametrize(
