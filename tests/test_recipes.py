@@ -22,7 +22,10 @@ from lerobot_rlft.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 BASES = ("avoiding_base", "grasps_base", "pusht_base")
-DPPO = ("avoiding_dppo", "grasps_plain", "mode_loss", "pusht_dppo", "quickstart")
+DPPO = (
+    "avoiding_dppo", "avoiding_guarded", "grasps_guarded", "grasps_kl", "grasps_plain", "mode_loss",
+    "pusht_dppo", "quickstart",
+)  # fmt: skip
 ELSEWHERE = ("structured_exploration",)  # tests/cli/test_explore.py
 STOCK = Path(sys.executable).with_name("lerobot-train")
 
@@ -85,8 +88,8 @@ def test_a_recipe_fine_tunes_a_committed_base(name, read_recipe, capsys, tmp_pat
 
 
 def test_the_quickstart_is_the_measured_recipe_shortened(read_recipe):
-    short, measured = read_recipe("quickstart").to_dict(), read_recipe("avoiding_dppo").to_dict()
-    for part in ("algorithm", "policy", "env", "rollout", "seed"):
+    short, measured = read_recipe("quickstart").to_dict(), read_recipe("avoiding_guarded").to_dict()
+    for part in ("algorithm", "policy", "env", "guard", "rollout", "seed"):
         assert short[part] == measured[part]
     assert short["iterations"] < measured["iterations"]
 

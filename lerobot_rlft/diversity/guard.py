@@ -1,13 +1,13 @@
 """The diversity guard: a floor under a measure of diversity, held by dual ascent on what holds diversity.
 
 Maximise success subject to ratio >= floor. Its Lagrange multiplier is the strength s of everything that
-holds diversity: the coefficients of all regularizers and tau of the mode balance are multiplied by s >= 1,
-and after each iteration
+holds diversity: the coefficients of all regularizers and tau of the mode balance are multiplied by s, which
+begins at 1, what the configuration says, and after each iteration
 
-    s <- clip(s + rate (floor - ratio), 1, most)
+    s <- clip(s + rate (floor - ratio), least, most)
 
-It never falls below 1, what the configuration says: a mode that is gone because nothing held it while all
-was well does not come back by itself.
+It never lets go altogether (least > 0): a mode that is gone because nothing held it while all was well does
+not come back by itself.
 
 The ratio is read off decaying counts of successes, so that a step answers to many episodes and not to the
 luck of one iteration: an on/off controller on single batches oscillates.
@@ -44,7 +44,8 @@ class GuardConfig:
     floor: float = 0.95
     # Change of the strength in an iteration, for each unit of ratio below the floor.
     rate: float = 4.0
-    # Largest strength; 1, the smallest, is what the coefficients say.
+    # Smallest and largest strength; 1 is what the coefficients say.
+    least: float = 0.25
     most: float = 4.0
 
     def __post_init__(self) -> None:
@@ -54,8 +55,10 @@ class GuardConfig:
             raise ValueError(f"guard.floor={self.floor} is out of range, choose a ratio in (0, 1]")
         if not self.rate > 0:
             raise ValueError(f"guard.rate={self.rate} must be positive")
-        if not self.most >= 1:
-            raise ValueError(f"guard.most={self.most} must be at least 1")
+        if not 0 <= self.least <= 1 <= self.most:
+            raise ValueError(
+                f"guard.least={self.least} and guard.most={self.most} must enclose 1: 0 <= least <= 1 <= most"
+            )
 
 
 class DiversityGuard:
@@ -100,7 +103,7 @@ class DiversityGuard:
             return {"guard_strength": self.strength}
         ratio = retained(self.config.metric, self.counts, self.base_counts)
         wanted = self.strength + self.config.rate * (self.config.floor - ratio)
-        self.strength = float(np.clip(wanted, 1.0, self.config.most))
+        self.strength = float(np.clip(wanted, self.config.least, self.config.most))
         out: dict[str, Any] = {"guard_ratio": ratio, "guard_strength": self.strength}
         if said := self._words(ratio, wanted):
             out["alarm"] = said
