@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .base import Algorithm, AlgorithmConfig, check, check_finite
-from .weight_average import WeightAverage
 
 
 @AlgorithmConfig.register_subclass("bc")
@@ -61,7 +61,7 @@ class BC(Algorithm):
     ) -> None:
         self.config, self.module, self.preprocess, self.backward = config, module, preprocess, backward
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.ema = WeightAverage(module.parameters(), config.ema_decay)
+        self.ema = [p.detach().clone() for p in module.parameters()] if config.ema_decay else None
 
     def update(self, data: dict[str, Any]) -> dict[str, float]:
         """Raises FloatingPointError when loss or gradient is NaN or inf, before weights change."""
@@ -79,24 +79,43 @@ class BC(Algorithm):
         lr = self.optimizer.param_groups[0]["lr"]
         if self.scheduler is not None:
             self.scheduler.step()
-        self.ema.update()
+        if self.ema is not None:
+            with torch.no_grad():
+                get_ema_multi_avg_fn(self.config.ema_decay)(self.ema, list(self.module.parameters()), None)
         self.module.eval()
         return {"loss": loss.item(), "grad_norm": norm.item(), "lr": lr}
 
     @contextmanager
     def deployed_weights(self) -> Iterator[None]:
-        with self.ema.deployed():
+        if self.ema is None:
             yield
+            return
+        parameters = list(self.module.parameters())
+        trained = [p.detach().clone() for p in parameters]
+        try:
+            _assign(parameters, self.ema)
+            yield
+        finally:
+            _assign(parameters, trained)
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.scheduler is not None:
             state["scheduler"] = self.scheduler.state_dict()
-        return state | {"ema": self.ema.state_dict()}
+        if self.ema is not None:
+            state["ema"] = dict(enumerate(self.ema))
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        self.ema.load_state_dict(state["ema"])
+        if self.ema is not None:
+            _assign(self.ema, [state["ema"][i] for i in range(len(self.ema))])
+
+
+@torch.no_grad()
+def _assign(targets: list[Any], values: list[Tensor]) -> None:
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)

@@ -72,8 +72,6 @@ class DPPOConfig(AlgorithmConfig):
     # Weight of the squared difference between current and base network outputs at the steps that are not
     # fine-tuned.
     anchor_coef: float = 30.0
-    # Average of the weights that is evaluated and exported, for example 0.998; null = the last weights.
-    ema_decay: float | None = None
     # Smallest std of the noise of collection, at every denoising step; null = 0.1 (chain), 0 (forward).
     min_sampling_std: float = None  # type: ignore[assignment]
     # Smallest std in log-probabilities.
@@ -114,8 +112,6 @@ class DPPOConfig(AlgorithmConfig):
         for name in ("update_epochs", "critic_epochs", "minibatch_size"):
             value = getattr(self, name)
             check(name, value, value is None or value >= 1, "at least 1")
-        ema = self.ema_decay
-        check("ema_decay", ema, ema is None or 0 < ema < 1, "a number in (0, 1), for example 0.998, or null")
         check("proximal_coef", self.proximal_coef, self.proximal_coef >= 0, "a number >= 0")
         if self.objective is not None:
             self.fill()

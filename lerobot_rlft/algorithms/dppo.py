@@ -11,7 +11,6 @@ they are may be moved from outside (`holds`).
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ from ..regularizers.base import Experience, Regularizer, Step
 from .base import Algorithm, check, check_finite
 from .configuration_dppo import DPPOConfig
 from .objectives import OBJECTIVES
-from .weight_average import WeightAverage
 
 ENCODE_BATCH = 1024  # decisions encoded at once where no gradient is needed
 KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
@@ -77,7 +75,6 @@ class DPPO(Algorithm):
         self.actor_optimizer = torch.optim.AdamW(
             policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0, fused=True
         )
-        self.ema = WeightAverage(policy.trainable_parameters(), config.ema_decay)
         self.critic_optimizer = torch.optim.AdamW(
             self.critic_weights.parameters(), lr=config.critic_lr, weight_decay=0.0, fused=True
         )
@@ -215,7 +212,6 @@ class DPPO(Algorithm):
                     log.add(anchor_loss=anchor)
                     loss = loss + config.anchor_coef * anchor
                 log.add(grad_norm=self._descend(loss, self.actor_optimizer, config.max_grad_norm))
-                self.ema.update()
                 stop = config.target_kl is not None and seen.get("approx_kl", 0.0) > config.target_kl
         self.iterations_done += 1
         kl = self._kl_to_base(chain.x, encode)
@@ -344,14 +340,8 @@ class DPPO(Algorithm):
             condition = self._encode_all(self.critic_encoder, obs, len(condition))
         return self.critic(condition)
 
-    @contextmanager
-    def deployed_weights(self) -> Iterator[None]:
-        with self.ema.deployed():
-            yield
-
     def state_dict(self) -> dict[str, Any]:
         return {
-            "ema": self.ema.state_dict(),
             "critic": self.critic_weights.state_dict(),
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
@@ -366,7 +356,6 @@ class DPPO(Algorithm):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.critic_weights.load_state_dict(state["critic"])
-        self.ema.load_state_dict(state["ema"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         # The rates of this configuration, not those that were saved: a resume may want smaller steps.

@@ -98,19 +98,19 @@ def test_average_of_the_weights_by_hand():
     for _ in range(2):
         bc.update(batch())
         seen.append(weights(bc.module))
-    for average, w0, w1, w2 in zip(bc.ema.average, *seen, strict=True):
+    for average, w0, w1, w2 in zip(bc.ema, *seen, strict=True):
         torch.testing.assert_close(average, 0.81 * w0 + 0.09 * w1 + 0.1 * w2)
 
 
 def test_deployed_weights_are_the_average_while_open():
     bc = make(ema_decay=0.9)
     bc.update(batch())
-    trained, average = weights(bc.module), [p.clone() for p in bc.ema.average]
+    trained, average = weights(bc.module), [p.clone() for p in bc.ema]
     assert not torch.equal(trained[0], average[0])
     with bc.deployed_weights():
         assert_equal(bc.module.parameters(), average)
     assert_equal(bc.module.parameters(), trained)
-    assert_equal(bc.ema.average, average)
+    assert_equal(bc.ema, average)
     with pytest.raises(KeyboardInterrupt), bc.deployed_weights():
         raise KeyboardInterrupt
     assert_equal(bc.module.parameters(), trained)
@@ -140,7 +140,7 @@ def test_a_resumed_run_is_bit_equal(ema_decay):
         metrics.append([bc.update(batch(seed)) for seed in (3, 4)])
     assert metrics[0] == metrics[1]
     assert_equal(resumed.module.parameters(), weights(whole.module))
-    assert_equal(resumed.ema.average or [], whole.ema.average or [])
+    assert_equal(resumed.ema or [], whole.ema or [])
 
 
 def test_a_bad_loss_changes_nothing():
@@ -152,7 +152,7 @@ def test_a_bad_loss_changes_nothing():
     ):
         bc.update(bad)
     assert_equal(bc.module.parameters(), before)
-    assert_equal(bc.ema.average, before)
+    assert_equal(bc.ema, before)
 
 
 def test_a_bad_gradient_changes_nothing():

@@ -49,13 +49,13 @@ def test_dual_ascent_by_hand():
     assert g.strength == pytest.approx(1.2 + 2 * (0.9 - ratio))
 
 
-def test_the_strength_stays_between_1_and_its_cap():
+def test_the_strength_stays_between_0_and_its_cap():
     g = guard(metric="smallest_share", floor=0.5, rate=1.5, most=3)
-    assert g.update([20, 20, 20, 20], 960)["guard_strength"] == 1
-    for expected in (1.75, 2.5, 3, 3):
+    assert g.update([20, 20, 20, 20], 960)["guard_strength"] == pytest.approx(0.25)
+    assert g.update([20, 20, 20, 20], 960)["guard_strength"] == 0
+    for expected in (0.75, 1.5, 2.25, 3, 3):
         assert g.update([20, 20, 20, 0], 960)["guard_strength"] == pytest.approx(expected)
-    for expected in (2.25, 1.5, 1):  # comes down at once
-        assert g.update([20, 20, 20, 20], 960)["guard_strength"] == pytest.approx(expected)
+    assert g.update([20, 20, 20, 20], 960)["guard_strength"] == pytest.approx(2.25)  # comes down at once
 
 
 def test_counts_decay_over_960_episodes():
