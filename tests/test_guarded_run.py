@@ -54,7 +54,7 @@ def guarded(dppo_config):
             regularizers = [KLBaseConfig(coef=0.01), RehearsalConfig(source="recent", batch_size=8)]
         options = {"minibatch_size": 16, "critic_hidden_dims": (8,), "regularizers": regularizers}
         return dppo_config(
-            guard=GuardConfig(enable=True, **(guard or {})),
+            guard=GuardConfig(enable=True, **({"rate": 0.5} | (guard or {}))),
             algorithm=DPPOConfig(**options | (algorithm or {})),
             rollout=RolloutConfig(n_envs=8, n_episodes=8, n_reference=24),
             eval=EvalConfig(n_episodes=16, n_episodes_during=16, batch_size=16, n_videos=0),

@@ -63,12 +63,14 @@ def test_the_weight_is_the_advantage_in_units_of_twice_its_std():
     assert objective.weight.tolist() == pytest.approx([3 / 12**0.5, *[-1 / 12**0.5] * 3])
     objective.begin(data.chain, torch.zeros(4, 2), torch.tensor([900.0] + [0.0] * 3))
     assert objective.weight.tolist() == pytest.approx([1, 0, 0, 0])  # 1.15 is cut
+    objective.begin(data.chain, torch.zeros(4, 2), torch.tensor([0.4, -0.4, 0.0, 0.0]))
+    assert objective.weight.tolist() == pytest.approx([0.2, -0.2, 0, 0])  # not blown up: at least 2 x 1
     objective.begin(data.chain, torch.zeros(4, 2), torch.zeros(4))
     assert objective.weight.tolist() == [0, 0, 0, 0]
 
 
 def test_gradients_point_to_good_chunks_and_away_from_bad_ones(made):
-    objective, data = made(advantage=(1.0, -1.0, 0.0), proximal_coef=0.0)
+    objective, data = made(advantage=(1.0, -1.0, 0.0), proximal_coef=0.0, advantage_std_floor=0.0)
     for row, sign in ((0, 1), (1, -1), (2, 0)):
         rows, k = torch.tensor([row]), torch.tensor([0])
         objective.policy.module["value"].grad = None

@@ -49,11 +49,11 @@ def test_dual_ascent_by_hand():
     assert g.strength == pytest.approx(1.2 + 2 * (0.9 - ratio))
 
 
-def test_the_strength_stays_between_0_and_its_cap():
-    g = guard(metric="smallest_share", floor=0.5, rate=1.5, most=3)
+def test_the_strength_stays_between_its_ends():
+    g = guard(metric="smallest_share", floor=0.5, rate=1.5, least=0.2, most=3)
     assert g.update([20, 20, 20, 20], 960)["guard_strength"] == pytest.approx(0.25)
-    assert g.update([20, 20, 20, 20], 960)["guard_strength"] == 0
-    for expected in (0.75, 1.5, 2.25, 3, 3):
+    assert g.update([20, 20, 20, 20], 960)["guard_strength"] == 0.2
+    for expected in (0.95, 1.7, 2.45, 3, 3):
         assert g.update([20, 20, 20, 0], 960)["guard_strength"] == pytest.approx(expected)
     assert g.update([20, 20, 20, 20], 960)["guard_strength"] == pytest.approx(2.25)  # comes down at once
 
@@ -144,7 +144,8 @@ def test_a_base_with_nothing_to_hold_is_refused(base, modes):
         ({"floor": math.nan}, r"guard.floor=nan is out of range"),
         ({"metric": "modes"}, r"guard.metric='modes' is unknown, choose entropy, effective_modes, smallest"),
         ({"rate": 0.0}, r"guard.rate=0.0 must be positive"),
-        ({"most": 0.5}, r"guard.most=0.5 must be at least 1"),
+        ({"most": 0.5}, r"guard.least=0.25 and guard.most=0.5 must enclose 1"),
+        ({"least": 1.5}, r"guard.least=1.5 and guard.most=4.0 must enclose 1"),
     ],
 )
 def test_values_out_of_range_are_refused(fields, message):
