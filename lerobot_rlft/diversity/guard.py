@@ -6,8 +6,8 @@ begins at 1, what the configuration says, and after each iteration
 
     s <- clip(s + rate (floor - ratio), least, most)
 
-It never lets go altogether (least > 0): a mode that is gone because nothing held it while all was well does
-not come back by itself.
+By default it only adds (least = 1): a mode that is gone because nothing held it while all was well does not
+come back by itself.
 
 The ratio is read off decaying counts of successes, so that a step answers to many episodes and not to the
 luck of one iteration: an on/off controller on single batches oscillates.
@@ -45,7 +45,7 @@ class GuardConfig:
     # Change of the strength in an iteration, for each unit of ratio below the floor.
     rate: float = 4.0
     # Smallest and largest strength; 1 is what the coefficients say.
-    least: float = 0.25
+    least: float = 1.0
     most: float = 4.0
 
     def __post_init__(self) -> None:

@@ -144,7 +144,7 @@ def test_a_base_with_nothing_to_hold_is_refused(base, modes):
         ({"floor": math.nan}, r"guard.floor=nan is out of range"),
         ({"metric": "modes"}, r"guard.metric='modes' is unknown, choose entropy, effective_modes, smallest"),
         ({"rate": 0.0}, r"guard.rate=0.0 must be positive"),
-        ({"most": 0.5}, r"guard.least=0.25 and guard.most=0.5 must enclose 1"),
+        ({"most": 0.5}, r"guard.least=1.0 and guard.most=0.5 must enclose 1"),
         ({"least": 1.5}, r"guard.least=1.5 and guard.most=4.0 must enclose 1"),
     ],
 )
