@@ -135,9 +135,12 @@ class ModeBalance:
         return self.classifier(condition).softmax(-1)
 
     def step(self, condition: Tensor, attempt: Tensor) -> float:
-        """One gradient step of the classifier on decisions whose mode (B,) is known; returns its loss."""
+        """One gradient step of the classifier on decisions whose mode (B,) is known; returns its loss.
+
+        Without a restoring force nothing asks it, and it is left alone.
+        """
         known = attempt >= 0
-        if not known.any():
+        if self.config.tau == 0 or not known.any():
             return 0.0
         loss = cross_entropy(self.classifier(condition[known]), attempt[known])
         self.optimizer.zero_grad(set_to_none=True)

@@ -32,7 +32,7 @@ CHECKPOINT_FILES = (
     "policy_postprocessor.json",
 )
 # Under --guard.enable=true, where nothing else was chosen.
-RECOMMENDED_BALANCE: dict[str, Any] = {"center": True}
+RECOMMENDED_BALANCE: dict[str, Any] = {"center": True, "tau": 0.5}
 RECOMMENDED_REHEARSAL: dict[str, Any] = {"source": "recent", "coef": 0.1, "batch_size": 128}
 WANDB_MODES = ("online", "offline", "disabled")
 

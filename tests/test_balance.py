@@ -159,7 +159,7 @@ def test_centring_and_force_add_up_and_each_can_be_left_out():
 
 
 def test_the_classifier_learns_which_mode_follows_and_skips_unknown_ones():
-    balance = make()
+    balance = make(tau=1)
     condition = torch.tensor([[2.0, 0, 0], [-2.0, 0, 0], [0, 1, 0]])
     attempt = torch.tensor([0, 1, -1])
     first = balance.step(condition, attempt)

@@ -53,6 +53,7 @@ def guarded(dppo_config):
         if regularizers is None:
             regularizers = [KLBaseConfig(coef=0.01), RehearsalConfig(source="recent", batch_size=8)]
         options = {"minibatch_size": 16, "critic_hidden_dims": (8,), "regularizers": regularizers}
+        options["balance"] = BalanceConfig(center=True, tau=0.5)
         return dppo_config(
             guard=GuardConfig(enable=True, **({"rate": 0.5} | (guard or {}))),
             algorithm=DPPOConfig(**options | (algorithm or {})),
