@@ -38,7 +38,7 @@ class GuardConfig:
 
     enable: bool = False
     # What is held, as tuned / base: "entropy" of the modes of successes, "effective_modes" exp(entropy), or
-    # "smallest_share" p / p_base over the modes that the base uses in more than 2 % of its successes.
+    # "smallest_share" p / p_base over the modes with more than .02 of the base's successes.
     metric: str = "entropy"
     # Smallest ratio, in (0, 1].
     floor: float = 0.95
