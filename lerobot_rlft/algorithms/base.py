@@ -36,7 +36,7 @@ class Algorithm(ABC):
 
     def begin(self, reference: Any, num_modes: int | None) -> None:
         """Take episodes of the base, once before the first iteration; `num_modes` M, None without modes."""
-        raise NotImplementedError(f"{type(self).__name__} needs no reference")
+        return  # only called where `needs_reference`
 
     def hold(self, strength: float) -> None:
         """Multiply everything that holds diversity by `strength`; 1 is what the configuration says."""
