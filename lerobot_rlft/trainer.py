@@ -7,7 +7,7 @@ train, every `log_freq` iterations:
     seconds: of collection and update; the only number that differs between two equal runs.
     success, return, max_reward: rate and means over the exploratory episodes (rollouts only).
     mode_counts: successes in each mode; effective_modes, js_to_base (bits): of the newest 480 episodes or
-    more beside the exploring base; alarm: words, when modes are being lost (`diversity/tracker.py`).
+    more beside the exploring base; guard_ratio, guard_strength (`diversity/guard.py`); alarm: words, when modes are being lost (`diversity/tracker.py`).
     every `probe_freq` iterations chunk_spread, peaks, base_peaks, off_manifold, kl_forward
     (`diversity/probe.py`).
     what `Algorithm.update` returned: for dppo policy_loss, value_loss, kl_to_base, kl_by_step (from the last

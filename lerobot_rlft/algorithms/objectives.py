@@ -85,10 +85,10 @@ class ForwardObjective(Objective):
         beta |d|^2 + 2 a <d, v_old - target>   (+ a constant, after division by beta)
 
     with a = A / (2 std(A)) in [-1, 1], the std at least `advantage_std_floor`: a policy gradient with a
-    proximal term. It needs no log-probability, so experience comes from the deployed sampler. Its estimate
-    has less variance than the chain's: the residual says at every noise level how far the whole outcome was
-    from what the network expected, whereas a step of a chain is credited for noise that later steps wash out,
-    and it sees one draw of it only.
+    proximal term. It needs no log-probability, so experience comes from the deployed sampler. Held against
+    the chain: the residual says at every noise level how far the whole outcome was from what the network
+    expected, whereas a step of a chain is credited for noise that later steps wash out, and it sees one draw
+    of it only. What that is worth was measured in recipes/avoiding_guarded.yaml.
     """
 
     def __init__(self, config: DPPOConfig, policy: DenoisingPolicy, finetuned: int) -> None:
