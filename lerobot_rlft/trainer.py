@@ -7,7 +7,8 @@ train, every `log_freq` iterations:
     seconds: of collection and update; the only number that differs between two equal runs.
     success, return, max_reward: rate and means over the exploratory episodes (rollouts only).
     mode_counts: successes in each mode; effective_modes, js_to_base (bits): of the newest 480 episodes or
-    more beside the exploring base; guard_ratio, guard_strength (`diversity/guard.py`); alarm: words, when modes are being lost (`diversity/tracker.py`).
+    more beside the exploring base (`diversity/tracker.py`); guard_ratio, guard_strength, of a guarded run
+    (`diversity/guard.py`); alarm: words, when modes are being lost.
     every `probe_freq` iterations chunk_spread, peaks, base_peaks, off_manifold, kl_forward
     (`diversity/probe.py`).
     what `Algorithm.update` returned: for dppo policy_loss, value_loss, kl_to_base, kl_by_step (from the last
@@ -311,6 +312,8 @@ class Trainer:
                 self.batches.load_state_dict(state["loader"])
             if self.monitor is not None:
                 self.monitor.load_state_dict(state["monitor"])
+                if self.monitor.guard is None:  # switched off by the resume: back to what is configured
+                    self.algorithm.hold(1.0)
         except UserError:
             raise
         except (KeyError, ValueError, RuntimeError) as error:

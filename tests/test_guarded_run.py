@@ -171,8 +171,8 @@ def test_a_strength_that_diverges_is_capped_and_the_run_goes_on(
     again = Trainer(
         read_command(resume, "--algorithm.regularizers=[{type: kl_base, coef: 0.5}]", "--guard.enable=false")
     )
-    # the coefficients of this configuration times the strength that was reached, which nothing moves now
-    assert again.algorithm.regularizers["kl_base"].coef == 1.5 and again.algorithm.balance.strength == 3
+    # the coefficients of this configuration: nothing would move a strength now
+    assert again.algorithm.regularizers["kl_base"].coef == 0.5 and again.algorithm.balance.strength == 1
     assert again.monitor.guard is None
     (config.output_dir / "diversity/attempts.safetensors").write_bytes(b"cut")
     with pytest.raises(UserError, match=r"attempts.safetensors, are missing or damaged"):
