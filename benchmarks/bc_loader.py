@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from lerobot_rlft.algorithms.bc import BC, BCConfig
 from lerobot_rlft.data import make_loader
 from lerobot_rlft.demos.avoiding import write_demonstrations
+from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.loading import make_fresh
 
 REPO_ID, BATCH_SIZE = "local/bc_loader", 256
@@ -54,7 +55,7 @@ def run() -> list[tuple[str, str]]:
             meta.episodes["dataset_from_index"], meta.episodes["dataset_to_index"], shuffle=True
         )
         stock = DataLoader(stock_dataset, BATCH_SIZE, sampler=sampler)
-        policy = make_fresh(config, meta, eta=0.0)
+        policy = make_fresh(config, meta, Exploration())
         optimizer = config.get_optimizer_preset().build(policy.module.get_optim_params())
         update = BC(
             BCConfig(batch_size=BATCH_SIZE), policy.module, policy.preprocessor, optimizer, None

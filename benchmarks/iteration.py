@@ -25,6 +25,7 @@ from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.episodes import Rollout
+from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.diffusion import DiffusionAdapter
 from lerobot_rlft.rollout import EpisodeRunner
 
@@ -50,7 +51,7 @@ def make_policy(num_steps: int, **options: Any) -> DiffusionAdapter:
     torch.manual_seed(0)
     stats = {key: {k: torch.tensor(v) for k, v in s.items()} for key, s in STATS.items()}
     return DiffusionAdapter(
-        DiffusionPolicy(config), *make_pre_post_processors(config, dataset_stats=stats), eta=1.0
+        DiffusionPolicy(config), *make_pre_post_processors(config, dataset_stats=stats), Exploration()
     )
 
 
@@ -79,7 +80,7 @@ def replay(policy: DiffusionAdapter, calls: list[tuple[int, bool]]) -> None:
     unet = policy.module.diffusion.unet
     for batch, gradient in calls:
         x = torch.randn(batch, policy.horizon, policy.action_dim)
-        timestep, condition = torch.zeros(batch, dtype=torch.long), torch.randn(batch, policy.condition_dim)
+        timestep, condition = torch.zeros(batch, dtype=torch.long), torch.randn(batch, policy.feature_dim)
         with torch.set_grad_enabled(gradient):
             out = unet(x, timestep, global_cond=condition)
         if gradient:

@@ -65,7 +65,7 @@ class ModeBalance:
     Args:
         config: see there.
         num_modes: M.
-        condition_dim: C.
+        feature_dim: F.
         hidden_dims: of the mode classifier.
         lr: its learning rate.
     """
@@ -74,13 +74,13 @@ class ModeBalance:
         self,
         config: BalanceConfig,
         num_modes: int,
-        condition_dim: int,
+        feature_dim: int,
         hidden_dims: tuple[int, ...],
         lr: float,
         device: torch.device,
     ) -> None:
         self.config, self.num_modes = config, num_modes
-        self.classifier = MLP(condition_dim, hidden_dims, num_modes).to(device)
+        self.classifier = MLP(feature_dim, hidden_dims, num_modes).to(device)
         self.optimizer = torch.optim.AdamW(self.classifier.parameters(), lr=lr, weight_decay=0.0, fused=True)
         self.strength = 1.0  # multiplies tau; moved by the diversity guard
         # (M,) shares to restore, 0 for modes that the base does not know

@@ -24,11 +24,13 @@ from .algorithms.dppo import DPPO
 from .config import TrainConfig, load_policy_config
 from .data import BatchLoader, make_loader
 from .errors import UserError, one_line
-from .policies.base import DenoisingPolicy
+from .policies.base import DenoisingPolicy, Exploration
 from .policies.loading import load_pretrained, make_fresh
 from .regularizers.base import Regularizer
 from .regularizers.rehearsal import Rehearsal, RehearsalConfig
 from .rollout import EpisodeRunner
+
+DEFAULT_EXPLORATION = Exploration()
 
 
 def make_batches(config: TrainConfig) -> BatchLoader | None:
@@ -53,18 +55,20 @@ def make_batches(config: TrainConfig) -> BatchLoader | None:
         raise UserError(f"dataset: {error}") from error
 
 
-def load_policy(config: PreTrainedConfig, path: str | Path, eta: float = 1.0) -> DenoisingPolicy:
+def load_policy(
+    config: PreTrainedConfig, path: str | Path, exploration: Exploration = DEFAULT_EXPLORATION
+) -> DenoisingPolicy:
     """`load_pretrained`, with a chunk that is long enough.
 
     Args:
-        eta: of the exploration sampler; the deployed one does not depend on it.
+        exploration: the sampler of collection; the deployed one does not depend on it.
 
     Raises:
         UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
     """
     try:
         with redirect_stdout(io.StringIO()):  # LeRobot prints that it loads
-            policy = load_pretrained(config, path, eta)
+            policy = load_pretrained(config, path, exploration)
     except (ProcessorMigrationError, KeyError, ImportError, TypeError) as error:
         raise UserError(
             f"--policy.path={path} has unusable processors ({one_line(error)}): download it again, or save "
@@ -84,14 +88,15 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
     Raises:
         UserError: see `load_policy`.
     """
-    eta = config.algorithm.eta if isinstance(config.algorithm, DPPOConfig) else 0.0
+    algorithm = config.algorithm
+    exploration = algorithm.exploration if isinstance(algorithm, DPPOConfig) else DEFAULT_EXPLORATION
     if checkpoint is not None:
         folder = checkpoint / PRETRAINED_MODEL_DIR
         try:
             saved = load_policy_config(str(folder), [])
             if saved.type != config.policy.type:
                 raise UserError(f"it holds a policy of type {saved.type} instead of {config.policy.type}")
-            return load_policy(config.policy, folder, eta)
+            return load_policy(config.policy, folder, exploration)
         except UserError as error:
             raise UserError(
                 f"--resume={config.resume}: checkpoint {checkpoint} does not belong to this run or is "
@@ -99,9 +104,9 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
                 "another one"
             ) from error
     if config.policy.pretrained_path is not None:
-        return load_policy(config.policy, config.policy.pretrained_path, eta)
+        return load_policy(config.policy, config.policy.pretrained_path, exploration)
     with redirect_stdout(io.StringIO()):
-        policy = make_fresh(config.policy, batches.dataset.meta, eta)
+        policy = make_fresh(config.policy, batches.dataset.meta, exploration)
     check_chunk(policy)
     return policy
 
@@ -131,7 +136,7 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
     else:
         path = config.policy.pretrained_path
         try:
-            base = load_policy(deepcopy(config.policy), path, config.algorithm.eta)
+            base = load_policy(deepcopy(config.policy), path, config.algorithm.exploration)
         except UserError as error:
             here = "" if Path(path).is_absolute() else f" seen from {Path.cwd()}"
             raise UserError(
@@ -188,7 +193,7 @@ def make_regularizers(
 
     def load(path: str) -> DenoisingPolicy:
         reference = load_policy_config(path, [f"--device={config.policy.device}"], "references")
-        return load_policy(reference, path, config.algorithm.eta)
+        return load_policy(reference, path, config.algorithm.exploration)
 
     built: dict[str, Regularizer] = {}
     for options in config.algorithm.regularizers:

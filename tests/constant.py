@@ -22,7 +22,7 @@ EXECUTED = 4  # numbers of a chunk
 class Constant(DenoisingPolicy):
     """Says that every number of the clean chunk is `value`, plus the mean of the observation."""
 
-    n_obs_steps, horizon, n_action_steps, action_dim, condition_dim = 1, 3, 2, 2, 2
+    n_obs_steps, horizon, n_action_steps, action_dim, feature_dim = 1, 3, 2, 2, 2
 
     def __init__(self, value: float = 0.0, encoder: bool = False) -> None:
         self.module = nn.ParameterDict({"value": nn.Parameter(torch.tensor(float(value)))})

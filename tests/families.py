@@ -12,7 +12,7 @@ from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 
 from lerobot_rlft.chains import Chain
 from lerobot_rlft.episodes import Rollout
-from lerobot_rlft.policies.base import DenoisingPolicy
+from lerobot_rlft.policies.base import DenoisingPolicy, Exploration
 from lerobot_rlft.policies.diffusion import DiffusionAdapter
 
 STATE = {"observation.state": (FeatureType.STATE, (4,))}
@@ -63,7 +63,8 @@ def diffusion(
     )
     torch.manual_seed(seed)
     module = DiffusionPolicy(config)
-    return DiffusionAdapter(module, *make_pre_post_processors(config, dataset_stats=statistics()), eta)
+    processors = make_pre_post_processors(config, dataset_stats=statistics())
+    return DiffusionAdapter(module, *processors, Exploration(eta))
 
 
 VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {

@@ -14,10 +14,10 @@ import torch
 import yaml
 from conftest import OBSERVATIONS, save_policy
 
+from lerobot_rlft.build import load_policy
 from lerobot_rlft.cli import demos
 from lerobot_rlft.config import load_policy_config
 from lerobot_rlft.demos.avoiding import write_demonstrations
-from lerobot_rlft.policies.loading import load_pretrained
 from lerobot_rlft.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -171,7 +171,7 @@ def test_stock_lerobot_makes_a_base(dppo_config, capsys, tmp_path):
     assert stock.returncode == 0, stock.stderr
 
     base = tmp_path / "stock/checkpoints/last/pretrained_model"
-    policy = load_pretrained(load_policy_config(str(base), []), base, eta=1.0)
+    policy = load_policy(load_policy_config(str(base), []), base)
     assert policy.kernel.num_steps == 10
     obs = {key: torch.zeros(3, policy.n_obs_steps, size) for key, size in OBSERVATIONS.items()}
     actions = policy.to_action(policy.deployed_chunk(policy.encode(obs)))

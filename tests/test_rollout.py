@@ -28,7 +28,7 @@ HISTORY, CHUNK = 2, 3
 class ToyPolicy(DenoisingPolicy):
     """Action j of a chunk is (seed, step) + 100 j of the newest observation; what it was shown is kept."""
 
-    module, kernel, encoder, condition_dim = nn.Identity(), None, None, 2
+    module, kernel, encoder, feature_dim = nn.Identity(), None, None, 2
     module.config = None
     n_obs_steps, horizon, n_action_steps, action_dim = HISTORY, CHUNK, CHUNK, 2
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..balance import BalanceConfig
+from ..policies.base import Exploration
 from ..regularizers.base import RegularizerConfig
 from .base import AlgorithmConfig, check
 
@@ -154,6 +155,11 @@ class DPPOConfig(AlgorithmConfig):
             raise ValueError(
                 f"algorithm.critic_features={self.critic_features!r} is unknown, choose shared or own"
             )
+
+    @property
+    def exploration(self) -> Exploration:
+        """The sampler of collection; of a filled configuration."""
+        return Exploration(eta=self.eta)
 
     def fill(self, objective: str = "chain") -> None:
         """Replace what is null by the objective's defaults, `objective` if none was chosen.

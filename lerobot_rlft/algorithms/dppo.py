@@ -67,7 +67,7 @@ class DPPO(Algorithm):
         policy.freeze(train_encoder=config.train_encoder)
         own_encoder = config.critic_features == "own" and policy.encoder is not None
         self.critic_encoder = policy.copy_encoder() if own_encoder else None
-        self.critic = ValueMLP(policy.condition_dim, config.critic_hidden_dims).to(self.device)
+        self.critic = ValueMLP(policy.feature_dim, config.critic_hidden_dims).to(self.device)
         self.critic_weights = nn.ModuleDict({"critic": self.critic})
         if self.critic_encoder is not None and self.critic_encoder.encoder is not None:
             # Trained also where the policy's own is frozen.
@@ -114,20 +114,21 @@ class DPPO(Algorithm):
             self.reward_scaler(reference.reward, reference.valid)
         with torch.no_grad():
             condition = self._encode_all(self.policy, reference.obs, len(reference.chain.x))
+            features = self.policy.features(condition)
         attempt = reference.attempt[reference.episode].to(self.device)
         for _ in range(WARMUP_PASSES):
-            _, target, _ = self._advantages(reference, reference.reward / self.reward_scale, condition)
+            _, target, _ = self._advantages(reference, reference.reward / self.reward_scale, features)
             for _ in range(WARMUP_STEPS):
-                rows = torch.randint(len(condition), (WARMUP_BATCH,), device=self.device)
-                self._critic_step(reference.obs, condition, rows, target[rows])
-                balance.step(condition[rows], attempt[rows])
+                rows = torch.randint(len(features), (WARMUP_BATCH,), device=self.device)
+                self._critic_step(reference.obs, features, rows, target[rows])
+                balance.step(features[rows], attempt[rows])
 
     def _make_balance(self, num_modes: int) -> ModeBalance:
         config = self.config
         return ModeBalance(
             config.balance,
             num_modes,
-            self.policy.condition_dim,
+            self.policy.feature_dim,
             config.critic_hidden_dims,
             config.critic_lr,
             self.device,
@@ -159,6 +160,7 @@ class DPPO(Algorithm):
         encode_once = self.policy.encoder is None or not config.train_encoder
         with torch.no_grad():
             condition = self._encode_all(self.policy, data.obs, decisions)  # (D, C)
+            features = self.policy.features(condition)  # (D, F)
 
         def encode(policy: DenoisingPolicy, rows: Tensor) -> Tensor:
             # A frozen or missing encoder is the base's, too; a reference has its own normalisation.
@@ -175,10 +177,10 @@ class DPPO(Algorithm):
                 reward = reward + regularizer.coef * extra
                 log.add(**{f"{name}_reward": (extra * data.valid).sum(0).mean()})
         reward = self.reward_scaler(reward, data.valid) if config.scale_reward else reward
-        advantage, target, value = self._advantages(data, reward, condition)
+        advantage, target, value = self._advantages(data, reward, features)
         balance, attempt = self.balance, torch.empty(0)
         if balance is not None and data.attempt is not None:
-            advantage = self._balanced(balance, data, data.attempt, advantage, condition, log)
+            advantage = self._balanced(balance, data, data.attempt, advantage, features, log)
             attempt = data.attempt[data.episode].to(self.device)
         advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
         self.objective.begin(chain, condition, advantage)
@@ -193,9 +195,9 @@ class DPPO(Algorithm):
             value_rows = self._value_rows(decisions, len(minibatches))
             for i, (pair, rows) in enumerate(zip(minibatches, value_rows, strict=True)):
                 if len(rows):  # fewer decisions than minibatches leave some without
-                    log.add(value_loss=self._critic_step(data.obs, condition, rows, target[rows]))
+                    log.add(value_loss=self._critic_step(data.obs, features, rows, target[rows]))
                     if balance is not None:
-                        log.add(mode_loss=balance.step(condition[rows], attempt[rows]))
+                        log.add(mode_loss=balance.step(features[rows], attempt[rows]))
                 if not train_actor or stop:
                     continue
                 rows, k = pair // self.finetuned, pair % self.finetuned
@@ -230,13 +232,13 @@ class DPPO(Algorithm):
         return list(torch.cat(passes).tensor_split(minibatches))
 
     def _advantages(
-        self, data: Experience, reward: Tensor, condition: Tensor
+        self, data: Experience, reward: Tensor, features: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Advantages (T, E), value targets (D,) and values (D,)."""
         with torch.no_grad():
-            value = self._value_all(data.obs, condition)
-            final_condition = self._encode_all(self.policy, data.final_obs, len(data.terminated))
-            final_value = self._value_all(data.final_obs, final_condition)
+            value = self._value_all(data.obs, features)
+            final = self.policy.features(self._encode_all(self.policy, data.final_obs, len(data.terminated)))
+            final_value = self._value_all(data.final_obs, final)
         advantage, target = gae(
             reward,
             data.grid(value.cpu()),
@@ -254,13 +256,13 @@ class DPPO(Algorithm):
         data: Experience,
         attempt: Tensor,
         advantage: Tensor,
-        condition: Tensor,
+        features: Tensor,
         log: "_Mean",
     ) -> Tensor:
         """(T, E)"""
         balance.observe(attempt)
         with torch.no_grad():
-            expected = data.grid(balance.predict(condition).cpu() @ balance.bonus)
+            expected = data.grid(balance.predict(features).cpu() @ balance.bonus)
         unit = self.success_value / self.reward_scale
         lam = self.config.gae_lambda
         balanced = balance(advantage / unit, data.valid, attempt, expected, lam)
@@ -268,14 +270,14 @@ class DPPO(Algorithm):
         return balanced * unit
 
     def _step(self, x: Tensor, rows: Tensor, k: Tensor, encode: Encode) -> Step:
-        features = encode(self.policy, rows)
-        prediction = self.policy.predict(x, self.policy.kernel.timesteps[k], features)
+        condition = encode(self.policy, rows)
+        prediction = self.policy.predict(x, self.policy.kernel.timesteps[k], condition)
         return Step(
             self.policy,
             self.base,
             x,
             k,
-            features,
+            condition,
             prediction,
             lambda policy: encode(policy, rows),
             self.config.min_log_prob_std,
@@ -309,11 +311,11 @@ class DPPO(Algorithm):
             wanted = self.base.predict(noisy, timestep, encode(self.base, rows))
         return (self.policy.predict(noisy, timestep, encode(self.policy, rows)) - wanted).square().mean()
 
-    def _critic_step(self, obs: dict[str, Tensor], condition: Tensor, rows: Tensor, target: Tensor) -> float:
-        features = condition[rows]  # "shared": the policy's features as they were when the iteration began
+    def _critic_step(self, obs: dict[str, Tensor], features: Tensor, rows: Tensor, target: Tensor) -> float:
+        read = features[rows]  # "shared": the policy's features as they were when the iteration began
         if self.critic_encoder is not None:
-            features = self.critic_encoder.encode(_rows(obs, rows))
-        loss = 0.5 * (self.critic(features) - target).square().mean()
+            read = self.critic_encoder.features(self.critic_encoder.encode(_rows(obs, rows)))
+        loss = 0.5 * (self.critic(read) - target).square().mean()
         self._descend(loss, self.critic_optimizer, None)
         return loss.item()
 
@@ -335,10 +337,11 @@ class DPPO(Algorithm):
         parts = range(0, count, ENCODE_BATCH)
         return torch.cat([policy.encode({k: v[i : i + ENCODE_BATCH] for k, v in obs.items()}) for i in parts])
 
-    def _value_all(self, obs: dict[str, Tensor], condition: Tensor) -> Tensor:
+    def _value_all(self, obs: dict[str, Tensor], features: Tensor) -> Tensor:
         if self.critic_encoder is not None:
-            condition = self._encode_all(self.critic_encoder, obs, len(condition))
-        return self.critic(condition)
+            condition = self._encode_all(self.critic_encoder, obs, len(features))
+            features = self.critic_encoder.features(condition)
+        return self.critic(features)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -7,6 +7,7 @@ steps, H horizon, D action dim.
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,6 +43,18 @@ def adapter_class(policy_type: str) -> type["DenoisingPolicy"]:
     return ADAPTERS[policy_type]
 
 
+@dataclass(frozen=True)
+class Exploration:
+    """The sampler of collection, where a family leaves a choice. The deployed sampler does not depend on it.
+
+    Attributes:
+        eta: noise of a DDIM sampler, 0 to 1 (the policy's own has 0). A DDPM sampler ignores it because its
+            posterior variance fixes the noise.
+    """
+
+    eta: float = 1.0
+
+
 class DenoisingPolicy(ABC):
     """Wraps a pretrained policy as a Markov chain over action chunks.
 
@@ -63,7 +76,11 @@ class DenoisingPolicy(ABC):
 
     @abstractmethod
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
-        """Normalise and encode observations into the network's condition, (B, C)."""
+        """Normalise and encode observations into all that the network needs to know of them, (B, C).
+
+        One tensor whatever a family keeps (a cache of keys and values is flattened into it), so that
+        algorithms can store it, take rows of it and hand it back.
+        """
 
     @abstractmethod
     def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
@@ -87,7 +104,11 @@ class DenoisingPolicy(ABC):
 
     def transition(self, x: Tensor, k: Tensor, condition: Tensor) -> Normal:
         """p(x_k | x_{k+1} = x, condition), shape (B, H, D); k (B,) long, K-1 noisiest ... 0 last."""
-        return self.kernel.transition(x, k, self.predict(x, self.kernel.timesteps[k], condition))
+        return self.normal(x, k, condition, self.predict(x, self.kernel.timesteps[k], condition))
+
+    def normal(self, x: Tensor, k: Tensor, condition: Tensor, prediction: Tensor) -> Normal:
+        """`transition` where the network's output (B, H, D) is known already."""
+        return self.kernel.transition(x, k, prediction)
 
     @torch.no_grad()
     def sample(self, condition: Tensor, sampling_floor: float, log_prob_floor: float) -> Chain:
@@ -109,8 +130,12 @@ class DenoisingPolicy(ABC):
 
     @property
     @abstractmethod
-    def condition_dim(self) -> int:
-        """C, the size of the condition."""
+    def feature_dim(self) -> int:
+        """F, the size of `features`."""
+
+    def features(self, condition: Tensor) -> Tensor:
+        """What critics and mode classifiers read of a condition, (B, F); the condition itself by default."""
+        return condition
 
     @abstractmethod
     def copy_encoder(self) -> "DenoisingPolicy":

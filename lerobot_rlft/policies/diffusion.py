@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..chains import DDIMKernel, DDPMKernel
 from ..errors import UserError
-from .base import DenoisingPolicy, register
+from .base import DenoisingPolicy, Exploration, register
 from .processing import normalise_observations
 
 
@@ -23,8 +23,7 @@ class DiffusionAdapter(DenoisingPolicy):
         policy: the pretrained policy. It is put in eval mode: its random crops in train mode would make the
             ratio of the first PPO minibatch differ from 1.
         preprocessor, postprocessor: the policy's own LeRobot pipelines.
-        eta: noise of the DDIM exploration sampler (the policy's own sampler has eta 0); a DDPM sampler
-            ignores it because its posterior variance fixes the noise.
+        exploration: see there; read where the policy's scheduler is DDIM.
 
     Raises:
         UserError: `policy.num_inference_steps` is out of range.
@@ -35,7 +34,7 @@ class DiffusionAdapter(DenoisingPolicy):
         policy: DiffusionPolicy,
         preprocessor: PolicyProcessorPipeline,
         postprocessor: PolicyProcessorPipeline,
-        eta: float,
+        exploration: Exploration,
     ) -> None:
         self.module, self.preprocessor, self.postprocessor = policy.eval(), preprocessor, postprocessor
         config, model = policy.config, policy.diffusion
@@ -56,7 +55,8 @@ class DiffusionAdapter(DenoisingPolicy):
             "clip_range": config.clip_sample_range if config.clip_sample else None,
         }
         ddim = config.noise_scheduler_type == "DDIM"
-        self.kernel = (DDIMKernel(**schedule, eta=eta) if ddim else DDPMKernel(**schedule)).to(config.device)
+        kernel = DDIMKernel(**schedule, eta=exploration.eta) if ddim else DDPMKernel(**schedule)
+        self.kernel = kernel.to(config.device)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         batch = normalise_observations(obs, self.preprocessor)
@@ -79,7 +79,7 @@ class DiffusionAdapter(DenoisingPolicy):
         return self.module.diffusion.rgb_encoder if self.module.config.image_features else None
 
     @property
-    def condition_dim(self) -> int:
+    def feature_dim(self) -> int:
         film = self.module.diffusion.unet.mid_modules[0].cond_encoder[1]  # reads timestep and condition
         return film.in_features - self.module.config.diffusion_step_embed_dim
 

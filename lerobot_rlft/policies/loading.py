@@ -11,16 +11,16 @@ from safetensors import SafetensorError
 
 from ..errors import UserError, one_line
 from . import load_adapters
-from .base import DenoisingPolicy, adapter_class
+from .base import DenoisingPolicy, Exploration, adapter_class
 
 
-def load_pretrained(config: PreTrainedConfig, path: str | Path, eta: float) -> DenoisingPolicy:
+def load_pretrained(config: PreTrainedConfig, path: str | Path, exploration: Exploration) -> DenoisingPolicy:
     """Load weights and processors from a folder or the Hub.
 
     Args:
         config: the policy's config, with the overrides of this run.
         path: Hub id or folder with model.safetensors and the two processors.
-        eta: see the adapter.
+        exploration: see there.
 
     Raises:
         UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
@@ -43,10 +43,12 @@ def load_pretrained(config: PreTrainedConfig, path: str | Path, eta: float) -> D
             f"{path} is not a whole checkpoint that fits its config.json "
             f"({one_line(error)}): download or save it again"
         ) from error
-    return adapter(module, preprocessor, postprocessor, eta)
+    return adapter(module, preprocessor, postprocessor, exploration)
 
 
-def make_fresh(config: PreTrainedConfig, meta: LeRobotDatasetMetadata, eta: float) -> DenoisingPolicy:
+def make_fresh(
+    config: PreTrainedConfig, meta: LeRobotDatasetMetadata, exploration: Exploration
+) -> DenoisingPolicy:
     """A policy with random weights, its features and normalisation from a dataset.
 
     Raises:
@@ -58,4 +60,4 @@ def make_fresh(config: PreTrainedConfig, meta: LeRobotDatasetMetadata, eta: floa
         module = make_policy(config, ds_meta=meta)
     except ValueError as error:
         raise UserError(f"policy.type={config.type} cannot be built: {error}") from error
-    return adapter(module, *make_pre_post_processors(config, dataset_stats=meta.stats), eta)
+    return adapter(module, *make_pre_post_processors(config, dataset_stats=meta.stats), exploration)

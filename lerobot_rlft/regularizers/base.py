@@ -77,19 +77,25 @@ class Step:
     @cached_property
     def normal(self) -> Normal:
         """p(x_k | x_{k+1}) of the policy, (B, H, A), with gradient."""
-        return self.policy.kernel.transition(self.x, self.k, self.prediction)
+        return self.policy.normal(self.x, self.k, self.condition, self.prediction)
+
+    @cached_property
+    def base_condition(self) -> Tensor:
+        """(B, C) what the base has of the observations."""
+        with torch.no_grad():
+            return self.encode(self.base)
 
     @cached_property
     def base_prediction(self) -> Tensor:
         """(B, H, A) the base's network output."""
         with torch.no_grad():
             timestep = self.base.kernel.timesteps[self.k]
-            return self.base.predict(self.x, timestep, self.encode(self.base))
+            return self.base.predict(self.x, timestep, self.base_condition)
 
     @cached_property
     def base_normal(self) -> Normal:
         """p(x_k | x_{k+1}) of the base, (B, H, A)."""
-        return self.base.kernel.transition(self.x, self.k, self.base_prediction)
+        return self.base.normal(self.x, self.k, self.base_condition, self.base_prediction)
 
 
 @dataclass

@@ -27,7 +27,7 @@ STEPS = 4
 class Toy(DenoisingPolicy):
     """Chunks of two scalars, the first executed; the condition is two numbers, or a linear layer of them."""
 
-    n_obs_steps, horizon, n_action_steps, action_dim, condition_dim = 1, 2, 1, 1, 2
+    n_obs_steps, horizon, n_action_steps, action_dim, feature_dim = 1, 2, 1, 1, 2
 
     def __init__(self, encoder: bool = False, dropout: float = 0.0, seed: int = 0) -> None:
         torch.manual_seed(seed)

@@ -11,6 +11,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.chains import step_log_prob
+from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.loading import load_pretrained
 
 FLOOR = 0.1
@@ -57,7 +58,7 @@ def count_calls(monkeypatch, policy, name):
 def test_shapes(policy, variant):
     condition, chain = explore(policy)
     steps = policy.kernel.num_steps
-    assert condition.shape == (6, policy.condition_dim)
+    assert policy.features(condition).shape == (6, policy.feature_dim)
     assert (policy.encoder is not None) == (variant in WITH_ENCODER)
     assert chain.x.shape == (6, steps + 1, policy.horizon, policy.action_dim)
     assert chain.log_prob.shape == (6, steps)
@@ -142,7 +143,7 @@ def test_freezing_can_be_undone(policy):
 
 def test_a_saved_and_reloaded_policy_acts_the_same(policy, tmp_path):
     policy.save_pretrained(tmp_path)
-    again = load_pretrained(PreTrainedConfig.from_pretrained(tmp_path), tmp_path, eta=1.0)
+    again = load_pretrained(PreTrainedConfig.from_pretrained(tmp_path), tmp_path, Exploration())
     assert again.kernel.num_steps == policy.kernel.num_steps
     obs, actions = observations(policy, 3), []
     for p in (policy, again):
