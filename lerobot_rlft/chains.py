@@ -31,10 +31,30 @@ class Chain:
         x: (B, K+1, H, D); `x[:, k]` is the state after step `k`, `x[:, K]` the initial noise and `x[:, 0]`
             the chunk.
         log_prob: (B, K); `log_prob[:, k]` belongs to the transition from `x[:, k+1]` to `x[:, k]`.
+        stochastic: (B, K) bool, the steps that drew noise; only they have a log-probability. None = all.
     """
 
     x: Tensor
     log_prob: Tensor
+    stochastic: Tensor | None = None
+
+    @classmethod
+    def cat(cls, chains: "list[Chain]") -> "Chain":
+        """Chains of the same kernel below each other."""
+        masks = [chain.stochastic for chain in chains if chain.stochastic is not None]
+        return cls(
+            torch.cat([chain.x for chain in chains]) if chains else torch.zeros(0),
+            torch.cat([chain.log_prob for chain in chains]) if chains else torch.zeros(0),
+            torch.cat(masks) if masks else None,
+        )
+
+    def pairs(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Row and step of all stochastic steps k < `steps`, (P,) each, in the order of rows."""
+        taken = (
+            torch.ones_like(self.log_prob, dtype=torch.bool) if self.stochastic is None else self.stochastic
+        )
+        rows, k = taken[:, :steps].nonzero().T
+        return rows, k
 
 
 class Kernel(ABC):
@@ -43,14 +63,25 @@ class Kernel(ABC):
     Attributes:
         timesteps: (K,) network time of step `k`, ascending in noise: `timesteps[0]` belongs to the last step.
         noise_time: (K,) the same as a share of the training schedule, in (0, 1].
+        std: (K,) of the noise that a step adds by itself.
     """
 
     timesteps: Tensor
     noise_time: Tensor
 
+    std: Tensor
+
     @property
     def num_steps(self) -> int:
         return len(self.timesteps)
+
+    def stochastic(self, batch: int) -> Tensor | None:
+        """Draw which steps of `batch` new chains add noise, (batch, K) bool; None = those with a std > 0."""
+        return None
+
+    def deterministic(self, x: Tensor, k: Tensor, prediction: Tensor) -> Tensor:
+        """What a step without noise leads to, (B, H, D); only asked of kernels that draw `stochastic`."""
+        raise NotImplementedError
 
     @abstractmethod
     def transition(self, x: Tensor, k: Tensor, prediction: Tensor) -> Normal:
@@ -196,17 +227,21 @@ def step_log_prob(
 
     DPPO's reduction (arXiv:2409.00588, public code): std at least `floor`, elementwise clamp to [-5, 2], only
     the executed part of the chunk, *mean* over (H_exec, D). Clip ranges and KL targets are in these units.
+    The clamp is made for stds of .1; without a floor, where stds are the sampler's own and may be smaller,
+    it would cut the gradient of every likely action, so there is none.
 
     Args:
         normal: of shape (B, H, D).
         x_next: (B, H, D).
         executed: cuts (B, H, ...) to the part of the chunk that is sent to the environment.
-        floor: smallest std, > 0.
+        floor: smallest std; 0 where all stds are positive.
 
     Returns:
         (B,)
     """
-    log_prob = with_std_floor(normal, floor).log_prob(x_next).clamp(*LOG_PROB_RANGE)
+    log_prob = with_std_floor(normal, floor).log_prob(x_next)
+    if floor > 0:
+        log_prob = log_prob.clamp(*LOG_PROB_RANGE)
     return executed(log_prob).flatten(1).mean(1)
 
 
@@ -217,6 +252,7 @@ def sample_chain(
     executed: Callable[[Tensor], Tensor],
     sampling_floor: float = 0.0,
     log_prob_floor: float = 0.1,
+    stochastic: Tensor | None = None,
 ) -> Chain:
     """Run the whole chain with exactly `num_steps` calls of `transition`.
 
@@ -229,18 +265,22 @@ def sample_chain(
             clips the standard normal draws to +-`NOISE_CLIP`; 0 draws exactly what diffusers' schedulers
             draw.
         log_prob_floor: see `step_log_prob`.
+        stochastic: (B, K) bool, the steps that add noise and get a log-probability; None = all.
     """
     clip = NOISE_CLIP if sampling_floor > 0 else math.inf
     x, log_probs = [noise], []
     for k in reversed(range(num_steps)):
         normal = transition(x[-1], torch.full((len(noise),), k, device=noise.device))
         std = normal.stddev.clamp(min=sampling_floor)
+        if stochastic is not None:
+            std = std * stochastic[:, k, None, None]
         draw = torch.zeros_like(noise)
         if bool((std > 0).any()):  # a noise-free step draws nothing, like diffusers, so that seeds agree
             draw = torch.randn_like(noise).clamp(-clip, clip)
         x.append(normal.mean + std * draw)
-        log_probs.append(step_log_prob(normal, x[-1], executed, log_prob_floor))
-    return Chain(torch.stack(x[::-1], 1), torch.stack(log_probs[::-1], 1))
+        log_prob = step_log_prob(normal, x[-1], executed, log_prob_floor)
+        log_probs.append(log_prob if stochastic is None else log_prob.where(stochastic[:, k], 0))
+    return Chain(torch.stack(x[::-1], 1), torch.stack(log_probs[::-1], 1), stochastic)
 
 
 def kl_divergence(p: Normal, q: Normal, executed: Callable[[Tensor], Tensor], floor: float) -> Tensor:

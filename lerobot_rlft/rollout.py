@@ -171,7 +171,7 @@ class _Round:
         obs, chains, ts, ids = zip(*decisions, strict=True) if decisions else ((), (), (), ())
         return Rollout(
             obs=_cat(obs),
-            chain=Chain(_cat_tensors([c.x for c in chains]), _cat_tensors([c.log_prob for c in chains])),
+            chain=Chain.cat(list(chains)),
             t=torch.from_numpy(np.concatenate(ts or [[]])),
             episode=torch.from_numpy(np.concatenate(ids or [[]])),
             reward=torch.from_numpy(np.stack(rewards)).float(),
@@ -307,9 +307,7 @@ def _merge(rounds: list[Rollout]) -> Rollout:
     offsets = np.cumsum([0] + [r.valid.shape[1] for r in rounds])
     return Rollout(
         obs=_cat([r.obs for r in rounds]),
-        chain=Chain(
-            _cat_tensors([r.chain.x for r in rounds]), _cat_tensors([r.chain.log_prob for r in rounds])
-        ),
+        chain=Chain.cat([r.chain for r in rounds]),
         t=_cat_tensors([r.t for r in rounds]),
         episode=_cat_tensors([r.episode + int(o) for r, o in zip(rounds, offsets, strict=False)]),
         reward=torch.cat([grid(r.reward) for r in rounds], 1),

@@ -23,7 +23,7 @@ LAYERS = (
     (False, "regularizers"),
     (False, "balance"),
     (False, "policies.base advantages critics diversity envs"),
-    (False, "chains"),
+    (False, "chains flow"),
     (False, "errors files"),
     (False, PACKAGE),  # the package itself: its version
 )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from ..chains import Chain, Kernel, sample_chain
+from ..flow import FlowSDEKernel, HybridKernel, NoiseHead
 
 ADAPTERS: dict[str, type["DenoisingPolicy"]] = {}
 
@@ -50,9 +51,17 @@ class Exploration:
     Attributes:
         eta: noise of a DDIM sampler, 0 to 1 (the policy's own has 0). A DDPM sampler ignores it because its
             posterior variance fixes the noise.
+        flow_noise: of a flow policy, "sde" (`FlowSDEKernel`) or "head" (`NoiseHead`).
+        noise_level: of "sde", 0 to 1.5; 0 is the policy's own sampler.
+        noise_std_range: of "head", smallest and largest std.
+        hybrid: one random step of each chain adds noise, the others do not (`HybridKernel`).
     """
 
     eta: float = 1.0
+    flow_noise: str = "sde"
+    noise_level: float = 0.5
+    noise_std_range: tuple[float, float] = (0.08, 0.16)
+    hybrid: bool = False
 
 
 class DenoisingPolicy(ABC):
@@ -64,11 +73,13 @@ class DenoisingPolicy(ABC):
     Attributes:
         module: the pretrained policy; what is trained and saved.
         kernel: Gaussian transitions of the sampler used for exploration.
+        noise_head: where the noise of exploration is learned: features and noise time -> std. Training-only.
         n_obs_steps, horizon, n_action_steps, action_dim: of the policy, in environment steps and action dims.
     """
 
     module: nn.Module
     kernel: Kernel
+    noise_head: NoiseHead | None = None
     n_obs_steps: int
     horizon: int
     n_action_steps: int
@@ -108,19 +119,60 @@ class DenoisingPolicy(ABC):
 
     def normal(self, x: Tensor, k: Tensor, condition: Tensor, prediction: Tensor) -> Normal:
         """`transition` where the network's output (B, H, D) is known already."""
-        return self.kernel.transition(x, k, prediction)
+        normal = self.kernel.transition(x, k, prediction)
+        if self.noise_head is None:
+            return normal
+        std = self.noise_head(self.features(condition), self.kernel.noise_time[k])
+        return Normal(normal.mean, std, validate_args=False)
+
+    @property
+    def smallest_std(self) -> float:
+        """Of the noise that any step of exploration adds by itself, without a floor."""
+        return self.kernel.std.min().item() if self.noise_head is None else self.noise_head.std_range[0]
+
+    def use_flow(
+        self, num_steps: int, exploration: Exploration, noise_at_one: bool = True, sigma_min: float = 0.0
+    ) -> None:
+        """Set `kernel` and `noise_head` of a flow policy; called at the end of an adapter's constructor.
+
+        Args:
+            num_steps: K, Euler steps of the policy's own sampler.
+            noise_at_one, sigma_min: see `FlowSDEKernel`.
+
+        Raises:
+            ValueError: see `FlowSDEKernel` and `NoiseHead`.
+        """
+        learned, device = exploration.flow_noise == "head", next(self.module.parameters()).device
+        kernel = HybridKernel if exploration.hybrid else FlowSDEKernel
+        noise_level = 0.0 if learned else exploration.noise_level
+        self.kernel = kernel(num_steps, noise_level, noise_at_one, sigma_min).to(device)
+        if learned:
+            chunk = (self.horizon, self.action_dim)
+            self.noise_head = NoiseHead(self.feature_dim, chunk, exploration.noise_std_range).to(device)
 
     @torch.no_grad()
     def sample(self, condition: Tensor, sampling_floor: float, log_prob_floor: float) -> Chain:
         """Draw exploratory chains (see `sample_chain`) with exactly K network calls."""
         noise = torch.randn(len(condition), self.horizon, self.action_dim, device=condition.device)
+        stochastic = self.kernel.stochastic(len(condition))
+
+        def transition(x: Tensor, k: Tensor) -> Normal:
+            prediction = self.predict(x, self.kernel.timesteps[k], condition)
+            normal = self.normal(x, k, condition, prediction)
+            if stochastic is None:
+                return normal
+            without = self.kernel.deterministic(x, k, prediction)
+            mean = normal.mean.where(stochastic.gather(1, k[:, None])[:, :, None], without)
+            return Normal(mean, normal.stddev, validate_args=False)
+
         return sample_chain(
-            lambda x, k: self.transition(x, k, condition),
+            transition,
             noise,
             self.kernel.num_steps,
             self.executed,
             sampling_floor,
             log_prob_floor,
+            stochastic,
         )
 
     @property
@@ -145,6 +197,8 @@ class DenoisingPolicy(ABC):
         """The policy as it is now, in weights of its own without gradient."""
         twin = copy.copy(self)
         twin.module = copy.deepcopy(self.module).requires_grad_(False)
+        if self.noise_head is not None:
+            twin.noise_head = copy.deepcopy(self.noise_head).requires_grad_(False)
         return twin
 
     def freeze(self, train_encoder: bool) -> None:
@@ -154,4 +208,5 @@ class DenoisingPolicy(ABC):
             self.encoder.requires_grad_(train_encoder)
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        return (p for p in self.module.parameters() if p.requires_grad)
+        learned = self.noise_head.parameters() if self.noise_head is not None else ()
+        return (p for p in (*self.module.parameters(), *learned) if p.requires_grad)
