@@ -31,8 +31,8 @@ KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
 WARMUP_PASSES, WARMUP_STEPS, WARMUP_BATCH = 3, 200, 256  # critic and mode classifier on the base's episodes
 
 GUIDED = (
-    "policy.rtc_config is enabled: real-time chunking steers the sampler to the chunk before, so what it does "
-    "has another distribution than the chain whose log-probabilities DPPO uses. Collect without it "
+    "policy.rtc_config is enabled: real-time chunking pulls the sampler to the chunk before, so what it "
+    "does has another distribution than the chain whose log-probabilities DPPO uses. Collect without it "
     "(--policy.rtc_config=null; the tuned policy still runs under it), mask the frozen part of the chunk, or "
     "use an algorithm that needs no log-probabilities, such as advantage conditioning"
 )
