@@ -131,6 +131,7 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
     Raises:
         UserError: it is no longer where it was.
     """
+    policy.freeze(config.algorithm.train_encoder)  # the base shares what stays frozen
     if config.resume is None:
         return policy.frozen_copy()
     else:
@@ -144,6 +145,10 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
                 f"with --policy.pretrained_path=FOLDER ({error})"
             ) from error
     base.module.requires_grad_(False)
+    base.task = policy.task
+    for own, theirs in zip(policy.module.parameters(), base.module.parameters(), strict=True):
+        if not own.requires_grad and torch.equal(own, theirs):
+            theirs.data = own.data
     return base
 
 
@@ -193,7 +198,9 @@ def make_regularizers(
 
     def load(path: str) -> DenoisingPolicy:
         reference = load_policy_config(path, [f"--device={config.policy.device}"], "references")
-        return load_policy(reference, path, config.algorithm.exploration)
+        loaded = load_policy(reference, path, config.algorithm.exploration)
+        loaded.task = policy.task
+        return loaded
 
     built: dict[str, Regularizer] = {}
     for options in config.algorithm.regularizers:
@@ -267,8 +274,38 @@ def make_runner(
 
 
 def runner_in(envs: gym.vector.VectorEnv, env: EnvConfig, policy: DenoisingPolicy) -> EpisodeRunner:
-    """The policy in environments that exist, built from `env`."""
+    """The policy in environments that exist, built from `env`; it is told their task.
+
+    Raises:
+        UserError: the policy reads language, and the environments do not name one task.
+    """
+    if policy.reads_language:
+        policy.task = task_of(envs, env)
     return EpisodeRunner(envs, policy, *make_env_pre_post_processors(env, policy.module.config))
+
+
+def task_of(envs: gym.vector.VectorEnv, env: EnvConfig) -> str:
+    """The instruction that all environments share.
+
+    Raises:
+        UserError: they have none, or several.
+    """
+    for name in ("task_description", "task"):
+        try:
+            tasks = set(envs.call(name))
+        except AttributeError:
+            continue
+        if len(tasks) > 1:
+            raise UserError(
+                f"env.type={env.type} has {len(tasks)} instructions for its copies ({'; '.join(sorted(tasks))}), "
+                "the policy is told one for all: choose a single task with --env.task=..."
+            )
+        if task := tasks.pop():
+            return str(task)
+    raise UserError(
+        f"the policy reads an instruction and env.type={env.type} gives none: the environment needs an "
+        "attribute task_description or task with the sentence"
+    )
 
 
 def check_features(env: EnvConfig, runner: EpisodeRunner) -> None:
@@ -293,7 +330,7 @@ def check_features(env: EnvConfig, runner: EpisodeRunner) -> None:
     problems = [
         f"{key} is {offered.get(key, 'missing')} instead of {tuple(feature.shape)}"
         for key, feature in {**(policy.input_features or {}), **(policy.output_features or {})}.items()
-        if offered.get(key) != tuple(feature.shape)
+        if key not in runner.policy.optional_inputs and offered.get(key) != tuple(feature.shape)
     ]
     if problems:
         known = ", ".join(f"{key} {shape}" for key, shape in offered.items())

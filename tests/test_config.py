@@ -193,7 +193,11 @@ def test_a_mistake_on_the_command_line(mistake, answer, base_policy, read_comman
         (DPPOConfig, {"clip_coef": 1}, "algorithm.clip_coef=1 is out of range, choose a number in"),
         (DPPOConfig, {"gamma": 1.1}, "algorithm.gamma=1.1 is out of range, choose 0 to 1"),
         (DPPOConfig, {"finetuned_steps": 0}, "algorithm.finetuned_steps=0 is out of range, choose 1 to"),
-        (DPPOConfig, {"critic_features": "mine"}, "critic_features='mine' is unknown, choose shared or own"),
+        (
+            DPPOConfig,
+            {"critic_features": "mine"},
+            "critic_features='mine' is unknown, choose shared, own or",
+        ),
     ],
 )
 def test_a_value_out_of_range(make, fields, answer):

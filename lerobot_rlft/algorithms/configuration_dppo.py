@@ -110,10 +110,13 @@ class DPPOConfig(AlgorithmConfig):
     # Iterations that train only the critic.
     critic_warmup_iterations: int = 0
     critic_hidden_dims: tuple[int, ...] = (256, 256, 256)
-    # Image policies: "shared" reads the policy's own features, "own" trains a copy of the encoder.
+    # Image policies: "shared" reads the policy's own features (of pi0, pi05 and smolvla the mean token of the
+    # prefix, and the state of pi0), "own" trains a copy of the encoder, "expert" reads the action expert of
+    # those three, asked about pure noise at 0.
     critic_features: str = "shared"
-    # Image policies: train the vision encoder too (false encodes each decision once, faster and smaller).
-    train_encoder: bool = True
+    # Image policies: train the vision encoder too (false encodes each decision once, faster and smaller);
+    # null = true, but false for the vision-language model of pi0, pi05 and smolvla.
+    train_encoder: bool | None = None
     # Clip the gradient norm of the actor; null = no clipping.
     max_grad_norm: float | None = 1.0
 
@@ -175,9 +178,9 @@ class DPPOConfig(AlgorithmConfig):
             min(self.critic_hidden_dims, default=1) >= 1,
             "sizes >= 1",
         )
-        if self.critic_features not in ("shared", "own"):
+        if self.critic_features not in ("shared", "own", "expert"):
             raise ValueError(
-                f"algorithm.critic_features={self.critic_features!r} is unknown, choose shared or own"
+                f"algorithm.critic_features={self.critic_features!r} is unknown, choose shared, own or expert"
             )
 
     @property

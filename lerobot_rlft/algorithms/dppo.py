@@ -30,6 +30,13 @@ ENCODE_BATCH = 1024  # decisions encoded at once where no gradient is needed
 KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
 WARMUP_PASSES, WARMUP_STEPS, WARMUP_BATCH = 3, 200, 256  # critic and mode classifier on the base's episodes
 
+GUIDED = (
+    "policy.rtc_config is enabled: real-time chunking pulls the sampler to the chunk before, so what it "
+    "does has another distribution than the chain whose log-probabilities DPPO uses. Collect without it "
+    "(--policy.rtc_config=null; the tuned policy still runs under it), mask the frozen part of the chunk, or "
+    "use an algorithm that needs no log-probabilities, such as advantage conditioning"
+)
+
 Encode = Callable[[DenoisingPolicy, Tensor], Tensor]  # a policy's features of some decisions
 
 
@@ -65,10 +72,15 @@ class DPPO(Algorithm):
         check("finetuned_steps", self.finetuned, self.finetuned <= self.num_steps, f"1 to {self.num_steps}")
         self.device = policy.kernel.timesteps.device
         self.objective = OBJECTIVES[config.objective](config, policy, self.finetuned)
-        policy.freeze(train_encoder=config.train_encoder)
+        if policy.guided:
+            raise ValueError(GUIDED)
+        policy.freeze(config.train_encoder)
         own_encoder = config.critic_features == "own" and policy.encoder is not None
         self.critic_encoder = policy.copy_encoder() if own_encoder else None
-        self.critic = ValueMLP(policy.feature_dim, config.critic_hidden_dims).to(self.device)
+        expert = config.critic_features == "expert"
+        self.feature_dim = policy.expert_dim if expert else policy.feature_dim
+        self.features = policy.expert_features if expert else policy.features
+        self.critic = ValueMLP(self.feature_dim, config.critic_hidden_dims).to(self.device)
         self.critic_weights = nn.ModuleDict({"critic": self.critic})
         if self.critic_encoder is not None and self.critic_encoder.encoder is not None:
             # Trained also where the policy's own is frozen.
@@ -115,7 +127,7 @@ class DPPO(Algorithm):
             self.reward_scaler(reference.reward, reference.valid)
         with torch.no_grad():
             condition = self._encode_all(self.policy, reference.obs, len(reference.chain.x))
-            features = self.policy.features(condition)
+            features = self.features(condition)
         attempt = reference.attempt[reference.episode].to(self.device)
         for _ in range(WARMUP_PASSES):
             _, target, _ = self._advantages(reference, reference.reward / self.reward_scale, features)
@@ -129,7 +141,7 @@ class DPPO(Algorithm):
         return ModeBalance(
             config.balance,
             num_modes,
-            self.policy.feature_dim,
+            self.feature_dim,
             config.critic_hidden_dims,
             config.critic_lr,
             self.device,
@@ -158,10 +170,10 @@ class DPPO(Algorithm):
         check_finite("a reward", data.reward, "fix the environment, nothing was learned from it")
         config, chain = self.config, data.chain
         decisions = len(chain.x)
-        encode_once = self.policy.encoder is None or not config.train_encoder
+        encode_once = not self.policy.encoder_trained(config.train_encoder)
         with torch.no_grad():
             condition = self._encode_all(self.policy, data.obs, decisions)  # (D, C)
-            features = self.policy.features(condition)  # (D, F)
+            features = self.features(condition)  # (D, F)
 
         def encode(policy: DenoisingPolicy, rows: Tensor) -> Tensor:
             # A frozen or missing encoder is the base's, too; a reference has its own normalisation.
@@ -238,7 +250,7 @@ class DPPO(Algorithm):
         """Advantages (T, E), value targets (D,) and values (D,)."""
         with torch.no_grad():
             value = self._value_all(data.obs, features)
-            final = self.policy.features(self._encode_all(self.policy, data.final_obs, len(data.terminated)))
+            final = self.features(self._encode_all(self.policy, data.final_obs, len(data.terminated)))
             final_value = self._value_all(data.final_obs, final)
         advantage, target = gae(
             reward,

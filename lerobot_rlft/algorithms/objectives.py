@@ -65,7 +65,9 @@ class ChainObjective(Objective):
         taken = self.chain.x[rows, step.k]
         new = step_log_prob(step.normal, taken, self.policy.executed, self.config.min_log_prob_std)
         log_ratio = new - self.chain.log_prob[rows, step.k]
-        log = {"first_ratio_error": check_first_ratio(log_ratio)} if first else {}
+        log = (
+            {"first_ratio_error": check_first_ratio(log_ratio, self.policy.ratio_tolerance)} if first else {}
+        )
         a = self.advantage[rows]
         if self.config.normalize_advantage:
             a = (a - a.mean()) / (a.std(unbiased=False).clamp(min=self.config.advantage_std_floor) + 1e-8)
@@ -135,18 +137,19 @@ def ppo_loss(log_ratio: Tensor, advantage: Tensor, clip: Tensor) -> tuple[Tensor
     return loss, ((ratio - 1).abs() > clip).float().mean().item()
 
 
-def check_first_ratio(log_ratio: Tensor) -> float:
+def check_first_ratio(log_ratio: Tensor, tolerance: float = 1e-4) -> float:
     """Largest |ratio - 1| of the first minibatch, whose weights are still those that collected the data.
 
     Raises:
-        RatioError: it exceeds 1e-4, so sampling and re-evaluation disagree; the message lists likely causes.
+        RatioError: it exceeds `tolerance`: sampling and re-evaluation disagree; the message lists likely
+            causes.
     """
     error = (log_ratio.exp() - 1).abs().max().item()
-    if not error <= 1e-4:
+    if not error <= tolerance:
         raise RatioError(
-            f"the first probability ratio of this iteration is off by {error:.2e}, it must be 1 within 1e-4. "
-            "Likely causes: the policy is in train mode (dropout, random crops, batch norm), sampling and "
-            "log-probabilities use different time grids or std floors, weights changed between collection "
-            "and update, or the policy computes in half precision (use float32)."
+            f"the first probability ratio of this iteration is off by {error:.2e}, it must be 1 within "
+            f"{tolerance:g}. Likely causes: the policy is in train mode (dropout, random crops, batch norm), "
+            "sampling and log-probabilities use different time grids or std floors, weights changed between "
+            "collection and update, or the policy computes in half precision (use float32)."
         )
     return error

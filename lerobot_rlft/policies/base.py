@@ -6,7 +6,7 @@ steps, H horizon, D action dim.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,12 +75,26 @@ class DenoisingPolicy(ABC):
         module: the pretrained policy; what is trained and saved.
         kernel: Gaussian transitions of the sampler used for exploration.
         noise_head: where the noise of exploration is learned: features and noise time -> std. Training-only.
-        n_obs_steps, horizon, n_action_steps, action_dim: of the policy, in environment steps and action dims.
+        n_obs_steps, horizon, n_action_steps: of the policy, in environment steps.
+        action_dim: of the chain; a family may pad the environment's, `executed` cuts it to those.
+        task: the instruction, of a family that `reads_language`.
+        trains_encoder: what `algorithm.train_encoder=null` means.
+        optional_inputs: input features that an environment need not have.
+        guided: whether the deployed sampler adds guidance that the chain does not have.
+        ratio_tolerance: by how much the first ratio may miss 1: what the network's precision leaves open.
+        peft: LeRobot's wrapper of `module` where adapters are trained in it, see `lora.py`.
     """
 
     module: nn.Module
     kernel: Kernel
     noise_head: NoiseHead | None = None
+    task: str = ""
+    reads_language: bool = False
+    trains_encoder: bool = True
+    optional_inputs: Collection[str] = ()
+    guided: bool = False
+    ratio_tolerance: float = 1e-4
+    peft: Any = None
     n_obs_steps: int
     horizon: int
     n_action_steps: int
@@ -100,7 +114,10 @@ class DenoisingPolicy(ABC):
 
     @abstractmethod
     def executed(self, x: Tensor) -> Tensor:
-        """Cut (B, H, ...) to the part of the chunk that the environment gets, (B, n_action_steps, ...)."""
+        """Cut (B, H, ...) to the part of the chunk that the environment gets, (B, n_action_steps, ...).
+
+        Of (B, H, D) also to the environment's own action dims.
+        """
 
     @abstractmethod
     def deployed_chunk(self, condition: Tensor) -> Tensor:
@@ -193,23 +210,64 @@ class DenoisingPolicy(ABC):
         """What critics and mode classifiers read of a condition, (B, F); the condition itself by default."""
         return condition
 
+    @property
+    def expert_dim(self) -> int:
+        """F, the size of `expert_features`.
+
+        Raises:
+            ValueError: the family has no action expert.
+        """
+        raise ValueError(
+            f"algorithm.critic_features=expert does not fit {type(self).__name__}, it has no action expert: "
+            "choose shared or own"
+        )
+
+    def expert_features(self, condition: Tensor) -> Tensor:
+        """What the action expert of a vision-language-action policy makes of a condition, (B, F)."""
+        raise NotImplementedError
+
     @abstractmethod
     def copy_encoder(self) -> "DenoisingPolicy":
         """An independent copy that can `encode` and nothing else. Only called where `encoder` is not None."""
 
     def frozen_copy(self) -> "DenoisingPolicy":
-        """The policy as it is now, in weights of its own without gradient."""
+        """The policy as it is now, without gradient; weights that are frozen already are shared."""
         twin = copy.copy(self)
-        twin.module = copy.deepcopy(self.module).requires_grad_(False)
+        shared: dict[int, Any] = {id(p): p for p in self.module.parameters() if not p.requires_grad}
+        twin.module = copy.deepcopy(self.module, shared).requires_grad_(False)
         if self.noise_head is not None:
             twin.noise_head = copy.deepcopy(self.noise_head).requires_grad_(False)
         return twin
 
-    def freeze(self, train_encoder: bool) -> None:
-        """Choose what is trained: the denoising network, and the encoder if `train_encoder`."""
+    def freeze(self, train_encoder: bool | None) -> None:
+        """Choose what is trained: the adapters if there are any, else the denoising network and, if
+        `train_encoder`, the encoder; null is the family's own choice."""
+        if self.peft is not None:
+            self.module.requires_grad_(False)
+            for name, parameter in self.module.named_parameters():
+                parameter.requires_grad_("lora_" in name)
+            return
         self.module.requires_grad_(True)
         if self.encoder is not None:
-            self.encoder.requires_grad_(train_encoder)
+            self.encoder.requires_grad_(self.encoder_trained(train_encoder))
+        for parameter in self.idle_parameters():
+            parameter.requires_grad_(False)
+
+    def encoder_trained(self, train_encoder: bool | None) -> bool:
+        """Whether the encoder's weights change in training with this option."""
+        if self.encoder is None:
+            return False
+        if self.peft is not None:
+            return any("lora_" in name for name, _ in self.encoder.named_parameters())
+        return self.trains_encoder if train_encoder is None else train_encoder
+
+    def idle_parameters(self) -> Iterator[nn.Parameter]:
+        """Weights that no action depends on, for example of a language head; they are never trained."""
+        return iter(())
+
+    def exported(self) -> Any:
+        """`module` as it is published: adapters merged into the weights they adapt, in a copy."""
+        return self.module if self.peft is None else copy.deepcopy(self.peft).merge_and_unload()
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         learned = self.noise_head.parameters() if self.noise_head is not None else ()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def normalise_observations(
-    obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline
+    obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline, task: str = ""
 ) -> dict[str, Tensor]:
     """Run a LeRobot preprocessor over observations with a history dimension.
 
@@ -17,6 +17,7 @@ def normalise_observations(
     Args:
         obs: LeRobot keys, each (B, S, ...).
         preprocessor: works on (B, ...).
+        task: the instruction of all rows, for a preprocessor that tokenizes it.
 
     Returns:
         The policy's observation keys (a preprocessor may rename), each (B, S, ...), normalised, on its
@@ -24,5 +25,6 @@ def normalise_observations(
     """
     batch, steps = next(iter(obs.values())).shape[:2]
     frames = {k: v.flatten(0, 1) for k, v in obs.items()}
-    frames = preprocessor({k: v.float() / 255 if v.dtype == torch.uint8 else v for k, v in frames.items()})
+    frames = {k: v.float() / 255 if v.dtype == torch.uint8 else v for k, v in frames.items()}
+    frames = preprocessor(frames | {"task": [task] * (batch * steps)})
     return {k: v.unflatten(0, (batch, steps)) for k, v in frames.items() if k.startswith(OBS_PREFIX)}

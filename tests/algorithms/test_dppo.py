@@ -132,7 +132,7 @@ def test_first_ratio_may_be_off_by_1e_4():
     assert check_first_ratio(torch.tensor([0.0, -5e-5])) == pytest.approx(5e-5, rel=0.01)
     for bad in (2e-4, -2e-4, math.nan):
         with pytest.raises(
-            RuntimeError, match=r"must be 1 within 1e-4.*train mode.*std floors.*half precision"
+            RuntimeError, match=r"must be 1 within 0.0001.*train mode.*std floors.*half precision"
         ):
             check_first_ratio(torch.tensor([0.0, bad]))
 

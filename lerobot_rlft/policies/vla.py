@@ -1,0 +1,180 @@
+"""What pi0, pi05 and smolvla share: a vision-language model reads the prefix (images, language, for most the
+state) once for each decision, an action expert denoises the chunk with its keys and values.
+
+They count time as openpi does, t = 1 noise, t = 0 data, and are integrated by LeRobot's `euler_integrate`.
+"""
+
+import copy
+import re
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from lerobot.policies.common.flow_matching import euler_integrate
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.processor import PolicyProcessorPipeline
+from lerobot.utils.constants import ACTION, OBS_LANGUAGE_TOKENS
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .base import DenoisingPolicy, Exploration
+from .prefix import Prefix, PrefixShape
+from .processing import normalise_observations
+
+BFLOAT16_RATIO_TOLERANCE = 0.05  # the same row in batches of two sizes differs in its last, 8th bit
+
+
+class VLAAdapter(DenoisingPolicy):
+    """Chunks have the padded action dims that the expert works in; `executed` cuts them and the chunk's tail.
+
+    The vision-language model is frozen unless `algorithm.train_encoder=true`, and then read again for each
+    minibatch. Critics read `features`: the mean token of the prefix, and the state where it is not among the
+    tokens (pi0).
+
+    Args:
+        policy: the pretrained policy, put in eval mode.
+        preprocessor, postprocessor: the policy's own LeRobot pipelines.
+        exploration: see there.
+
+    Raises:
+        UserError: an option of the policy that its chunk cannot be tuned with.
+    """
+
+    trains_encoder = False
+    reads_language = True
+
+    def __init__(
+        self,
+        policy: PreTrainedPolicy,
+        preprocessor: PolicyProcessorPipeline,
+        postprocessor: PolicyProcessorPipeline,
+        exploration: Exploration,
+    ) -> None:
+        self.module, self.preprocessor, self.postprocessor = policy.eval(), preprocessor, postprocessor
+        config = policy.config
+        self.n_obs_steps, self.horizon, self.n_action_steps = 1, config.chunk_size, config.n_action_steps
+        self.action_dim = config.max_action_dim
+        self.shape = self._shape()
+        if self._dtype() == torch.bfloat16:
+            self.ratio_tolerance = BFLOAT16_RATIO_TOLERANCE
+        try:
+            self.use_flow(self._num_steps(), exploration)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    # What a family is made of
+
+    @abstractmethod
+    def _shape(self) -> PrefixShape:
+        """Sizes of the prefix."""
+
+    @abstractmethod
+    def _num_steps(self) -> int:
+        """K of the policy's own sampler."""
+
+    @abstractmethod
+    def _read(self, batch: dict[str, Tensor]) -> Prefix:
+        """Run the vision-language model on a normalised batch, as `sample_actions` does."""
+
+    @abstractmethod
+    def _velocity(self, prefix: Prefix, x: Tensor, timestep: Tensor) -> Tensor:
+        """The expert's velocity (B, H, D) with LeRobot's `denoise_step`; leaves the prefix as it is."""
+
+    @abstractmethod
+    def _expert(self) -> list[nn.Module]:
+        """The parts of the network that `_read` does without."""
+
+    @abstractmethod
+    def _language_model(self) -> tuple[str, nn.Module]:
+        """Name pattern and module of the decoder whose keys and values the expert reads."""
+
+    # The contract
+
+    def encode(self, obs: dict[str, Tensor]) -> Tensor:
+        batch = normalise_observations(obs, self.preprocessor, self.task)
+        batch = {key: value[:, -1] for key, value in batch.items()}  # n_obs_steps is 1
+        self._check_inputs(batch)
+        return self._read(batch).flatten()
+
+    def _check_inputs(self, batch: dict[str, Tensor]) -> None:
+        """Raise a UserError that names what is missing; LeRobot fills missing cameras with black."""
+        wanted = {*self.module.config.input_features, OBS_LANGUAGE_TOKENS} - self.optional_inputs
+        missing = sorted(wanted - batch.keys())
+        if missing:
+            raise UserError(
+                f"the policy's inputs lack {', '.join(missing)}; there are {', '.join(sorted(batch))}. Give "
+                "the environment's cameras the policy's names (env.features_map), and keep the tokenizer in "
+                "policy_preprocessor.json"
+            )
+
+    @property
+    def optional_inputs(self) -> set[str]:
+        return {key for key in self.module.config.input_features if "empty_camera_" in key}
+
+    def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+        return self._velocity(Prefix.unflatten(condition, self.shape), x, timestep)
+
+    def executed(self, x: Tensor) -> Tensor:
+        cut = x[:, : self.n_action_steps]
+        return cut[..., : self.module.config.output_features[ACTION].shape[0]] if x.ndim > 2 else cut
+
+    @torch.no_grad()
+    def deployed_chunk(self, condition: Tensor) -> Tensor:
+        shape = (len(condition), self.horizon, self.action_dim)
+        noise = self.module.model.sample_noise(shape, condition.device)
+        return euler_integrate(lambda x, t: self.predict(x, t, condition), noise, self.kernel.num_steps)
+
+    def to_action(self, chunk: Tensor) -> Tensor:
+        return self.postprocessor(self.executed(chunk))
+
+    @property
+    def guided(self) -> bool:
+        rtc = self.module.config.rtc_config
+        return rtc is not None and rtc.enabled
+
+    @property
+    def feature_dim(self) -> int:
+        return self.shape.width + self.shape.state_dim
+
+    def features(self, condition: Tensor) -> Tensor:
+        prefix = Prefix.unflatten(condition, self.shape)
+        return torch.cat([prefix.summary.float(), prefix.state], 1)
+
+    @property
+    def expert_dim(self) -> int:
+        return self.module.model.action_out_proj.in_features
+
+    def expert_features(self, condition: Tensor) -> Tensor:
+        """Mean over the chunk of what the expert sends to its last layer, asked about x = 0 at t = 1."""
+        seen: list[Tensor] = []
+        output = self.module.model.action_out_proj
+        hook = output.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            x = torch.zeros(len(condition), self.horizon, self.action_dim, device=condition.device)
+            self.predict(x, torch.ones(len(condition), device=condition.device), condition)
+        finally:
+            hook.remove()
+        return seen[0].float().mean(1)
+
+    def copy_encoder(self) -> "VLAAdapter":
+        twin = copy.copy(self)
+        # The memo entries leave the expert out of the copy.
+        twin.module = copy.deepcopy(self.module, {id(part): nn.Identity() for part in self._expert()})
+        return twin
+
+    def idle_parameters(self) -> Iterator[nn.Parameter]:
+        name, decoder = self._language_model()
+        last = rf"{name}\.layers\.{len(decoder.layers) - 1}\."
+        # The expert reads keys and values of the last layer, nothing that comes after them.
+        idle = rf"lm_head|{name}\.norm\.|{last}(mlp|post_attention_layernorm|self_attn\.[qo]_proj)\."
+        return (p for key, p in self.module.named_parameters() if re.search(idle, key))
+
+    def _dtype(self) -> torch.dtype:
+        """Of the expert's matrices; norms may be float32 in a bfloat16 network."""
+        return next(p.dtype for part in self._expert() for p in part.parameters() if p.ndim > 1)
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.exported().save_pretrained(folder)
+        self.preprocessor.save_pretrained(folder)
+        self.postprocessor.save_pretrained(folder)
