@@ -25,6 +25,7 @@ from .config import TrainConfig, load_policy_config
 from .data import BatchLoader, make_loader
 from .errors import UserError, one_line
 from .policies.base import DenoisingPolicy, Exploration
+from .policies.commanded import COMMANDED, commanded
 from .policies.loading import load_pretrained, make_fresh
 from .regularizers.base import Regularizer
 from .regularizers.rehearsal import Rehearsal, RehearsalConfig
@@ -93,10 +94,11 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
     if checkpoint is not None:
         folder = checkpoint / PRETRAINED_MODEL_DIR
         try:
-            saved = load_policy_config(str(folder), [])
-            if saved.type != config.policy.type:
-                raise UserError(f"it holds a policy of type {saved.type} instead of {config.policy.type}")
-            return load_policy(config.policy, folder, exploration)
+            saved = load_policy_config(str(folder), [f"--device={config.policy.device}"])
+            wanted = COMMANDED if _is_commanded(config) else config.policy.type
+            if saved.type != wanted:
+                raise UserError(f"it holds a policy of type {saved.type} instead of {wanted}")
+            return load_policy(saved if _is_commanded(config) else config.policy, folder, exploration)
         except UserError as error:
             raise UserError(
                 f"--resume={config.resume}: checkpoint {checkpoint} does not belong to this run or is "
@@ -104,11 +106,16 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
                 "another one"
             ) from error
     if config.policy.pretrained_path is not None:
-        return load_policy(config.policy, config.policy.pretrained_path, exploration)
+        policy = load_policy(config.policy, config.policy.pretrained_path, exploration)
+        return commanded(policy, exploration) if _is_commanded(config) else policy
     with redirect_stdout(io.StringIO()):
         policy = make_fresh(config.policy, batches.dataset.meta, exploration)
     check_chunk(policy)
     return policy
+
+
+def _is_commanded(config: TrainConfig) -> bool:
+    return isinstance(config.algorithm, DPPOConfig) and bool(config.algorithm.commands.enable)
 
 
 def check_chunk(policy: DenoisingPolicy) -> None:
@@ -138,6 +145,8 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
         path = config.policy.pretrained_path
         try:
             base = load_policy(deepcopy(config.policy), path, config.algorithm.exploration)
+            if _is_commanded(config):
+                base = commanded(base, config.algorithm.exploration)
         except UserError as error:
             here = "" if Path(path).is_absolute() else f" seen from {Path.cwd()}"
             raise UserError(
@@ -297,8 +306,8 @@ def task_of(envs: gym.vector.VectorEnv, env: EnvConfig) -> str:
             continue
         if len(tasks) > 1:
             raise UserError(
-                f"env.type={env.type} has {len(tasks)} instructions for its copies ({'; '.join(sorted(tasks))}), "
-                "the policy is told one for all: choose a single task with --env.task=..."
+                f"env.type={env.type} has {len(tasks)} instructions for its copies "
+                f"({'; '.join(sorted(tasks))}), the policy is told one for all: choose a single task with --env.task=..."
             )
         if task := tasks.pop():
             return str(task)

@@ -274,10 +274,15 @@ class TrainConfig:
             algorithm.fill("forward" if self.guard.enable else "chain")
         except ValueError as error:
             raise UserError(str(error)) from error
-        if self.guard.enable and not algorithm.balance.enabled:
-            algorithm.balance = BalanceConfig(**RECOMMENDED_BALANCE)
-        if self.guard.enable and not algorithm.regularizers:
-            algorithm.regularizers = [RehearsalConfig(**RECOMMENDED_REHEARSAL)]
+        commands = algorithm.commands
+        if commands.enable is None:
+            chosen = algorithm.balance.enabled or bool(algorithm.regularizers)
+            commands.enable = self.guard.enable and not chosen
+        if self.guard.enable and not commands.enable:
+            if not algorithm.balance.enabled:
+                algorithm.balance = BalanceConfig(**RECOMMENDED_BALANCE)
+            if not algorithm.regularizers:
+                algorithm.regularizers = [RehearsalConfig(**RECOMMENDED_REHEARSAL)]
         if self.guard.enable and not self.eval_freq:
             raise UserError(
                 "guard.enable=true exports the best checkpoint that respects the floor and needs evaluations "

@@ -1,4 +1,5 @@
 """What LeRobot must know. Every `lerobot-*` command imports this at start-up, so it imports nothing heavy."""
 
 from .envs import configuration_avoiding, configuration_grasps  # noqa: F401  registers --env.type=...
+from .policies.rlft_commanded import configuration_rlft_commanded  # noqa: F401  registers --policy.type=rlft_commanded
 from .rlft_flow import configuration_rlft_flow  # noqa: F401  registers --policy.type=rlft_flow

@@ -23,6 +23,7 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_PREFIX, OBS_STATE
 from torch import Tensor
 
 from .chains import Chain
+from .commands import COMMAND
 from .episodes import Episodes, Rollout
 from .errors import EnvironmentFailure
 from .policies.base import DenoisingPolicy
@@ -131,6 +132,7 @@ class _Round:
         self.runner, self.policy, self.env, self.on_step = runner, runner.policy, runner.env, on_step
         self.keep_decisions = keep_decisions
         n = self.env.num_envs
+        self.command = self.policy.draw(n)
         self.alive, self.terminated = np.ones(n, bool), np.zeros(n, bool)
         self.success, self.mode, self.names_modes = np.zeros(n, bool), np.full(n, -1), False
         self.total, self.best, self.length = np.zeros(n), np.full(n, -np.inf), np.zeros(n, np.int64)
@@ -149,6 +151,8 @@ class _Round:
         while self.alive.any():
             rows = self.alive.nonzero()[0]
             obs = _finite({key: value[rows] for key, value in self._observe(self.history).items()})
+            if self.command is not None:
+                obs[COMMAND] = self.command[rows][:, None].cpu()
             chain = decide(self._encode(obs))
             chunk = self._env_action(chain.x[:, 0])  # (rows, n_action_steps, D)
             valids.append(self.alive.copy())
@@ -231,6 +235,8 @@ class _Round:
                 {k: _map(v, lambda a: np.asarray(a)[None]) for k, v in frame.items()} for frame in frames
             ]
             self.final_obs[i] = {k: v[0] for k, v in _finite(self._observe(batched)).items()}
+            if self.command is not None:
+                self.final_obs[i][COMMAND] = self.command[i : i + 1].cpu()
 
     def _observe(self, history: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Raw observations, oldest first -> LeRobot keys, (N, S, ...); images as uint8."""

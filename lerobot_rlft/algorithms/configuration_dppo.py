@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..balance import BalanceConfig
+from ..commands import CommandConfig
 from ..flow import MAX_NOISE_LEVEL
 from ..policies.base import Exploration
 from ..regularizers.base import RegularizerConfig
@@ -50,6 +51,7 @@ class DPPOConfig(AlgorithmConfig):
     # [{type: kl_base, coef: 0.01}, {type: rehearsal, coef: 1}].
     regularizers: list[RegularizerConfig] = field(default_factory=list)
     balance: BalanceConfig = field(default_factory=BalanceConfig)
+    commands: CommandConfig = field(default_factory=CommandConfig)
     # forward: weight of the squared distance to the network that collected the data.
     proximal_coef: float = 1.0
     # null = 3e-5 (chain), 5e-5 (forward).

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..advantages import RewardScaler, gae
 from ..balance import ModeBalance
 from ..chains import kl_divergence
+from ..commands import COMMAND, episode_commands, fit_commands, target_shares
 from ..critics import ValueMLP, explained_variance
 from ..policies.base import DenoisingPolicy
 from ..regularizers.base import Experience, Regularizer, Step
@@ -99,7 +100,7 @@ class DPPO(Algorithm):
 
     @property
     def needs_reference(self) -> bool:  # type: ignore[override]
-        return self.config.balance.enabled or bool(self.regularizers)
+        return self.config.balance.enabled or bool(self.regularizers) or bool(self.config.commands.enable)
 
     def begin(self, reference: Experience, num_modes: int | None) -> None:
         """Take episodes of the base, collected with the sampler of collection, before the first iteration.
@@ -110,6 +111,8 @@ class DPPO(Algorithm):
             ValueError: `balance` has no modes to work with.
         """
         check_finite("a reward", reference.reward, "fix the environment, nothing was learned from it")
+        if self.config.commands.enable:
+            self._learn_commands(reference, num_modes)
         for regularizer in self.regularizers.values():
             regularizer.begin(reference)
         if not self.config.balance.enabled:
@@ -135,6 +138,20 @@ class DPPO(Algorithm):
                 rows = torch.randint(len(features), (WARMUP_BATCH,), device=self.device)
                 self._critic_step(reference.obs, features, rows, target[rows])
                 balance.step(features[rows], attempt[rows])
+
+    def _learn_commands(self, reference: Experience, num_modes: int | None) -> None:
+        options, attempt = self.config.commands, reference.attempt
+        if num_modes is None or attempt is None:
+            raise ValueError(
+                "algorithm.commands needs modes, and neither the environment nor an atlas names any: choose "
+                "what to cluster (--atlas.key, --atlas.dims), or switch guard and algorithm.commands off"
+            )
+        shares = target_shares(options.target, attempt, reference.success, num_modes)
+        rows = (reference.success & (attempt >= 0))[reference.episode].nonzero()[:, 0]
+        obs = _rows(reference.obs, rows)
+        chunks = reference.chain.x[rows.to(reference.chain.x.device), 0]
+        fit_commands(options, self.policy, obs, chunks, attempt[reference.episode[rows]], self.backward)
+        self.policy.command(shares.tolist())
 
     def _make_balance(self, num_modes: int) -> ModeBalance:
         config = self.config
@@ -182,7 +199,7 @@ class DPPO(Algorithm):
             return policy.encode(_rows(data.obs, rows))
 
         log = _Mean()
-        reward = data.reward
+        reward = self._commanded_reward(data, log)
         for name, regularizer in self.regularizers.items():
             regularizer.observe(data)
             extra = regularizer.reward(data, lambda: self._all_steps(data, encode))
@@ -238,6 +255,15 @@ class DPPO(Algorithm):
             "kl_by_step": kl,
             "decisions": float(decisions),
         }
+
+    def _commanded_reward(self, data: Experience, log: "_Mean") -> Tensor:
+        """(T, E): what is earned on another way than the commanded one does not count."""
+        if COMMAND not in data.obs or data.attempt is None:
+            return data.reward
+        command = episode_commands(data.obs[COMMAND], data.episode, len(data.attempt))
+        obeyed = command == data.attempt
+        log.add(obeyed=obeyed.float().mean())
+        return data.reward * obeyed
 
     def _value_rows(self, decisions: int, minibatches: int) -> list[Tensor]:
         """What the critic sees in one epoch: decisions `critic_epochs` times each, for each minibatch."""

@@ -8,7 +8,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,10 @@ class DenoisingPolicy(ABC):
         peft: LeRobot's wrapper of `module` where adapters are trained in it, see `lora.py`.
     """
 
+    # Where in `module` the last linear layer of the network's time embedding is, to which conditioning adds;
+    # None: the family cannot be conditioned.
+    condition_path: ClassVar[str | None] = None
+
     module: nn.Module
     kernel: Kernel
     noise_head: NoiseHead | None = None
@@ -130,6 +134,14 @@ class DenoisingPolicy(ABC):
     @abstractmethod
     def save_pretrained(self, folder: Any) -> None:
         """Write policy and processors as an ordinary LeRobot checkpoint."""
+
+    def draw(self, count: int) -> Tensor | None:
+        """Commands for as many episodes that begin, (count,) long; None where nothing is commanded."""
+        return None
+
+    def command(self, shares: list[float]) -> None:
+        """From now on draw commands with these probabilities; only called where `commanded` wrapped it."""
+        raise NotImplementedError
 
     def transition(self, x: Tensor, k: Tensor, condition: Tensor) -> Normal:
         """p(x_k | x_{k+1} = x, condition), shape (B, H, D); k (B,) long, K-1 noisiest ... 0 last."""

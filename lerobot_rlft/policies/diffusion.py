@@ -29,6 +29,8 @@ class DiffusionAdapter(DenoisingPolicy):
         UserError: `policy.num_inference_steps` is out of range.
     """
 
+    condition_path = "diffusion.unet.diffusion_step_encoder.3"
+
     def __init__(
         self,
         policy: DiffusionPolicy,

@@ -21,6 +21,7 @@ class RLFTFlowAdapter(DenoisingPolicy):
         exploration: see there.
     """
 
+    condition_path = "unet.diffusion_step_encoder.3"
     encoder = None
 
     def __init__(

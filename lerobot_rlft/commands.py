@@ -1,0 +1,188 @@
+"""Commands: the mode an episode shall end in, drawn before it begins and told to the network throughout.
+
+A policy that decides anew at every chunk which way to go is torn between ways, and RL on it selects ways
+before it learns to go them. A commanded policy is told. Which modes are used, and how often, is then a matter
+of what is asked for, out of reach of any gradient; RL is left with the question how well each is done.
+
+The network learns what a command means in hindsight, by cloning successes of the base while it is told the
+modes that they ended in (hindsight relabelling arXiv:1707.01495, goals by supervised learning
+arXiv:1912.06088, commands arXiv:1912.02875). The base is unchanged where nothing is commanded.
+Plain torch. Shapes: B batch, E episodes, D decisions, M modes, F outputs of the conditioned layer.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from .policies.base import DenoisingPolicy
+
+COMMAND = "rlft.command"  # among observations, (B, 1) long; -1 where nothing is commanded
+UNCOMMANDED = -1
+MAX_MODES = 64
+TARGETS = ("successful", "attempted", "uniform")
+
+
+@dataclass
+class CommandConfig:
+    """Tell the policy in which mode to act (`commands.py`).
+
+    Raises:
+        ValueError: an option is unknown or out of range.
+    """
+
+    # null = true under --guard.enable=true where nothing else is chosen that holds modes.
+    enable: bool | None = None
+    # How often modes are asked for: as often as the base succeeds in them, as often as it attempts them, or
+    # all alike.
+    target: str = "successful"
+    # Gradient steps in which the network learns, from successes of the base, what commands mean.
+    steps: int = 3000
+    batch_size: int = 256
+    lr: float = 1e-3
+    # Average of the weights of these steps that goes on.
+    ema_decay: float = 0.995
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise ValueError(
+                f"algorithm.commands.target={self.target!r} is unknown, choose {', '.join(TARGETS)}"
+            )
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"algorithm.commands.{name}={getattr(self, name)} must be at least 1")
+        if not self.lr > 0:
+            raise ValueError(f"algorithm.commands.lr={self.lr} must be a number > 0, for example 1e-3")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(
+                f"algorithm.commands.ema_decay={self.ema_decay} is out of range, choose a number in [0, 1)"
+            )
+
+
+class CommandEmbedding(nn.Module):
+    """What is added to the output of a layer for each command; zero at first, so that nothing changes.
+
+    Args:
+        layer: the last linear layer of the network's time embedding.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(MAX_MODES, layer.out_features))
+        self.commands: Tensor | None = None
+        layer.register_forward_hook(self._add)
+
+    def _add(self, _layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        if self.commands is None:
+            return output
+        told = (self.commands != UNCOMMANDED).to(self.weight)[:, None]
+        added = told * self.weight[self.commands.clamp(min=0)]  # (B, F)
+        return output + added.view(len(added), *[1] * (output.ndim - 2), -1).to(output.dtype)
+
+    @contextmanager
+    def given(self, commands: Tensor) -> Iterator[None]:
+        """While open, the layer is told `commands`, (B,) long."""
+        self.commands = commands
+        try:
+            yield
+        finally:
+            self.commands = None
+
+
+def draw_commands(shares: Tensor, count: int) -> Tensor:
+    """(count,) long, modes drawn with probabilities `shares` (M,)."""
+    return torch.multinomial(shares, count, replacement=True)
+
+
+def target_shares(target: str, attempt: Tensor, success: Tensor, num_modes: int) -> Tensor:
+    """How often each mode is to be asked for, (M,), of those in which the base ever succeeds.
+
+    Args:
+        target: one of `TARGETS`.
+        attempt: (E,) long, modes that the base's episodes reached or were on the way to, -1 where unknown.
+        success: (E,) bool.
+
+    Raises:
+        ValueError: there are more modes than `MAX_MODES`, or the base succeeds in none.
+    """
+    if num_modes > MAX_MODES:
+        raise ValueError(
+            f"algorithm.commands knows up to {MAX_MODES} modes and there are {num_modes}: merge some with a "
+            "larger --atlas.min_cluster_size, or hold them otherwise (--algorithm.commands.enable=false)"
+        )
+    reached = torch.bincount(attempt[success & (attempt >= 0)], minlength=num_modes).float()
+    if not reached.any():
+        raise ValueError(
+            "algorithm.commands learns from successes of the base in known modes, and there are none: raise "
+            "--rollout.n_reference, or hold modes otherwise (--algorithm.commands.enable=false)"
+        )
+    if target == "uniform":
+        reached = (reached > 0).float()
+    elif target == "attempted":
+        reached = (reached > 0) * torch.bincount(attempt[attempt >= 0], minlength=num_modes)
+    return reached / reached.sum()
+
+
+def episode_commands(command: Tensor, episode: Tensor, count: int) -> Tensor:
+    """(E,) from those of decisions (D, 1)."""
+    out = torch.full((count,), UNCOMMANDED)
+    out[episode] = command[:, 0].cpu()
+    return out
+
+
+def fit_commands(
+    config: CommandConfig,
+    policy: DenoisingPolicy,
+    obs: dict[str, Tensor],
+    chunks: Tensor,
+    command: Tensor,
+    backward: Callable[[Tensor], None],
+) -> float:
+    """Clone decisions in hindsight, every mode alike.
+
+    Args:
+        policy: reads `COMMAND`.
+        obs, chunks, command: decisions (D, ...) that led to success, the chunk that was sent (D, H, A), and
+            the mode that was reached (D,) long.
+        backward: backward pass of a loss.
+
+    Returns:
+        mean loss of the last tenth of the steps.
+    """
+    device = policy.kernel.timesteps.device
+    command, chunks = command.to(device), chunks.to(device)
+    with torch.no_grad():
+        told = {**obs, COMMAND: command[:, None]}
+        parts = [{k: v[i : i + 1024] for k, v in told.items()} for i in range(0, len(command), 1024)]
+        condition = torch.cat([policy.encode(part) for part in parts])
+    weight = 1 / torch.bincount(command).float()[command]
+    parameters = list(policy.trainable_parameters())
+    average = [p.detach().clone() for p in parameters]
+    update_average = get_ema_multi_avg_fn(config.ema_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    losses = []
+    for _ in tqdm(range(config.steps), desc="learning commands", unit="step", leave=False):
+        rows = torch.multinomial(weight, config.batch_size, replacement=True)
+        k = torch.randint(policy.kernel.num_steps, (len(rows),), device=device)
+        x, target = policy.kernel.noised(chunks[rows], k, torch.randn_like(chunks[rows]))
+        prediction = policy.predict(x, policy.kernel.timesteps[k], condition[rows])
+        loss = policy.executed(prediction - target).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        backward(loss)
+        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        with torch.no_grad():
+            update_average(average, parameters, None)
+    with torch.no_grad():
+        for parameter, value in zip(parameters, average, strict=True):
+            parameter.copy_(value)
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last)
