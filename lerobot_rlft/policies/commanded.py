@@ -1,4 +1,4 @@
-"""Adapter for `rlft_commanded`: that of the policy inside, whose network is told the command at every call."""
+"""Adapter for `rlft_commanded`: that of the policy inside, its network told the command at every call."""
 
 import copy
 from pathlib import Path
