@@ -21,11 +21,12 @@ from torch import Tensor
 from .algorithms.bc import BC, BCConfig
 from .algorithms.configuration_dppo import DPPOConfig
 from .algorithms.dppo import DPPO
+from .commands import CommandConfig
 from .config import TrainConfig, load_policy_config
 from .data import BatchLoader, make_loader
 from .errors import UserError, one_line
 from .policies.base import DenoisingPolicy, Exploration
-from .policies.commanded import COMMANDED, commanded
+from .policies.commanded import COMMANDED, CommandedAdapter, commanded
 from .policies.loading import load_pretrained, make_fresh
 from .regularizers.base import Regularizer
 from .regularizers.rehearsal import Rehearsal, RehearsalConfig
@@ -95,10 +96,12 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
         folder = checkpoint / PRETRAINED_MODEL_DIR
         try:
             saved = load_policy_config(str(folder), [f"--device={config.policy.device}"])
-            wanted = COMMANDED if _is_commanded(config) else config.policy.type
+            wanted = COMMANDED if _commands(config) else config.policy.type
             if saved.type != wanted:
                 raise UserError(f"it holds a policy of type {saved.type} instead of {wanted}")
-            return load_policy(saved if _is_commanded(config) else config.policy, folder, exploration)
+            return _practising(
+                config, load_policy(saved if wanted == COMMANDED else config.policy, folder, exploration)
+            )
         except UserError as error:
             raise UserError(
                 f"--resume={config.resume}: checkpoint {checkpoint} does not belong to this run or is "
@@ -107,15 +110,23 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
             ) from error
     if config.policy.pretrained_path is not None:
         policy = load_policy(config.policy, config.policy.pretrained_path, exploration)
-        return commanded(policy, exploration) if _is_commanded(config) else policy
+        return _practising(config, commanded(policy, exploration) if _commands(config) else policy)
     with redirect_stdout(io.StringIO()):
         policy = make_fresh(config.policy, batches.dataset.meta, exploration)
     check_chunk(policy)
     return policy
 
 
-def _is_commanded(config: TrainConfig) -> bool:
-    return isinstance(config.algorithm, DPPOConfig) and bool(config.algorithm.commands.enable)
+def _commands(config: TrainConfig) -> CommandConfig | None:
+    """Options of the commands that the policy in training is given; None where it is given none."""
+    algorithm = config.algorithm
+    return algorithm.commands if isinstance(algorithm, DPPOConfig) and algorithm.commands.enable else None
+
+
+def _practising(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
+    if isinstance(policy, CommandedAdapter) and (commands := _commands(config)):
+        policy.practice = commands.practice
+    return policy
 
 
 def check_chunk(policy: DenoisingPolicy) -> None:
@@ -145,7 +156,7 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
         path = config.policy.pretrained_path
         try:
             base = load_policy(deepcopy(config.policy), path, config.algorithm.exploration)
-            if _is_commanded(config):
+            if _commands(config):
                 base = commanded(base, config.algorithm.exploration)
         except UserError as error:
             here = "" if Path(path).is_absolute() else f" seen from {Path.cwd()}"

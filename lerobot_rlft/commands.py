@@ -41,6 +41,9 @@ class CommandConfig:
     # How often modes are asked for: as often as the base succeeds in them, as often as it attempts them, or
     # all alike.
     target: str = "successful"
+    # Share of the training episodes whose command is drawn from all modes alike, so that rare ones are practised,
+    # too; deployed commands are drawn by `target` alone.
+    practice: float = 0.5
     # Gradient steps in which the network learns, from successes of the base, what commands mean.
     steps: int = 3000
     batch_size: int = 256
@@ -53,6 +56,8 @@ class CommandConfig:
             raise ValueError(
                 f"algorithm.commands.target={self.target!r} is unknown, choose {', '.join(TARGETS)}"
             )
+        if not 0 <= self.practice <= 1:
+            raise ValueError(f"algorithm.commands.practice={self.practice} is out of range, choose 0 to 1")
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"algorithm.commands.{name}={getattr(self, name)} must be at least 1")
@@ -94,9 +99,13 @@ class CommandEmbedding(nn.Module):
             self.commands = None
 
 
-def draw_commands(shares: Tensor, count: int) -> Tensor:
-    """(count,) long, modes drawn with probabilities `shares` (M,)."""
-    return torch.multinomial(shares, count, replacement=True)
+def draw_commands(shares: Tensor, count: int, practice: float = 0.0) -> Tensor:
+    """(count,) long, modes drawn with probabilities `shares` (M,) or, the part `practice` of them, with equal
+    probabilities of all that have a share.
+    """
+    known = (shares > 0).float()
+    mixed = (1 - practice) * shares / shares.sum() + practice * known / known.sum()
+    return torch.multinomial(mixed, count, replacement=True)
 
 
 def target_shares(target: str, attempt: Tensor, success: Tensor, num_modes: int) -> Tensor:

@@ -132,7 +132,7 @@ class _Round:
         self.runner, self.policy, self.env, self.on_step = runner, runner.policy, runner.env, on_step
         self.keep_decisions = keep_decisions
         n = self.env.num_envs
-        self.command = self.policy.draw(n)
+        self.command = self.policy.draw(n, deployed=not keep_decisions)
         self.alive, self.terminated = np.ones(n, bool), np.zeros(n, bool)
         self.success, self.mode, self.names_modes = np.zeros(n, bool), np.full(n, -1), False
         self.total, self.best, self.length = np.zeros(n), np.full(n, -np.inf), np.zeros(n, np.int64)

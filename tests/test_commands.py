@@ -55,6 +55,14 @@ def test_commands_are_drawn_by_their_shares():
     assert error < 4 * math.sqrt(0.25 / 4000)
 
 
+def test_rare_modes_are_practised_and_unknown_ones_are_not():
+    torch.manual_seed(0)
+    count = torch.bincount(draw_commands(torch.tensor([0.9, 0.0, 0.1]), 4000, practice=0.5), minlength=3)
+    assert count[1] == 0
+    # Of the half that is practice, half are of each mode: 0.5 * 0.1 + 0.5 * 0.5
+    assert abs(count[2] / 4000 - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 4000)
+
+
 def test_the_command_of_an_episode_is_that_of_its_decisions():
     command, episode = torch.tensor([[3], [1], [3], [1], [3]]), torch.tensor([0, 2, 0, 2, 0])
     assert episode_commands(command, episode, 3).tolist() == [3, -1, 1]
@@ -64,6 +72,7 @@ def test_the_command_of_an_episode_is_that_of_its_decisions():
     ("options", "message"),
     [
         ({"target": "best"}, r"commands.target='best' is unknown, choose successful, attempted, uniform"),
+        ({"practice": 1.5}, "commands.practice=1.5 is out of range, choose 0 to 1"),
         ({"steps": 0}, "commands.steps=0 must be at least 1"),
         ({"batch_size": 0}, "commands.batch_size=0 must be at least 1"),
         ({"lr": 0.0}, r"commands.lr=0.0 must be a number > 0"),

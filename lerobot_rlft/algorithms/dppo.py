@@ -146,6 +146,8 @@ class DPPO(Algorithm):
                 "algorithm.commands needs modes, and neither the environment nor an atlas names any: choose "
                 "what to cluster (--atlas.key, --atlas.dims), or switch guard and algorithm.commands off"
             )
+        if self.policy.draw(1) is not None:  # the base of this run was commanded already
+            return
         shares = target_shares(options.target, attempt, reference.success, num_modes)
         rows = (reference.success & (attempt >= 0))[reference.episode].nonzero()[:, 0]
         obs = _rows(reference.obs, rows)

@@ -135,8 +135,12 @@ class DenoisingPolicy(ABC):
     def save_pretrained(self, folder: Any) -> None:
         """Write policy and processors as an ordinary LeRobot checkpoint."""
 
-    def draw(self, count: int) -> Tensor | None:
-        """Commands for as many episodes that begin, (count,) long; None where nothing is commanded."""
+    def draw(self, count: int, deployed: bool = True) -> Tensor | None:
+        """Commands for as many episodes that begin, (count,) long; None where nothing is commanded.
+
+        Args:
+            deployed: False where the episodes are training's.
+        """
         return None
 
     def command(self, shares: list[float]) -> None:

@@ -29,6 +29,8 @@ class CommandedAdapter(DenoisingPolicy):
         preprocessor, postprocessor, exploration: as the adapter of the policy inside wants them.
     """
 
+    practice = 0.0  # see `commands.CommandConfig`; of a policy in training
+
     def __init__(self, policy: Any, preprocessor: Any, postprocessor: Any, exploration: Any) -> None:
         self.module = policy.eval()
         family = adapter_class(policy.config.policy.type)
@@ -62,9 +64,10 @@ class CommandedAdapter(DenoisingPolicy):
     def command(self, shares: list[float]) -> None:
         self.module.config.shares = shares
 
-    def draw(self, count: int) -> Tensor | None:
-        """Commands for as many episodes, (count,) long; None as long as nothing is commanded."""
-        return self.module.draw(count) if self.shares else None
+    def draw(self, count: int, deployed: bool = True) -> Tensor | None:
+        if not self.shares:
+            return None
+        return self.module.draw(count, 0.0 if deployed else self.practice)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         condition = self.inner.encode({key: value for key, value in obs.items() if key != COMMAND})
@@ -134,7 +137,7 @@ class CommandedAdapter(DenoisingPolicy):
 
 
 def commanded(policy: DenoisingPolicy, exploration: Any) -> CommandedAdapter:
-    """The policy, ready to be commanded; as long as it is not, it acts as before.
+    """The policy, ready to be commanded; as long as it is not, it acts as before. One that is stays as it is.
 
     Args:
         exploration: as `policy` was made with.
@@ -142,6 +145,8 @@ def commanded(policy: DenoisingPolicy, exploration: Any) -> CommandedAdapter:
     Raises:
         UserError: the family cannot be commanded.
     """
+    if isinstance(policy, CommandedAdapter):
+        return policy
     from .rlft_commanded.modeling_rlft_commanded import RLFTCommandedPolicy  # which imports the adapters
 
     inner = policy.module.config

@@ -42,14 +42,14 @@ class RLFTCommandedPolicy(PreTrainedPolicy):
         self.commands = CommandEmbedding(self.inner.get_submodule(path))
         self._command: Tensor | None = None
 
-    def draw(self, count: int) -> Tensor:
-        """Commands for as many episodes, (count,) long."""
+    def draw(self, count: int, practice: float = 0.0) -> Tensor:
+        """Commands for as many episodes, (count,) long, see `draw_commands`."""
         config, device = self.config, self.commands.weight.device
         if not config.shares:
             return torch.full((count,), UNCOMMANDED, device=device)
         if config.mode is not None:
             return torch.full((count,), config.mode, device=device)
-        return draw_commands(torch.tensor(config.shares, device=device), count)
+        return draw_commands(torch.tensor(config.shares, device=device), count, practice)
 
     def reset(self) -> None:
         self.inner.reset()
