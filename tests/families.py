@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import vlas
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
@@ -35,6 +36,8 @@ def statistics() -> dict[str, dict[str, torch.Tensor]]:
             "max": high.view(shape),
             "mean": (0.1 * high).view(shape),
             "std": (0.3 * high).view(shape),
+            "q01": low.view(shape),
+            "q99": high.view(shape),
         }
     return stats
 
@@ -67,6 +70,11 @@ def diffusion(
     return DiffusionAdapter(module, *processors, Exploration(eta))
 
 
+def vla(kind: str, noise_level: float = 0.0, **fields: Any) -> DenoisingPolicy:
+    """A tiny vision-language-action policy, see `vlas.py`; its padded action dims are more than the 2."""
+    return vlas.build(kind, IMAGES, ACTION, statistics(), Exploration(noise_level=noise_level), **fields)
+
+
 VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
     "diffusion, state": diffusion,
     "diffusion, one observation": partial(diffusion, n_obs_steps=1),
@@ -78,10 +86,14 @@ VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
         diffusion, noise_scheduler_type="DDIM", num_inference_steps=5, eta=0.5
     ),
     "diffusion, DDIM eta 1": partial(diffusion, noise_scheduler_type="DDIM", num_inference_steps=5, eta=1.0),
+    "pi0": partial(vla, "pi0"),
+    "pi0, Flow-SDE": partial(vla, "pi0", noise_level=0.5),
+    "pi05": partial(vla, "pi05"),
+    "smolvla": partial(vla, "smolvla"),
 }
-WITH_ENCODER = {"diffusion, images"}
+WITH_ENCODER = {"diffusion, images", "pi0", "pi0, Flow-SDE", "pi05", "smolvla"}
 # Their exploration sampler is another than the deployed one, by design.
-EXPLORES_OTHERWISE = {"diffusion, DDIM eta 0.5", "diffusion, DDIM eta 1"}
+EXPLORES_OTHERWISE = {"diffusion, DDIM eta 0.5", "diffusion, DDIM eta 1", "pi0, Flow-SDE"}
 
 
 def observations(policy: DenoisingPolicy, batch: int, seed: int = 1) -> dict[str, torch.Tensor]:

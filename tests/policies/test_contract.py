@@ -62,15 +62,15 @@ def test_shapes(policy, variant):
     assert (policy.encoder is not None) == (variant in WITH_ENCODER)
     assert chain.x.shape == (6, steps + 1, policy.horizon, policy.action_dim)
     assert chain.log_prob.shape == (6, steps)
-    assert policy.executed(chain.x[:, 0]).shape == (6, policy.n_action_steps, policy.action_dim)
-    assert policy.to_action(chain.x[:, 0]).shape == (6, policy.n_action_steps, policy.action_dim)
+    assert policy.executed(chain.x[:, 0]).shape == (6, policy.n_action_steps, 2)
+    assert policy.to_action(chain.x[:, 0]).shape == (6, policy.n_action_steps, 2)
     assert policy.deployed_chunk(condition).shape == (6, policy.horizon, policy.action_dim)
 
 
 def test_a_chunk_costs_one_network_call_for_each_step(policy, monkeypatch):
     calls = count_calls(monkeypatch, policy, "predict")
     explore(policy)
-    assert [int(timestep[0]) for _, timestep, _ in calls] == policy.kernel.timesteps.flip(0).tolist()
+    assert [timestep[0].item() for _, timestep, _ in calls] == policy.kernel.timesteps.flip(0).tolist()
 
 
 def test_sampling_and_replay_agree_on_log_probs(policy):
@@ -113,8 +113,9 @@ def test_what_is_not_executed_does_not_count(policy):
     with torch.no_grad():
         reference = replayed(policy, chain, condition, rows, k)
         chain.x[:, 0, unexecuted] += 1
+        chain.x[:, 0, :, 2:] += 1  # dims that a family pads
         assert torch.equal(replayed(policy, chain, condition, rows, k), reference)
-        chain.x[:, 0, position[-1]] += 1
+        chain.x[:, 0, position[-1], 1] += 1
         assert (replayed(policy, chain, condition, rows, k) < reference).all()
 
 
@@ -125,6 +126,7 @@ def test_gradients_reach_exactly_the_declared_parameters(policy, train_encoder):
     policy.freeze(train_encoder)
     encoder = set() if policy.encoder is None else set(policy.encoder.parameters())
     declared = set(policy.module.parameters()) - (set() if train_encoder else encoder)
+    declared -= set(policy.idle_parameters())
     assert set(policy.trainable_parameters()) == declared
     condition = policy.encode(observations(policy, 6))
     steps = policy.kernel.num_steps
@@ -138,12 +140,14 @@ def test_freezing_can_be_undone(policy):
     policy = copy.deepcopy(policy)
     policy.module.requires_grad_(False)
     policy.freeze(train_encoder=True)
-    assert all(p.requires_grad for p in policy.module.parameters())
+    idle = set(policy.idle_parameters())
+    assert all(p.requires_grad == (p not in idle) for p in policy.module.parameters())
 
 
 def test_a_saved_and_reloaded_policy_acts_the_same(policy, tmp_path):
     policy.save_pretrained(tmp_path)
     again = load_pretrained(PreTrainedConfig.from_pretrained(tmp_path), tmp_path, Exploration())
+    again.task = policy.task
     assert again.kernel.num_steps == policy.kernel.num_steps
     obs, actions = observations(policy, 3), []
     for p in (policy, again):
