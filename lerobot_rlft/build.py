@@ -293,7 +293,7 @@ def task_of(envs: gym.vector.VectorEnv, env: EnvConfig) -> str:
     for name in ("task_description", "task"):
         try:
             tasks = set(envs.call(name))
-        except AttributeError:
+        except (AttributeError, NotImplementedError):
             continue
         if len(tasks) > 1:
             raise UserError(

@@ -70,9 +70,11 @@ def diffusion(
     return DiffusionAdapter(module, *processors, Exploration(eta))
 
 
-def vla(kind: str, noise_level: float = 0.0, **fields: Any) -> DenoisingPolicy:
+def vla(
+    kind: str, inputs: dict[str, Any] = IMAGES, noise_level: float = 0.0, **fields: Any
+) -> DenoisingPolicy:
     """A tiny vision-language-action policy, see `vlas.py`; its padded action dims are more than the 2."""
-    return vlas.build(kind, IMAGES, ACTION, statistics(), Exploration(noise_level=noise_level), **fields)
+    return vlas.build(kind, inputs, ACTION, statistics(), Exploration(noise_level=noise_level), **fields)
 
 
 VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {

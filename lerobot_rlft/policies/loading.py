@@ -34,9 +34,9 @@ def load_pretrained(config: PreTrainedConfig, path: str | Path, exploration: Exp
         raise UserError(str(error)) from error
     if config.use_peft:
         raise UserError(
-            f"{path} holds LoRA adapters beside another policy (policy.use_peft=true): merge them first, "
-            "with peft's merge_and_unload() and save_pretrained(), or give the policy they belong to and train "
-            "adapters of this run with --peft.r=16"
+            f"{path} holds LoRA adapters of another policy (policy.use_peft=true): merge them first, with "
+            "peft's merge_and_unload() and save_pretrained(), or give the policy itself and train adapters "
+            "of this run with --peft.r=16"
         )
     try:
         said = io.StringIO()

@@ -707,7 +707,7 @@ def test_a_balanced_run_resumes_bit_equal(objective, monkeypatch):
         ("critic_warmup_iterations", -1, "0 or more"),
         ("advantage_std_floor", -1.0, "a number >= 0"),
         ("critic_hidden_dims", (64, 0), "sizes >= 1"),
-        ("critic_features", "none", "shared or own"),
+        ("critic_features", "none", "shared, own or"),
     ],
 )
 def test_values_out_of_range_are_refused(field, value, wanted):
