@@ -36,8 +36,6 @@ from .monitor import fit_atlas, load_atlas
 from .policies.base import DenoisingPolicy
 from .rollout import VECTORS, EpisodeRunner
 
-CHAIN_FLOOR = 0.1  # smallest std of exploration and log-probabilities, as in DPPO
-
 
 @dataclass
 class Side:
@@ -136,11 +134,14 @@ def compare(config: CompareConfig) -> Comparison:
                     bar.update()
                 sides[title] = side
     base = sides.pop(BASE)
+    floor = base.policy.std_floor
     notes, no_probe = {}, ""
     if given is not None and atlas is None:
         notes["modes_from"] = f"--atlas.path={config.atlas.path} is not used, the environment names its modes"
     try:
-        probe = Probe.choose(base.policy, base.rollout.obs, base.rollout.t, CHAIN_FLOOR, seed=config.seed)
+        probe = Probe.choose(
+            base.policy, base.rollout.obs, base.rollout.t, base.policy.std_floor, seed=config.seed
+        )
     except ValueError as error:  # a base that always acts the same, or chunks of a single number
         probe, no_probe = None, f"the base cannot be probed: {error}"
     numbers, kl = {}, {}
@@ -154,7 +155,7 @@ def compare(config: CompareConfig) -> Comparison:
         measure_modes(m, side.counts, base.counts)
         measure_paths(m, side.episodes, base.episodes, config.atlas.key)
         chains = {"reverse": side.rollout, "forward": base.rollout}
-        kl[name] = measure_chains(m, side.policy, base.policy, chains, CHAIN_FLOOR)
+        kl[name] = measure_chains(m, side.policy, base.policy, chains, floor)
         measure_probe(m, probe, side.policy, no_probe)
         measure_blocked(m, side.blocked, base.blocked, config.n_attempts)
     for m in numbers.values():
@@ -214,7 +215,7 @@ def check_same_actions(base: DenoisingPolicy, tuned: DenoisingPolicy, option: st
     if steps != wanted or type(base.kernel) is not type(tuned.kernel):
         raise UserError(
             f"--base.path denoises in {len(steps)} steps and {option} in {len(wanted)}, or at other noise "
-            "levels: give the base the sampler of the tuned policies, "
+            "levels: give the base the sampler of the tuned policies, for example "
             f"--base.noise_scheduler_type=DDPM or DDIM and --base.num_inference_steps={len(wanted)}, and all "
             "tuned policies the same one (--policy.num_inference_steps holds for --others too)"
         )
@@ -258,10 +259,10 @@ def atlas_for(config: CompareConfig, given: ModeAtlas | None, episodes: Episodes
 
 def explore(runner: EpisodeRunner, seed: int) -> Rollout:
     """One round of exploratory episodes."""
-    count = runner.env.num_envs
+    count, floor = runner.env.num_envs, runner.policy.std_floor
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return runner.collect(count, seed + np.arange(count), CHAIN_FLOOR, CHAIN_FLOOR)
+        return runner.collect(count, seed + np.arange(count), floor, floor)
 
 
 def attempts(env: EnvConfig, policy: DenoisingPolicy, config: CompareConfig) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..balance import BalanceConfig
+from ..flow import MAX_NOISE_LEVEL
 from ..policies.base import Exploration
 from ..regularizers.base import RegularizerConfig
 from .base import AlgorithmConfig, check
@@ -14,17 +15,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "actor_lr": 3e-5,
         "update_epochs": 4,
         "critic_epochs": 1,
-        "min_sampling_std": 0.1,
         "eta": 1.0,
+        "noise_level": 0.5,
     },
     "forward": {
         "actor_lr": 5e-5,
         "update_epochs": 1,
         "critic_epochs": 8,
-        "min_sampling_std": 0.0,
         "eta": 0.0,
+        "noise_level": 0.0,
     },
 }
+HYBRID_NEEDS_ALL = "finetuned_steps=null with it: the step that is trained may be any"
+WHY = "without noise there is no log-probability"
 
 
 # Fields that are null are filled before anything reads them (`fill`); their types are those they then have.
@@ -73,13 +76,25 @@ class DPPOConfig(AlgorithmConfig):
     # Weight of the squared difference between current and base network outputs at the steps that are not
     # fine-tuned.
     anchor_coef: float = 30.0
-    # Smallest std of the noise of collection, at every denoising step; null = 0.1 (chain), 0 (forward).
+    # Smallest std of the noise of collection, at every denoising step; null = 0 (forward, and chain where
+    # every step of the sampler adds noise by itself, as those of flow policies do), else 0.1.
     min_sampling_std: float = None  # type: ignore[assignment]
-    # Smallest std in log-probabilities.
-    min_log_prob_std: float = 0.1
+    # Smallest std in log-probabilities and KLs; null = 0 where every step adds noise by itself, else 0.1.
+    min_log_prob_std: float = None  # type: ignore[assignment]
     # DDIM only: noise of the sampler of collection, 0 to 1 (the deployed sampler keeps eta 0); null = 1
     # (chain, which needs noise), 0 (forward).
     eta: float = None  # type: ignore[assignment]
+    # Flow policies, chain: "sde" adds the noise of an SDE with the marginals of the flow (Flow-SDE), "head"
+    # adds noise whose std is learned (Flow-Noise, ReinFlow). Deployed is the noise-free flow with both.
+    flow_noise: str = "sde"
+    # flow_noise=sde: size of its noise, 0 to 1.5 (the deployed sampler has 0); null = 0.5 (chain),
+    # 0 (forward).
+    noise_level: float = None  # type: ignore[assignment]
+    # flow_noise=head: smallest and largest std of a step.
+    noise_std_range: tuple[float, float] = (0.08, 0.16)
+    # Flow policies, chain: one random step of each chain adds noise and is trained, the others follow the
+    # flow; an update then costs 1 / K of that of whole chains.
+    hybrid: bool = False
     # Centre advantages in each minibatch and divide them by their standard deviation, as the paper's code
     # does. Once nearly every episode succeeds the critic lags behind and what is left is mostly noise:
     # centring then punishes half of the successes, dividing makes the noise full-size, and success collapses
@@ -110,7 +125,7 @@ class DPPOConfig(AlgorithmConfig):
             raise ValueError(
                 f"algorithm.objective={self.objective!r} is unknown, choose {' or '.join(DEFAULTS)}, or null"
             )
-        for name in ("actor_lr", "critic_lr", "min_log_prob_std"):
+        for name in ("actor_lr", "critic_lr"):
             value = getattr(self, name)
             check(name, value, value is None or value > 0, "a number > 0")
         for name in ("update_epochs", "critic_epochs", "minibatch_size"):
@@ -121,8 +136,17 @@ class DPPOConfig(AlgorithmConfig):
             self.fill()
         # What no objective allows; whether 0 is allowed is known once the objective is.
         check("eta", self.eta, self.eta is None or 0 <= self.eta <= 1, "a number in [0, 1]")
-        std = self.min_sampling_std
-        check("min_sampling_std", std, std is None or std >= 0, "a number >= 0")
+        for name in ("min_sampling_std", "min_log_prob_std"):
+            std = getattr(self, name)
+            check(name, std, std is None or std >= 0, "a number >= 0")
+        if self.flow_noise not in ("sde", "head"):
+            raise ValueError(f"algorithm.flow_noise={self.flow_noise!r} is unknown, choose sde or head")
+        level, (low, high) = self.noise_level, self.noise_std_range
+        wanted = f"0 to {MAX_NOISE_LEVEL}, for example 0.5; with more the SDE explodes"
+        check("noise_level", level, level is None or 0 <= level <= MAX_NOISE_LEVEL, wanted)
+        wanted = "two numbers > 0, the smaller first, for example [0.08, 0.16]"
+        check("noise_std_range", self.noise_std_range, 0 < low < high, wanted)
+        check("hybrid", self.hybrid, not self.hybrid or self.finetuned_steps is None, HYBRID_NEEDS_ALL)
         for name in ("gamma", "gae_lambda", "gamma_denoising"):
             check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         for name in ("clip_coef", "clip_coef_base"):
@@ -162,7 +186,7 @@ class DPPOConfig(AlgorithmConfig):
     @property
     def exploration(self) -> Exploration:
         """The sampler of collection; of a filled configuration."""
-        return Exploration(eta=self.eta)
+        return Exploration(self.eta, self.flow_noise, self.noise_level, self.noise_std_range, self.hybrid)
 
     def fill(self, objective: str = "chain") -> None:
         """Replace what is null by the objective's defaults, `objective` if none was chosen.
@@ -174,17 +198,28 @@ class DPPOConfig(AlgorithmConfig):
         for name, value in DEFAULTS[self.objective].items():
             if getattr(self, name) is None:
                 setattr(self, name, value)
-        noisy, std, eta = self.objective == "chain", self.min_sampling_std, self.eta
-        why = "without noise there is no log-probability"
+        if self.objective == "chain":
+            check("eta", self.eta, self.eta > 0, f"a number in (0, 1]; {WHY}")
+            check("noise_level", self.noise_level, self.noise_level > 0, f"a number in (0, 1.5]; {WHY}")
+        else:
+            why = "with objective=forward, which trains no noise"
+            check("flow_noise", self.flow_noise, self.flow_noise == "sde", f"sde {why}")
+            check("hybrid", self.hybrid, not self.hybrid, f"false {why}")
+
+    def fit(self, floor: float) -> None:
+        """Fill the floors that are null for a sampler that needs `floor` (`DenoisingPolicy.std_floor`).
+
+        Raises:
+            ValueError: a step would have no noise although the objective needs it.
+        """
+        chain = self.objective == "chain"
+        if self.min_sampling_std is None:
+            self.min_sampling_std = floor if chain else 0.0
+        if self.min_log_prob_std is None:
+            self.min_log_prob_std = floor
+        std = self.min_sampling_std
+        check("min_sampling_std", std, std > 0 or not (chain and floor), f"a number > 0; {WHY}")
+        std = self.min_log_prob_std
         check(
-            "min_sampling_std",
-            std,
-            std > 0 or (std == 0 and not noisy),
-            f"a number > 0; {why}" if noisy else "a number >= 0",
-        )
-        check(
-            "eta",
-            eta,
-            0 < eta <= 1 or (eta == 0 and not noisy),
-            f"a number in (0, 1]; {why}" if noisy else "a number in [0, 1]",
+            "min_log_prob_std", std, std > 0 or not floor, "a number > 0; this sampler has noise-free steps"
         )

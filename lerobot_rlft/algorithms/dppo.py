@@ -51,7 +51,7 @@ class DPPO(Algorithm):
         backward: backward pass of a loss, `accelerator.backward`.
 
     Raises:
-        ValueError: `finetuned_steps` exceeds the chain.
+        ValueError: `finetuned_steps` exceeds the chain, or its sampler adds no noise.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class DPPO(Algorithm):
         regularizers: dict[str, Regularizer] | None = None,
     ) -> None:
         config.fill()
+        config.fit(policy.std_floor)
         self.config, self.policy, self.base, self.backward = config, policy, base, backward
         self.regularizers = regularizers or {}
         self.coefs = {name: regularizer.coef for name, regularizer in self.regularizers.items()}
@@ -196,12 +197,12 @@ class DPPO(Algorithm):
             attempt = data.attempt[data.episode].to(self.device)
         advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
         self.objective.begin(chain, condition, advantage)
+        all_rows, all_steps = chain.pairs(self.finetuned)
         train_actor = self.iterations_done >= config.critic_warmup_iterations
         stop = False
         for epoch in range(config.update_epochs):
-            minibatches = torch.randperm(decisions * self.finetuned, device=self.device).split(
-                config.minibatch_size
-            )
+            order = torch.randperm(len(all_rows), device=self.device)
+            minibatches = order.split(config.minibatch_size)
             # A value belongs to a decision, not to its K' steps: the critic sees each decision as often as
             # critic_epochs says, whatever the actor does.
             value_rows = self._value_rows(decisions, len(minibatches))
@@ -212,7 +213,7 @@ class DPPO(Algorithm):
                         log.add(mode_loss=balance.step(features[rows], attempt[rows]))
                 if not train_actor or stop:
                     continue
-                rows, k = pair // self.finetuned, pair % self.finetuned
+                rows, k = all_rows[pair], all_steps[pair]
                 step = self._step(self.objective.noisy(rows, k), rows, k, encode)
                 loss, seen = self.objective.loss(step, rows, first=epoch == 0 and i == 0)
                 log.add(policy_loss=loss, **seen)
@@ -297,9 +298,9 @@ class DPPO(Algorithm):
 
     @torch.no_grad()
     def _all_steps(self, data: Experience, encode: Encode) -> Iterator[tuple[Tensor, Step]]:
-        """Every fine-tuned step of every decision, as (rows, Step)."""
-        for pair in torch.arange(len(data.chain.x) * self.finetuned, device=self.device).split(ENCODE_BATCH):
-            rows, k = pair // self.finetuned, pair % self.finetuned
+        """Every fine-tuned stochastic step of every decision, as (rows, Step)."""
+        parts = (part.split(ENCODE_BATCH) for part in data.chain.pairs(self.finetuned))
+        for rows, k in zip(*parts, strict=True):
             yield rows, self._step(data.chain.x[rows, k + 1], rows, k, encode)
 
     @torch.no_grad()
@@ -356,7 +357,9 @@ class DPPO(Algorithm):
         return self.critic(features)
 
     def state_dict(self) -> dict[str, Any]:
+        head = self.policy.noise_head
         return {
+            "noise_head": head and head.state_dict(),
             "critic": self.critic_weights.state_dict(),
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
@@ -370,6 +373,8 @@ class DPPO(Algorithm):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.policy.noise_head is not None:
+            self.policy.noise_head.load_state_dict(state["noise_head"])
         self.critic_weights.load_state_dict(state["critic"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])

@@ -17,6 +17,7 @@ from torch.distributions import Normal
 from ..chains import Chain, Kernel, sample_chain
 from ..flow import FlowSDEKernel, HybridKernel, NoiseHead
 
+STD_FLOOR = 0.1
 ADAPTERS: dict[str, type["DenoisingPolicy"]] = {}
 
 
@@ -143,9 +144,12 @@ class DenoisingPolicy(ABC):
         return Normal(normal.mean, std, validate_args=False)
 
     @property
-    def smallest_std(self) -> float:
-        """Of the noise that any step of exploration adds by itself, without a floor."""
-        return self.kernel.std.min().item() if self.noise_head is None else self.noise_head.std_range[0]
+    def std_floor(self) -> float:
+        """The least floor under which every step of exploration has a density: 0 where all add noise by
+        themselves, else DPPO's on state tasks.
+        """
+        noisy = self.noise_head is not None or bool((self.kernel.std > 0).all())
+        return 0.0 if noisy else STD_FLOOR
 
     def use_flow(
         self, num_steps: int, exploration: Exploration, noise_at_one: bool = True, sigma_min: float = 0.0

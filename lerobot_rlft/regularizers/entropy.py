@@ -44,7 +44,7 @@ class EntropyConfig(RegularizerConfig):
         self.check("neighbours", self.neighbours >= 1, "at least 1")
 
     def build(self, policy: DenoisingPolicy, base: DenoisingPolicy, load: Load | None = None) -> "Entropy":
-        learned = getattr(policy, "noise_head", None) is not None
+        learned = policy.noise_head is not None
         reason = (
             "novelty or chunks: the entropy of this policy's fixed noise is constant, a bonus does nothing"
         )
