@@ -38,7 +38,7 @@ def run(tmp_path):
                 regularizers=[KLBaseConfig(coef=0.01)],
             ),
             "env": CameraEnvConfig(),
-            "rollout": RolloutConfig(n_envs=2, n_episodes=4),
+            "rollout": RolloutConfig(n_envs=2, n_episodes=4, n_reference=2),
             "eval": EvalConfig(n_episodes=2, n_episodes_during=2, batch_size=2, n_videos=0),
             "iterations": 2,
             "eval_freq": 1,
