@@ -293,13 +293,12 @@ def task_of(envs: gym.vector.VectorEnv, env: EnvConfig) -> str:
     for name in ("task_description", "task"):
         try:
             tasks = set(envs.call(name))
-        except AttributeError:
+        except (AttributeError, NotImplementedError):
             continue
         if len(tasks) > 1:
             raise UserError(
-                f"env.type={env.type} has {len(tasks)} instructions for its copies "
-                f"({'; '.join(sorted(tasks))}), the policy is told one for all: "
-                "choose a single task with --env.task=..."
+                f"env.type={env.type} has several instructions ({'; '.join(sorted(tasks))}), the policy is "
+                "told one for all copies: choose a single task with --env.task=..."
             )
         if task := tasks.pop():
             return str(task)

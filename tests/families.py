@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import vlas
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
@@ -48,6 +49,8 @@ def statistics() -> dict[str, dict[str, torch.Tensor]]:
             "max": high.view(shape),
             "mean": (0.1 * high).view(shape),
             "std": (0.3 * high).view(shape),
+            "q01": low.view(shape),
+            "q99": high.view(shape),
         }
     return stats
 
@@ -177,6 +180,13 @@ def tiny_clip() -> Path:
     return folder
 
 
+def vla(
+    kind: str, inputs: dict[str, Any] = IMAGES, noise_level: float = 0.0, **fields: Any
+) -> DenoisingPolicy:
+    """A tiny vision-language-action policy, see `vlas.py`; its padded action dims are more than the 2."""
+    return vlas.build(kind, inputs, ACTION, statistics(), Exploration(noise_level=noise_level), **fields)
+
+
 VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
     "diffusion, state": diffusion,
     "diffusion, one observation": partial(diffusion, n_obs_steps=1),
@@ -200,19 +210,16 @@ VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
     "multi_task_dit, flow SDE": partial(multi_task_dit, objective="flow_matching"),
     "multi_task_dit, state, flow head": partial(multi_task_dit, STATE, HEAD, objective="flow_matching"),
     "rlft_flow, head hybrid": partial(rlft_flow, explore=HEAD | {"hybrid": True}, num_inference_steps=1),
+    "pi0": partial(vla, "pi0"),
+    "pi0, Flow-SDE": partial(vla, "pi0", noise_level=0.5),
+    "pi05": partial(vla, "pi05"),
+    "smolvla": partial(vla, "smolvla"),
 }
-WITH_ENCODER = {"diffusion, images"} | {name for name in VARIANTS if name.startswith("multi_task_dit")}
+ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla")
+WITH_ENCODER = {name for name in VARIANTS if name.startswith(ENCODERS)}
 # Their exploration sampler is another than the deployed one, by design.
 EXPLORES_OTHERWISE = {
-    "diffusion, DDIM eta 0.5",
-    "diffusion, DDIM eta 1",
-    "multi_task_dit, DDIM eta 1",
-    "multi_task_dit, flow SDE",
-    "multi_task_dit, state, flow head",
-    "rlft_flow, SDE",
-    "rlft_flow, SDE hybrid",
-    "rlft_flow, head",
-    "rlft_flow, head hybrid",
+    name for name in VARIANTS if any(noise in name for noise in ("eta 0.5", "eta 1", "SDE", "head"))
 }
 
 

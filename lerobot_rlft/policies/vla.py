@@ -159,8 +159,9 @@ class VLAAdapter(DenoisingPolicy):
 
     def copy_encoder(self) -> "VLAAdapter":
         twin = copy.copy(self)
-        # The memo entries leave the expert out of the copy.
-        twin.module = copy.deepcopy(self.module, {id(part): nn.Identity() for part in self._expert()})
+        # The memo entries leave the expert's weights out of the copy; smolvla still looks at its layers.
+        expert = [parameter for part in self._expert() for parameter in part.parameters()]
+        twin.module = copy.deepcopy(self.module, {id(p): nn.Parameter(torch.empty(0)) for p in expert})
         return twin
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
