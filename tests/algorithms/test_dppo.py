@@ -702,7 +702,7 @@ def test_a_balanced_run_resumes_bit_equal(objective, monkeypatch):
         ("min_log_prob_std", -0.1, "a number >= 0"),
         ("eta", 0.0, r"a number in \(0, 1\]"),
         ("eta", 1.5, r"a number in \[0, 1\]"),
-        ("noise_level", -0.1, r"0 to 1.5, for example 0.5; with more the SDE explodes"),
+        ("noise_level", -0.1, r"a number in \(0, 1.5\]; without noise there is no log-probability"),
         ("noise_level", 1.6, r"0 to 1.5, for example 0.5; with more the SDE explodes"),
         ("noise_level", 0.0, r"a number in \(0, 1.5\]; without noise there is no log-probability"),
         ("noise_std_range", (0.2, 0.1), "two numbers > 0, the smaller first"),
@@ -742,7 +742,7 @@ def test_noise_that_does_not_fit_is_refused(fields, message):
     "fields, wanted",
     [
         ({"min_sampling_std": 0.0}, "min_sampling_std=0.0 .*a number > 0; without noise"),
-        ({"min_log_prob_std": 0.0}, "min_log_prob_std=0.0 .*a number > 0: a step adds no noise by itself"),
+        ({"min_log_prob_std": 0.0}, "min_log_prob_std=0.0 .*a number > 0; this sampler has noise-free"),
     ],
 )
 def test_a_sampler_with_steps_without_noise_needs_a_floor(fields, wanted):
