@@ -59,7 +59,18 @@ class DiffusionAdapter(DenoisingPolicy):
         self.kernel = kernel.to(config.device)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
-        batch = normalise_observations(obs, self.preprocessor)
+        return self._condition(normalise_observations(obs, self.preprocessor))
+
+    def example_condition(self, batch: int) -> Tensor:
+        device = next(self.module.parameters()).device
+        return self._condition(
+            {
+                key: torch.zeros(batch, self.n_obs_steps, *feature.shape, device=device)
+                for key, feature in self.module.config.input_features.items()
+            }
+        )
+
+    def _condition(self, batch: dict[str, Tensor]) -> Tensor:
         cameras = self.module.config.image_features
         if cameras:
             batch[OBS_IMAGES] = torch.stack(
@@ -99,6 +110,6 @@ class DiffusionAdapter(DenoisingPolicy):
     def save_pretrained(self, folder: Path) -> None:
         # The fine-tuned sampler is part of the result: a stock loader must not fall back to all T steps.
         self.module.config.num_inference_steps = self.kernel.num_steps
-        self.module.save_pretrained(folder)
+        self.exported().save_pretrained(folder)
         self.preprocessor.save_pretrained(folder)
         self.postprocessor.save_pretrained(folder)

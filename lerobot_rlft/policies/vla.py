@@ -14,7 +14,7 @@ import torch
 from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import PolicyProcessorPipeline
-from lerobot.utils.constants import ACTION, OBS_LANGUAGE_TOKENS
+from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -43,6 +43,7 @@ class VLAAdapter(DenoisingPolicy):
 
     trains_encoder = False
     reads_language = True
+    encode_batch = 16
 
     def __init__(
         self,
@@ -111,6 +112,13 @@ class VLAAdapter(DenoisingPolicy):
     @property
     def optional_inputs(self) -> set[str]:
         return {key for key in self.module.config.input_features if "empty_camera_" in key}
+
+    def example_condition(self, batch: int) -> Tensor:
+        config, device = self.module.config, next(self.module.parameters()).device
+        inputs = {k: torch.zeros(batch, *f.shape, device=device) for k, f in config.input_features.items()}
+        tokens = torch.zeros(batch, config.tokenizer_max_length, dtype=torch.long, device=device)
+        inputs |= {OBS_LANGUAGE_TOKENS: tokens, OBS_LANGUAGE_ATTENTION_MASK: tokens == 0}
+        return self._read(inputs).flatten()
 
     def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         return self._velocity(Prefix.unflatten(condition, self.shape), x, timestep)
