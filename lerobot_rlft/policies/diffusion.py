@@ -9,10 +9,9 @@ from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.constants import OBS_IMAGES
 from torch import Tensor, nn
 
-from ..chains import DDIMKernel, DDPMKernel
-from ..errors import UserError
 from .base import DenoisingPolicy, Exploration, register
 from .processing import normalise_observations
+from .schedule import schedule_kernel
 
 
 @register("diffusion")
@@ -37,26 +36,11 @@ class DiffusionAdapter(DenoisingPolicy):
         exploration: Exploration,
     ) -> None:
         self.module, self.preprocessor, self.postprocessor = policy.eval(), preprocessor, postprocessor
-        config, model = policy.config, policy.diffusion
+        config = policy.config
         self.n_obs_steps, self.horizon = config.n_obs_steps, config.horizon
         self.n_action_steps = config.n_action_steps
         self.action_dim = config.action_feature.shape[0]
-        if not 1 <= model.num_inference_steps <= config.num_train_timesteps:
-            raise UserError(
-                f"policy.num_inference_steps={model.num_inference_steps} is out of range, choose 1 to "
-                f"policy.num_train_timesteps={config.num_train_timesteps}, or null for all"
-            )
-        scheduler = model.noise_scheduler
-        scheduler.set_timesteps(model.num_inference_steps)
-        schedule = {
-            "alphas_cumprod": scheduler.alphas_cumprod,
-            "timesteps": scheduler.timesteps,
-            "prediction_type": config.prediction_type,
-            "clip_range": config.clip_sample_range if config.clip_sample else None,
-        }
-        ddim = config.noise_scheduler_type == "DDIM"
-        kernel = DDIMKernel(**schedule, eta=exploration.eta) if ddim else DDPMKernel(**schedule)
-        self.kernel = kernel.to(config.device)
+        self.kernel = schedule_kernel(config, policy.diffusion, exploration)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         return self._condition(normalise_observations(obs, self.preprocessor))
