@@ -9,11 +9,10 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 
 import torch
-from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.configs import FeatureType
 from lerobot.configs.default import PeftConfig
 from lerobot.envs import env_to_policy_features
 from lerobot.policies.factory import get_policy_class
-from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -24,7 +23,7 @@ from .policies import load_adapters
 from .policies.base import DenoisingPolicy, Exploration, adapter_class
 from .policies.lora import add_adapters
 
-CAMERAS, PIXELS = 3, 224  # of pi0_base, where nothing else is said
+STORED = {True: 1, False: 4}  # bytes of a number, of pictures and of everything else
 
 
 @dataclass(frozen=True)
@@ -157,15 +156,7 @@ def _add_features(config: TrainConfig, policy) -> None:  # type: ignore[no-untyp
         policy.output_features = {k: f for k, f in features.items() if f.type is FeatureType.ACTION}
         policy.input_features = {k: f for k, f in features.items() if f.type is not FeatureType.ACTION}
     elif not policy.input_features:
-        if not adapter_class(policy.type).reads_language:
-            raise UserError(
-                f"the sizes of policy.type={policy.type} depend on its observations: give --env.type=..."
-            )
-        camera = PolicyFeature(FeatureType.VISUAL, (3, PIXELS, PIXELS))
-        policy.input_features = {f"{OBS_IMAGES}.camera{i}": camera for i in range(CAMERAS)} | {
-            OBS_STATE: PolicyFeature(FeatureType.STATE, (policy.max_state_dim,))
-        }
-        policy.output_features = {ACTION: PolicyFeature(FeatureType.ACTION, (policy.max_action_dim,))}
+        adapter_class(policy.type).assume_features(policy)
 
 
 def plan(config: TrainConfig) -> str:
@@ -177,11 +168,14 @@ def plan(config: TrainConfig) -> str:
     algorithm = config.algorithm
     size = algorithm.minibatch_size
     policy = without_weights(config)
-    rows = {"full": footprint(policy, size, True)}
+    try:
+        rows = {"full": footprint(policy, size, True)}
+    except ValueError as error:
+        raise UserError(str(error)) from error
     note = ""
     if policy.encoder is not None:
         rows["expert only"] = footprint(policy, size, False)
-    if policy.reads_language:
+    if config.peft is not None or policy.module._get_default_peft_targets() is not None:
         peft = config.peft or PeftConfig()
         try:
             add_adapters(policy, asdict(peft))
@@ -192,7 +186,7 @@ def plan(config: TrainConfig) -> str:
     cached = rows.get("expert only", first).condition
     inputs = policy.module.config.input_features
     observation = sum(
-        PIXEL_BYTES[f.type is FeatureType.VISUAL] * torch.Size(f.shape).numel() * policy.n_obs_steps
+        STORED[f.type is FeatureType.VISUAL] * torch.Size(f.shape).numel() * policy.n_obs_steps
         for f in inputs.values()
     )
     chain = 4 * (policy.kernel.num_steps + 1) * policy.horizon * policy.action_dim
@@ -214,9 +208,6 @@ def plan(config: TrainConfig) -> str:
         for name, f in rows.items()
     ]
     return "\n".join(lines) + note + "\nthis was a dry run without weights, nothing was written"
-
-
-PIXEL_BYTES = {True: 1, False: 4}  # images are stored as uint8
 
 
 def _size(count: int) -> str:

@@ -115,8 +115,13 @@ class DenoisingPolicy(ABC):
     def example_condition(self, batch: int) -> Tensor:
         """A condition (batch, C) of blank observations, without processors, to count memory with.
 
-        By default the condition is what `features` reads; a family with an encoder has to run it.
+        Raises:
+            ValueError: the family has an encoder and does not say how to run it.
         """
+        if self.encoder is not None:
+            raise ValueError(
+                f"{type(self).__name__} does not say what its encoder takes: memory is not known"
+            )
         return torch.zeros(batch, self.feature_dim, device=next(self.module.parameters()).device)
 
     @abstractmethod
@@ -205,6 +210,17 @@ class DenoisingPolicy(ABC):
             sampling_floor,
             log_prob_floor,
             stochastic,
+        )
+
+    @classmethod
+    def assume_features(cls, config: Any) -> None:
+        """Fill the features of a LeRobot policy config that has none, to count memory with.
+
+        Raises:
+            ValueError: nothing can be assumed.
+        """
+        raise ValueError(
+            f"the sizes of policy.type={config.type} depend on its observations: give --env.type=..."
         )
 
     @property

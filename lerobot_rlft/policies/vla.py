@@ -11,10 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import PolicyProcessorPipeline
-from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
+from lerobot.utils.constants import (
+    ACTION,
+    OBS_IMAGES,
+    OBS_LANGUAGE_ATTENTION_MASK,
+    OBS_LANGUAGE_TOKENS,
+    OBS_STATE,
+)
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -63,6 +70,15 @@ class VLAAdapter(DenoisingPolicy):
             self.use_flow(self._num_steps(), exploration)
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    @classmethod
+    def assume_features(cls, config) -> None:
+        """Those of pi0_base: 3 cameras, all state and action dims."""
+        camera = PolicyFeature(FeatureType.VISUAL, (3, 224, 224))
+        config.input_features = {f"{OBS_IMAGES}.camera{i}": camera for i in range(3)} | {
+            OBS_STATE: PolicyFeature(FeatureType.STATE, (config.max_state_dim,))
+        }
+        config.output_features = {ACTION: PolicyFeature(FeatureType.ACTION, (config.max_action_dim,))}
 
     # What a family is made of
 
