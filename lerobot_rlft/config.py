@@ -311,6 +311,8 @@ def pretrained_config(name: str) -> PreTrainedConfig | None:
     if not path:
         return None
     overrides = parser.get_yaml_overrides(name) + (parser.get_cli_overrides(name) or [])
+    # The plugin is loaded already; LeRobot leaves its name among the policy's fields.
+    overrides = parser.filter_arg(parser.PLUGIN_DISCOVERY_SUFFIX, overrides)
     config = load_policy_config(path, overrides, name)
     config.pretrained_path = Path(path)
     return config

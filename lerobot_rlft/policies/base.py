@@ -42,7 +42,8 @@ def adapter_class(policy_type: str) -> type["DenoisingPolicy"]:
     if policy_type not in ADAPTERS:
         raise ValueError(
             f"policy.type={policy_type!r} has no denoising chain that this version can fine-tune with DPPO. "
-            f"Known: {', '.join(sorted(ADAPTERS))}"
+            f"Known: {', '.join(sorted(ADAPTERS))}. One file adds a family (the README shows one under "
+            "'A policy of your own'); load its package with --policy.discover_packages_path=PACKAGE"
         )
     return ADAPTERS[policy_type]
 
@@ -75,6 +76,7 @@ class DenoisingPolicy(ABC):
 
     Attributes:
         module: the pretrained policy; what is trained and saved.
+        preprocessor, postprocessor: its own LeRobot pipelines.
         kernel: Gaussian transitions of the sampler used for exploration.
         noise_head: where the noise of exploration is learned: features and noise time -> std. Training-only.
         n_obs_steps, horizon, n_action_steps: of the policy, in environment steps.
@@ -89,6 +91,8 @@ class DenoisingPolicy(ABC):
     """
 
     module: nn.Module
+    preprocessor: Any
+    postprocessor: Any
     kernel: Kernel
     noise_head: NoiseHead | None = None
     task: str = ""
@@ -139,13 +143,14 @@ class DenoisingPolicy(ABC):
     def deployed_chunk(self, condition: Tensor) -> Tensor:
         """A chunk (B, H, D) from the policy's *own* sampler, as stock LeRobot runs it."""
 
-    @abstractmethod
     def to_action(self, chunk: Tensor) -> Tensor:
         """Unnormalise the executed part of a chunk into environment actions, (B, n_action_steps, D)."""
+        return self.postprocessor(self.executed(chunk))
 
-    @abstractmethod
     def save_pretrained(self, folder: Any) -> None:
         """Write policy and processors as an ordinary LeRobot checkpoint."""
+        for part in (self.exported(), self.preprocessor, self.postprocessor):
+            part.save_pretrained(folder)
 
     def transition(self, x: Tensor, k: Tensor, condition: Tensor) -> Normal:
         """p(x_k | x_{k+1} = x, condition), shape (B, H, D); k (B,) long, K-1 noisiest ... 0 last."""
@@ -224,9 +229,9 @@ class DenoisingPolicy(ABC):
         )
 
     @property
-    @abstractmethod
     def encoder(self) -> nn.Module | None:
         """The part of `module` that `encode` computes with; None when it has no weights (state policies)."""
+        return None
 
     @property
     @abstractmethod
@@ -253,9 +258,9 @@ class DenoisingPolicy(ABC):
         """What the action expert of a vision-language-action policy makes of a condition, (B, F)."""
         raise NotImplementedError
 
-    @abstractmethod
     def copy_encoder(self) -> "DenoisingPolicy":
         """An independent copy that can `encode` and nothing else. Only called where `encoder` is not None."""
+        raise NotImplementedError(f"{type(self).__name__} has an encoder and does not copy it")
 
     def frozen_copy(self) -> "DenoisingPolicy":
         """The policy as it is now, without gradient; weights that are frozen already are shared."""

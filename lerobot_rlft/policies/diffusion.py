@@ -88,12 +88,7 @@ class DiffusionAdapter(DenoisingPolicy):
     def deployed_chunk(self, condition: Tensor) -> Tensor:
         return self.module.diffusion.conditional_sample(len(condition), global_cond=condition)
 
-    def to_action(self, chunk: Tensor) -> Tensor:
-        return self.postprocessor(self.executed(chunk))
-
     def save_pretrained(self, folder: Path) -> None:
         # The fine-tuned sampler is part of the result: a stock loader must not fall back to all T steps.
         self.module.config.num_inference_steps = self.kernel.num_steps
-        self.exported().save_pretrained(folder)
-        self.preprocessor.save_pretrained(folder)
-        self.postprocessor.save_pretrained(folder)
+        super().save_pretrained(folder)

@@ -105,12 +105,7 @@ class MultiTaskDiTAdapter(DenoisingPolicy):
             self.module.noise_predictor, len(condition), condition
         )
 
-    def to_action(self, chunk: Tensor) -> Tensor:
-        return self.postprocessor(self.executed(chunk))
-
     def save_pretrained(self, folder: Path) -> None:
         if self.module.config.is_diffusion:  # else a stock loader would fall back to all T steps
             self.module.config.num_inference_steps = self.kernel.num_steps
-        self.exported().save_pretrained(folder)
-        self.preprocessor.save_pretrained(folder)
-        self.postprocessor.save_pretrained(folder)
+        super().save_pretrained(folder)

@@ -8,7 +8,6 @@ import copy
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
@@ -149,9 +148,6 @@ class VLAAdapter(DenoisingPolicy):
         noise = self.module.model.sample_noise(shape, condition.device)
         return euler_integrate(lambda x, t: self.predict(x, t, condition), noise, self.kernel.num_steps)
 
-    def to_action(self, chunk: Tensor) -> Tensor:
-        return self.postprocessor(self.executed(chunk))
-
     @property
     def guided(self) -> bool:
         rtc = self.module.config.rtc_config
@@ -198,8 +194,3 @@ class VLAAdapter(DenoisingPolicy):
     def _dtype(self) -> torch.dtype:
         """Of the expert's matrices; norms may be float32 in a bfloat16 network."""
         return next(p.dtype for part in self._expert() for p in part.parameters() if p.ndim > 1)
-
-    def save_pretrained(self, folder: Path) -> None:
-        self.exported().save_pretrained(folder)
-        self.preprocessor.save_pretrained(folder)
-        self.postprocessor.save_pretrained(folder)
