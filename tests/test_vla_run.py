@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+import vlas
 from camera import TASK, CameraEnvConfig
 from families import observations, vla
 from lerobot.configs import PreTrainedConfig
+from lerobot.configs.default import PeftConfig
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.factory import get_policy_class
 from runs import metrics
@@ -109,3 +111,26 @@ def test_a_dry_run_writes_nothing(run, tmp_path, capsys):
     trainer.dry_run()
     assert not (tmp_path / "run").exists()
     assert "4 denoising steps" in capsys.readouterr().out
+
+
+def test_a_run_with_adapters_can_be_resumed(run, tmp_path):
+    vlas.needs("peft")
+    adapters = {"peft": PeftConfig(r=4), "algorithm": DPPOConfig(update_epochs=1, minibatch_size=16)}
+    trainer, _ = run("pi0", output_dir=tmp_path / "whole", **adapters)
+    trainer.train()
+    trainer, _ = run("pi0", output_dir=tmp_path / "run", iterations=1, **adapters)
+    trainer.train()
+    config = trainer.config
+    config.resume, config.iterations = config.output_dir, 2
+    Trainer(config).train()
+    whole, resumed, base = (
+        load_file(folder / "model.safetensors")
+        for folder in (
+            last_checkpoint(tmp_path / "whole") / "pretrained_model",
+            last_checkpoint(tmp_path / "run") / "pretrained_model",
+            tmp_path / "base",
+        )
+    )
+    assert whole.keys() == resumed.keys() == base.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert any(not torch.equal(whole[key], base[key]) for key in whole)

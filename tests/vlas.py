@@ -43,6 +43,9 @@ def build(
     )
     torch.manual_seed(seed)
     module = get_policy_class(kind)(config)
+    for name, weight in module.named_parameters():
+        if name.endswith("norm.dense.weight"):
+            torch.nn.init.normal_(weight, std=0.1)  # fresh norms of pi05 ignore the time
     policy = adapter_class(kind)(module, *make_pre_post_processors(config, dataset_stats=stats), exploration)
     policy.task = "push the block"
     return policy

@@ -18,6 +18,8 @@ from ..chains import Chain, Kernel, sample_chain
 from ..flow import FlowSDEKernel, HybridKernel, NoiseHead
 
 STD_FLOOR = 0.1
+ADAPTER = "lora_"  # in the name of an adapter's weights, as peft calls them
+
 ADAPTERS: dict[str, type["DenoisingPolicy"]] = {}
 
 
@@ -83,6 +85,7 @@ class DenoisingPolicy(ABC):
         trains_encoder: what `algorithm.train_encoder=null` means.
         optional_inputs: input features that an environment need not have.
         guided: whether the deployed sampler adds guidance that the chain does not have.
+        encode_batch: decisions encoded at once where no gradient is needed.
         ratio_tolerance: by how much the first ratio may miss 1: what the network's precision leaves open.
         peft: LeRobot's wrapper of `module` where adapters are trained in it, see `lora.py`.
     """
@@ -97,6 +100,7 @@ class DenoisingPolicy(ABC):
     trains_encoder: bool = True
     optional_inputs: Collection[str] = ()
     guided: bool = False
+    encode_batch: int = 1024
     ratio_tolerance: float = 1e-4
     peft: Any = None
     n_obs_steps: int
@@ -111,6 +115,18 @@ class DenoisingPolicy(ABC):
         One tensor whatever a family keeps (a cache of keys and values is flattened into it), so that
         algorithms can store it, take rows of it and hand it back.
         """
+
+    def example_condition(self, batch: int) -> Tensor:
+        """A condition (batch, C) of blank observations, without processors, to count memory with.
+
+        Raises:
+            ValueError: the family has an encoder and does not say how to run it.
+        """
+        if self.encoder is not None:
+            raise ValueError(
+                f"{type(self).__name__} does not say what its encoder takes: memory is not known"
+            )
+        return torch.zeros(batch, self.feature_dim, device=next(self.module.parameters()).device)
 
     @abstractmethod
     def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
@@ -201,6 +217,17 @@ class DenoisingPolicy(ABC):
             stochastic,
         )
 
+    @classmethod
+    def assume_features(cls, config: Any) -> None:
+        """Fill the features of a LeRobot policy config that has none, to count memory with.
+
+        Raises:
+            ValueError: nothing can be assumed.
+        """
+        raise ValueError(
+            f"the sizes of policy.type={config.type} depend on its observations: give --env.type=..."
+        )
+
     @property
     def encoder(self) -> nn.Module | None:
         """The part of `module` that `encode` computes with; None when it has no weights (state policies)."""
@@ -250,7 +277,7 @@ class DenoisingPolicy(ABC):
         if self.peft is not None:
             self.module.requires_grad_(False)
             for name, parameter in self.module.named_parameters():
-                parameter.requires_grad_("lora_" in name)
+                parameter.requires_grad_(ADAPTER in name)
             return
         self.module.requires_grad_(True)
         if self.encoder is not None:
@@ -263,12 +290,16 @@ class DenoisingPolicy(ABC):
         if self.encoder is None:
             return False
         if self.peft is not None:
-            return any("lora_" in name for name, _ in self.encoder.named_parameters())
+            return any(ADAPTER in name for name, _ in self.encoder.named_parameters())
         return self.trains_encoder if train_encoder is None else train_encoder
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         """Weights that no action depends on, for example of a language head; they are never trained."""
         return iter(())
+
+    def adapters(self) -> dict[str, Tensor]:
+        """Weights that a checkpoint holds only merged into others, by name."""
+        return {name: p.data for name, p in self.module.named_parameters() if ADAPTER in name}
 
     def exported(self) -> Any:
         """`module` as it is published: adapters merged into the weights they adapt, in a copy."""

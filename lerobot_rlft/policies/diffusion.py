@@ -43,7 +43,18 @@ class DiffusionAdapter(DenoisingPolicy):
         self.kernel = schedule_kernel(config, policy.diffusion, exploration)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
-        batch = normalise_observations(obs, self.preprocessor)
+        return self._condition(normalise_observations(obs, self.preprocessor))
+
+    def example_condition(self, batch: int) -> Tensor:
+        device = next(self.module.parameters()).device
+        return self._condition(
+            {
+                key: torch.zeros(batch, self.n_obs_steps, *feature.shape, device=device)
+                for key, feature in self.module.config.input_features.items()
+            }
+        )
+
+    def _condition(self, batch: dict[str, Tensor]) -> Tensor:
         cameras = self.module.config.image_features
         if cameras:
             batch[OBS_IMAGES] = torch.stack(

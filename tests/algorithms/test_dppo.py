@@ -500,9 +500,9 @@ def test_a_frozen_encoder_encodes_each_decision_once():
     assert optimised == {id(p) for p in algorithm.policy.module["network"].parameters()}
 
 
-def test_many_decisions_are_encoded_in_parts(monkeypatch):
-    monkeypatch.setattr(dppo, "ENCODE_BATCH", 4)
+def test_many_decisions_are_encoded_in_parts():
     algorithm = make(Toy(encoder=True), train_encoder=False)
+    algorithm.policy.encode_batch = 4
     data = explore(algorithm.policy)
     whole = algorithm.policy.encode(data.obs)
     torch.testing.assert_close(algorithm._encode_all(algorithm.policy, data.obs, 6), whole)
