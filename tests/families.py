@@ -181,10 +181,16 @@ def tiny_clip() -> Path:
 
 
 def vla(
-    kind: str, inputs: dict[str, Any] = IMAGES, noise_level: float = 0.0, **fields: Any
+    kind: str,
+    inputs: dict[str, Any] = IMAGES,
+    noise_level: float = 0.0,
+    flow_noise: str = "sde",
+    hybrid: bool = False,
+    **fields: Any,
 ) -> DenoisingPolicy:
     """A tiny vision-language-action policy, see `vlas.py`; its padded action dims are more than the 2."""
-    return vlas.build(kind, inputs, ACTION, statistics(), Exploration(noise_level=noise_level), **fields)
+    explore = Exploration(flow_noise=flow_noise, noise_level=noise_level, hybrid=hybrid)
+    return vlas.build(kind, inputs, ACTION, statistics(), explore, **fields)
 
 
 VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
@@ -212,6 +218,8 @@ VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
     "rlft_flow, head hybrid": partial(rlft_flow, explore=HEAD | {"hybrid": True}, num_inference_steps=1),
     "pi0": partial(vla, "pi0"),
     "pi0, Flow-SDE": partial(vla, "pi0", noise_level=0.5),
+    "pi0, Flow-SDE hybrid": partial(vla, "pi0", noise_level=0.5, hybrid=True),
+    "pi0, head": partial(vla, "pi0", flow_noise="head"),
     "pi05": partial(vla, "pi05"),
     "smolvla": partial(vla, "smolvla"),
 }
