@@ -2,9 +2,9 @@
 
 import logging
 
-from . import bc_loader, guard, iteration, memory, monitor
+from . import bc_loader, flow, guard, iteration, memory, monitor, prefix
 
 logging.disable(logging.WARNING)
-for section in (iteration, monitor, guard, memory, bc_loader):
+for section in (iteration, monitor, guard, flow, memory, bc_loader, prefix):
     for name, value in section.run():
         print(f"{name:52} {value}", flush=True)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 
 import gymnasium as gym
@@ -25,9 +26,10 @@ from .commands import CommandConfig
 from .config import TrainConfig, load_policy_config
 from .data import BatchLoader, make_loader
 from .errors import UserError, one_line
-from .policies.base import DenoisingPolicy, Exploration
 from .policies.commanded import COMMANDED, CommandedAdapter, commanded
+from .policies.base import ADAPTER, DenoisingPolicy, Exploration
 from .policies.loading import load_pretrained, make_fresh
+from .policies.lora import add_adapters
 from .regularizers.base import Regularizer
 from .regularizers.rehearsal import Rehearsal, RehearsalConfig
 from .rollout import EpisodeRunner
@@ -92,6 +94,14 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
     """
     algorithm = config.algorithm
     exploration = algorithm.exploration if isinstance(algorithm, DPPOConfig) else DEFAULT_EXPLORATION
+    if config.peft is not None:
+        # Also to resume: a checkpoint has the adapters merged, and the training state has them apart.
+        policy = load_policy(config.policy, config.policy.pretrained_path, exploration)
+        try:
+            add_adapters(policy, asdict(config.peft))
+        except ImportError as error:
+            raise UserError(f"peft trains adapters and needs the package peft: {one_line(error)}") from error
+        return policy
     if checkpoint is not None:
         folder = checkpoint / PRETRAINED_MODEL_DIR
         try:
@@ -150,7 +160,7 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
         UserError: it is no longer where it was.
     """
     policy.freeze(config.algorithm.train_encoder)  # the base shares what stays frozen
-    if config.resume is None:
+    if config.resume is None or config.peft is not None:  # adapters start without effect, resumed or not
         return policy.frozen_copy()
     else:
         path = config.policy.pretrained_path
@@ -173,9 +183,11 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
 
 
 def fingerprint(policy: DenoisingPolicy) -> str:
-    """A hash of all weights."""
+    """A hash of all weights, adapters aside."""
     digest = hashlib.sha256()
-    for tensor in policy.module.state_dict().values():
+    for name, tensor in policy.module.state_dict().items():
+        if ADAPTER in name:
+            continue
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
@@ -313,13 +325,12 @@ def task_of(envs: gym.vector.VectorEnv, env: EnvConfig) -> str:
     for name in ("task_description", "task"):
         try:
             tasks = set(envs.call(name))
-        except AttributeError:
+        except (AttributeError, NotImplementedError):
             continue
         if len(tasks) > 1:
             raise UserError(
-                f"env.type={env.type} has {len(tasks)} instructions for its copies "
-                f"({'; '.join(sorted(tasks))}), the policy is told one for all: choose a single task with "
-                "--env.task=..."
+                f"env.type={env.type} has several instructions ({'; '.join(sorted(tasks))}), the policy is "
+                "told one for all copies: choose a single task with --env.task=..."
             )
         if task := tasks.pop():
             return str(task)

@@ -12,7 +12,7 @@ import lerobot.policies  # noqa: F401  registers the policy types
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HFValidationError
 from lerobot.configs import PreTrainedConfig, parser
-from lerobot.configs.default import WandBConfig
+from lerobot.configs.default import PeftConfig, WandBConfig
 from lerobot.envs import EnvConfig
 from lerobot.utils.constants import CHECKPOINTS_DIR, OBS_ENV_STATE, OBS_STATE
 
@@ -178,8 +178,12 @@ class TrainConfig:
     # Continue the run in this folder from its last checkpoint, with its own configuration; other options
     # given with it override that.
     resume: Path | None = None
-    # Build everything, run one tiny iteration, print sizes, write nothing.
+    # Build everything, run one tiny iteration, print sizes, write nothing. With --policy.type=pi0 instead of
+    # --policy.path: print the memory that the policy would take, without its weights.
     dry_run: bool = False
+    # Train low-rank adapters instead of the policy's weights, for example --peft.r=16, with the options of
+    # lerobot-train; checkpoints have them merged and are ordinary policies. dppo only.
+    peft: PeftConfig | None = None
     wandb: WandBConfig = field(default_factory=WandBConfig)
 
     @classmethod
@@ -192,6 +196,11 @@ class TrainConfig:
 
     def to_dict(self) -> dict:
         return draccus.encode(self)
+
+    @property
+    def only_sizes(self) -> bool:
+        """A dry run that asks what a policy without weights would take."""
+        return self.dry_run and self.algorithm.consumes == "rollouts" and self.policy.pretrained_path is None
 
     def resolve(self) -> None:
         """Load the pretrained policy's config and check the fields against each other.
@@ -243,6 +252,8 @@ class TrainConfig:
                 f"wandb.mode={self.wandb.mode} is unknown, {suggest(self.wandb.mode, list(WANDB_MODES))}"
             )
         self._recommend()
+        if self.only_sizes:
+            return
         if self.algorithm.consumes == "rollouts":
             if self.policy.pretrained_path is None:
                 raise UserError(
@@ -264,6 +275,11 @@ class TrainConfig:
         """Fill what was left open: under a guard with the recommended combination."""
         algorithm = self.algorithm
         if not isinstance(algorithm, DPPOConfig):
+            if self.peft is not None:
+                raise UserError(
+                    f"peft trains adapters with RL, algorithm.type={algorithm.type} does not know it: choose "
+                    "--algorithm.type=dppo, or leave peft out"
+                )
             if self.guard.enable:
                 raise UserError(
                     f"guard.enable=true holds the modes of a policy tuned by RL, algorithm.type="
@@ -300,6 +316,8 @@ def pretrained_config(name: str) -> PreTrainedConfig | None:
     if not path:
         return None
     overrides = parser.get_yaml_overrides(name) + (parser.get_cli_overrides(name) or [])
+    # The plugin is loaded already; LeRobot leaves its name among the policy's fields.
+    overrides = parser.filter_arg(parser.PLUGIN_DISCOVERY_SUFFIX, overrides)
     config = load_policy_config(path, overrides, name)
     config.pretrained_path = Path(path)
     return config

@@ -12,7 +12,8 @@ from lerobot.envs import EnvConfig
 from .config import CONFIG_NAME, AtlasConfig, load_policy_config, pretrained_config
 from .errors import UserError
 
-SAMPLER = ("noise_scheduler_type", "num_inference_steps")
+# What families call the choice of their sampler.
+SAMPLER = ("noise_scheduler_type", "num_inference_steps", "num_integration_steps", "num_steps")
 BASE = "base"  # its name in tables and pictures
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")  # is in file names and in narrow columns
 MOST_ATTEMPTS = 16  # success with a way blocked is reported for up to so many attempts

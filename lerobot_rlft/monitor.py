@@ -119,18 +119,21 @@ class DiversityMonitor:
         if key in episodes.states and known.any():
             self.attempts = Attempts(episodes.states[key][known], episodes.mode[known])
             self.attempts.save(self.folder / ATTEMPTS)
-        self.name(env, reference)
+        self._name_attempts(reference)
         return num_modes
 
     def name(self, env: gym.vector.VectorEnv, data: Rollout) -> int | None:
         """Give episodes their modes, and failures the modes they attempted. Returns M."""
         num_modes = self._name(env, data)
         if num_modes is not None:
-            modes, key = data.episodes.mode, self.config.atlas.key
-            if self.attempts is not None:
-                modes = self.attempts.name(data.episodes.states[key], modes, data.episodes.success)
-            data.attempt = torch.from_numpy(modes).long()
+            self._name_attempts(data)
         return num_modes
+
+    def _name_attempts(self, data: Rollout) -> None:
+        modes, key = data.episodes.mode, self.config.atlas.key
+        if self.attempts is not None:
+            modes = self.attempts.name(data.episodes.states[key], modes, data.episodes.success)
+        data.attempt = torch.from_numpy(modes).long()
 
     def _name(self, env: gym.vector.VectorEnv, data: Rollout) -> int | None:
         data.episodes, num_modes = name_modes(env, data.episodes, self.atlas)

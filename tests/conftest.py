@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from draccus.wrappers import field_wrapper
-from lerobot.configs import FeatureType, PolicyFeature, parser
+from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig, parser
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
-from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+from lerobot.policies.factory import get_policy_class
 
 import lerobot_policy_rlft  # noqa: F401  registers --env.type=avoiding
 from lerobot_rlft.algorithms.bc import BCConfig
@@ -20,6 +20,7 @@ from lerobot_rlft.cli.train import read_config
 from lerobot_rlft.config import DatasetConfig, EvalConfig, RolloutConfig, TrainConfig, load_policy_config
 from lerobot_rlft.demos.dataset import write_dataset
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.rlft_flow.configuration_rlft_flow import RLFTFlowConfig
 
 # Each parse reads the sources of all policies anew for the help texts.
 field_wrapper.docstring.get_attribute_docstring = cache(field_wrapper.docstring.get_attribute_docstring)
@@ -38,24 +39,35 @@ TINY = {
     "push_to_hub": False,
 }
 
+TINY_FLOW = {name: value for name, value in TINY.items() if name != "num_train_timesteps"}
+TINY_FLOW["num_inference_steps"] = 3
 
-def save_policy(folder: Path, sizes: dict[str, int] = OBSERVATIONS, reach: float = 0.01, **fields) -> Path:
-    """Write a diffusion policy with random weights as an ordinary LeRobot checkpoint.
+
+def save_policy(
+    folder: Path,
+    sizes: dict[str, int] = OBSERVATIONS,
+    reach: float = 0.01,
+    kind: type[PreTrainedConfig] = DiffusionConfig,
+    **fields,
+) -> Path:
+    """Write a policy with random weights as an ordinary LeRobot checkpoint.
 
     Args:
         sizes: observation key -> size of the vector.
         reach: largest action.
+        kind: DiffusionConfig or RLFTFlowConfig.
     """
     torch.manual_seed(0)
     kinds = {"observation.state": FeatureType.STATE, "observation.environment_state": FeatureType.ENV}
-    config = DiffusionConfig(
+    config = kind(
         input_features={key: PolicyFeature(kinds[key], (size,)) for key, size in sizes.items()},
         output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
-        **(TINY | fields),
+        **((TINY if kind is DiffusionConfig else TINY_FLOW) | fields),
     )
     stats = {key: {"min": torch.full((n,), -1.0), "max": torch.full((n,), 2.0)} for key, n in sizes.items()}
     stats["action"] = {"min": torch.full((2,), -reach), "max": torch.full((2,), reach)}
-    for part in (DiffusionPolicy(config), *make_pre_post_processors(config, dataset_stats=stats)):
+    module = get_policy_class(config.type)(config)
+    for part in (module, *make_pre_post_processors(config, dataset_stats=stats)):
         part.save_pretrained(folder)
     return folder
 
@@ -64,6 +76,12 @@ def save_policy(folder: Path, sizes: dict[str, int] = OBSERVATIONS, reach: float
 def base_policy(tmp_path_factory) -> Path:
     """A tiny checkpoint for Avoiding: 2 observations, horizon 4, 3 actions executed, 3 denoising steps."""
     return save_policy(tmp_path_factory.mktemp("base") / "policy")
+
+
+@pytest.fixture(scope="session")
+def flow_policy(tmp_path_factory) -> Path:
+    """The same as a flow policy."""
+    return save_policy(tmp_path_factory.mktemp("flow") / "policy", kind=RLFTFlowConfig)
 
 
 @pytest.fixture(scope="session")

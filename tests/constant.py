@@ -59,6 +59,17 @@ class Constant(DenoisingPolicy):
         raise NotImplementedError
 
 
+def learned_noise(by_step) -> tuple[nn.Module, nn.Parameter]:
+    """A noise head with these stds at steps 0, 1 and 2, and its parameter."""
+    head = nn.Module()
+    head.std = nn.Parameter(torch.tensor(by_step))
+    # `noise_time` is 1/3, 2/3, 1.
+    head.forward = lambda features, noise_time: head.std[(3 * noise_time).round().long() - 1][
+        :, None, None
+    ].expand(-1, 3, 2)
+    return head, head.std
+
+
 def make_step(policy, base, k=(0, 1, 2), state=0.0, x=None) -> Step:
     """A minibatch of the denoising steps `k`, at observations that all are `state`."""
     k = torch.tensor(k)

@@ -140,8 +140,10 @@ def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp
         (["--algorithm.balance.tau=-1"], "algorithm.balance.tau=-1.0 must not be negative"),
         (["--algorithm.balance.target=all"], "algorithm.balance.target='all' is unknown, choose attempted, "),
         (["--algorithm.objective=nft"], "algorithm.objective='nft' is unknown, choose chain or forward"),
-        (["--algorithm.min_sampling_std=0"],
-         "algorithm.min_sampling_std=0.0 is out of range, choose a number > 0; without noise there is no"),
+        (["--algorithm.min_sampling_std=-1"],
+         "algorithm.min_sampling_std=-1.0 is out of range, choose a number >= 0"),
+        (["--algorithm.noise_level=2"],
+         "algorithm.noise_level=2.0 is out of range, choose 0 to 1.5, for example 0.5; with more the SDE"),
         (["--algorithm.objective=chain", "--guard.enable=true", "--algorithm.eta=0"],
          r"algorithm.eta=0.0 is out of range, choose a number in \(0, 1\]; without noise"),
         (["--algorithm.regularizers=[{type: kl_bas}]"],
@@ -213,10 +215,10 @@ def test_a_guard_of_a_cloned_policy(bc_config):
 def test_a_guard_fills_in_the_recommended_combination(dppo_config):
     def made(guard, **fields):
         a = dppo_config(guard=GuardConfig(enable=guard), algorithm=DPPOConfig(**fields)).algorithm
-        filled = a.actor_lr, a.update_epochs, a.critic_epochs, a.min_sampling_std, a.eta
+        filled = a.actor_lr, a.update_epochs, a.critic_epochs, a.noise_level, a.eta
         return a.objective, filled, a.balance
 
-    chain, forward = (3e-5, 4, 1, 0.1, 1.0), (5e-5, 1, 8, 0.0, 0.0)
+    chain, forward = (3e-5, 4, 1, 0.5, 1.0), (5e-5, 1, 8, 0.0, 0.0)
     recommended = BalanceConfig(center=True, tau=0.5)
     assert made(False) == ("chain", chain, BalanceConfig())
     assert made(True) == ("forward", forward, recommended)
@@ -414,7 +416,7 @@ def test_features_are_compared_with_the_environment_itself(dppo_config):
     """LeRobot's config of pusht declares images of 384 pixels, the environment gives 96."""
     config = dppo_config(env=PushtEnv())
     vector = config.env.create_envs(1)["pusht"][0]
-    policy = SimpleNamespace(module=SimpleNamespace(config=config.policy))
+    policy = SimpleNamespace(module=SimpleNamespace(config=config.policy), optional_inputs=())
     runner = EpisodeRunner(vector, policy, *config.env.get_env_processors())
     config.policy.input_features = {"observation.image": PolicyFeature(FeatureType.VISUAL, (3, 96, 96))}
     check_features(config.env, runner)

@@ -150,6 +150,52 @@ def test_resumed_equals_uninterrupted_and_the_best_is_exported(
     assert all(torch.equal(written[key], exported[key]) for key in written)
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        {"objective": "chain", "flow_noise": "head"},
+        {"objective": "chain", "hybrid": True},
+        {"objective": "forward"},
+    ],
+)
+def test_a_flow_policy_under_the_guard_resumes_bit_equal(
+    algorithm, sides, guarded, flow_policy, read_command, tmp_path
+):
+    whole, run = tmp_path / "whole", tmp_path / "stopped"
+    regularizers = [
+        KLBaseConfig(coef=0.01),
+        KLBaseConfig(coef=0.01, place="return"),
+        RehearsalConfig(source="recent", batch_size=8),
+        EntropyConfig(coef=0.1, on="noise_head" if "flow_noise" in algorithm else "novelty"),
+        ManifoldEnsembleConfig(coef=0.01, references=[str(flow_policy)]),
+    ]
+    made = {"regularizers": regularizers, "policy": flow_policy, "pretrained_path": flow_policy}
+    made |= {"algorithm": algorithm, "probe_freq": 1}
+    Trainer(guarded(**made, output_dir=whole)).train()
+    Trainer(guarded(**made, output_dir=run, iterations=2)).train()
+    torch.manual_seed(5)  # a new process has another random state
+    resumed = Trainer(read_command(f"--resume={run}", "--iterations=4"))
+    resumed.train()
+
+    assert metrics(run, "train") == metrics(whole, "train")
+    for name in ("000003", "000004"):
+        expected, found = (contents(r / "checkpoints" / name) for r in (whole, run))
+        assert expected.keys() == found.keys()
+        assert [n for n in expected if expected[n] != found[n]] == []
+    for line in metrics(whole, "train"):
+        assert line.get("first_ratio_error", 0.0) <= 1e-4
+        assert line["kl_base_loss"] >= 0 and line["rehearsal_loss"] > 0 and line["kl_to_base"] > 0
+        assert len(line["kl_forward"]) == 3 and line["chunk_spread"] > 0
+    head = resumed.policy.noise_head
+    assert (head is not None) == ("flow_noise" in algorithm)
+    exported = load_file(whole / "checkpoints/last/pretrained_model/model.safetensors")
+    assert exported.keys() == load_file(flow_policy / "model.safetensors").keys()
+    if head is not None:
+        assert all(p.abs().max() > 0 for p in head.net[-1].parameters()), "the noise was trained"
+        state = json.loads((whole / "checkpoints/last/training_state/state.json").read_text())
+        assert "net.2.weight" in state["algorithm"]["noise_head"]
+
+
 def test_a_strength_that_diverges_is_capped_and_the_run_goes_on(
     sides, one_mode_collected, guarded, read_command, capsys
 ):

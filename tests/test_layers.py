@@ -15,7 +15,7 @@ LAYERS = (
     (True, "comparison outcome"),
     (True, "monitor front"),
     (True, "measures"),
-    (True, "build records report"),
+    (True, "build records report memory"),
     (True, "pictures"),
     (True, "rollout episodes evaluation checkpoint hub config arguments data demos plugin"),
     (True, "policies"),

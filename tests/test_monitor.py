@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from runs import Killed, contents, metrics
 
+from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.config import AtlasConfig, DatasetConfig, EvalConfig, RolloutConfig
 from lerobot_rlft.diversity.atlas import ModeAtlas
 from lerobot_rlft.diversity.tracker import ModeTracker
 from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
 from lerobot_rlft.errors import UserError
 from lerobot_rlft.records import Records
+from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.trainer import Trainer
 
 
@@ -192,3 +194,18 @@ def test_a_base_that_cannot_be_probed_costs_the_probe_and_not_the_run(many, monk
     Trainer(config).train()
     assert capsys.readouterr().out.count("not compared at branching states, base_chunks are the same") == 1
     assert len(metrics(config.output_dir, "train")) == 2
+
+
+def test_reference_episodes_are_named_by_the_atlas_alone(sides, dppo_config, monkeypatch):
+    """The environment is not asked how many modes there are once the atlas has named some."""
+    monkeypatch.delattr(AvoidingVectorEnv, "num_modes")
+    algorithm = DPPOConfig(update_epochs=1, critic_hidden_dims=(8,), regularizers=[KLBaseConfig(coef=0.01)])
+    config = dppo_config(
+        algorithm=algorithm,
+        rollout=RolloutConfig(n_envs=8, n_episodes=8, n_reference=8),
+        eval=EvalConfig(n_episodes=40, n_episodes_during=20, batch_size=20, n_videos=0),
+        iterations=1,
+    )
+    Trainer(config).train()
+    (line,) = metrics(config.output_dir, "train")
+    assert "kl_base_loss" in line

@@ -1,6 +1,7 @@
 """What is committed beside the code works: recipes, base policies, and the commands that the texts show."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -21,9 +22,10 @@ from lerobot_rlft.demos.avoiding import write_demonstrations
 from lerobot_rlft.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
-BASES = ("avoiding_base", "grasps_base", "pusht_base")
+BASES = ("avoiding_base", "avoiding_flow_base", "grasps_base", "pusht_base")
 DPPO = (
-    "avoiding_dppo", "avoiding_guarded", "grasps_guarded", "grasps_kl", "grasps_plain", "mode_loss",
+    "avoiding_dppo", "avoiding_flow_dppo", "avoiding_flow_guarded", "avoiding_guarded", "grasps_guarded",
+    "grasps_kl", "grasps_plain", "mode_loss",
     "pusht_dppo", "quickstart",
 )  # fmt: skip
 ELSEWHERE = ("structured_exploration",)  # tests/cli/test_explore.py
@@ -101,9 +103,10 @@ def test_a_committed_base_is_what_its_recipe_makes(name, read_recipe):
         draccus.encode(config.policy), json.loads(Path(f"recipes/{name}/config.json").read_text())
     )  # fmt: skip
     from_the_dataset = ("input_features", "output_features")
-    assert committed.pop("num_inference_steps") == recipe.pop("num_train_timesteps")
-    assert recipe.pop("num_inference_steps") is None
-    del committed["num_train_timesteps"]
+    if config.policy.type == "diffusion":  # its sampler takes all steps, and the checkpoint says how many
+        assert committed.pop("num_inference_steps") == recipe.pop("num_train_timesteps")
+        assert recipe.pop("num_inference_steps") is None
+        del committed["num_train_timesteps"]
     for field in from_the_dataset:
         assert committed.pop(field) and not recipe.pop(field)
     assert {k: committed.get(k) for k in recipe} == recipe
@@ -150,10 +153,11 @@ def test_a_demonstrations_command_of_the_texts(file, arguments):
     assert f"--root={args.root}" in arguments and (args.env_type != "pusht" or args.source.is_file())
 
 
-def test_stock_lerobot_makes_a_base(dppo_config, capsys, tmp_path):
-    """The command in the header of recipes/avoiding_base.yaml, for two steps."""
+@pytest.mark.parametrize("name, most", [("avoiding_base", 0.01), ("avoiding_flow_base", math.inf)])
+def test_stock_lerobot_makes_a_base(name, most, dppo_config, capsys, tmp_path):
+    """The command in the header of the recipe, for two steps."""
     write_demonstrations(tmp_path / "data", "local/avoiding", episodes_per_mode=1, progress=False)
-    (arguments,) = commands(Path("recipes/avoiding_base.yaml").read_text(), "lerobot-train")
+    (arguments,) = commands(Path(f"recipes/{name}.yaml").read_text(), "lerobot-train")
     changed = {
         "--dataset.root": tmp_path / "data",
         "--output_dir": tmp_path / "stock",
@@ -175,7 +179,7 @@ def test_stock_lerobot_makes_a_base(dppo_config, capsys, tmp_path):
     assert policy.kernel.num_steps == 10
     obs = {key: torch.zeros(3, policy.n_obs_steps, size) for key, size in OBSERVATIONS.items()}
     actions = policy.to_action(policy.deployed_chunk(policy.encode(obs)))
-    # The sampler clips to the range of the demonstrations' actions, at most .01 m a step.
-    assert actions.shape == (3, 8, 2) and 0 < actions.abs().max() <= 0.01 + 1e-6
+    # The sampler of diffusion clips to the range of the demonstrations' actions, at most .01 m a step.
+    assert actions.shape == (3, 8, 2) and 0 < actions.abs().max() <= most + 1e-6
     Trainer(dppo_config(policy=base, pretrained_path=base, dry_run=True)).dry_run()
     assert "nothing was written" in capsys.readouterr().out

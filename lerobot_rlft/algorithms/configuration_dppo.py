@@ -61,7 +61,8 @@ class DPPOConfig(AlgorithmConfig):
     update_epochs: int = None  # type: ignore[assignment]
     # Passes of the critic over the decisions, for each pass of the actor; null = 1 (chain), 8 (forward).
     critic_epochs: int = None  # type: ignore[assignment]
-    # (decision, denoising step) pairs in a minibatch of the actor; the critic's has 1 / K' of as many.
+    # (decision, denoising step) pairs in a minibatch of the actor; the critic's has 1 / K' of as many,
+    # and as many with hybrid.
     minibatch_size: int = 512
     # Discount for each decision (executed chunk).
     gamma: float = 0.99

@@ -27,7 +27,6 @@ from .base import Algorithm, check, check_finite
 from .configuration_dppo import DPPOConfig
 from .objectives import OBJECTIVES
 
-ENCODE_BATCH = 1024  # decisions encoded at once where no gradient is needed
 KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
 WARMUP_PASSES, WARMUP_STEPS, WARMUP_BATCH = 3, 200, 256  # critic and mode classifier on the base's episodes
 
@@ -327,7 +326,7 @@ class DPPO(Algorithm):
     @torch.no_grad()
     def _all_steps(self, data: Experience, encode: Encode) -> Iterator[tuple[Tensor, Step]]:
         """Every fine-tuned stochastic step of every decision, as (rows, Step)."""
-        parts = (part.split(ENCODE_BATCH) for part in data.chain.pairs(self.finetuned))
+        parts = (part.split(self.policy.encode_batch) for part in data.chain.pairs(self.finetuned))
         for rows, k in zip(*parts, strict=True):
             yield rows, self._step(data.chain.x[rows, k + 1], rows, k, encode)
 
@@ -375,8 +374,9 @@ class DPPO(Algorithm):
         return norm.item()
 
     def _encode_all(self, policy: DenoisingPolicy, obs: dict[str, Tensor], count: int) -> Tensor:
-        parts = range(0, count, ENCODE_BATCH)
-        return torch.cat([policy.encode({k: v[i : i + ENCODE_BATCH] for k, v in obs.items()}) for i in parts])
+        size = policy.encode_batch
+        parts = [{k: v[i : i + size] for k, v in obs.items()} for i in range(0, count, size)]
+        return torch.cat([policy.encode(part) for part in parts])
 
     def _value_all(self, obs: dict[str, Tensor], features: Tensor) -> Tensor:
         if self.critic_encoder is not None:
@@ -388,6 +388,7 @@ class DPPO(Algorithm):
         head = self.policy.noise_head
         return {
             "noise_head": head and head.state_dict(),
+            "adapters": self.policy.adapters(),
             "critic": self.critic_weights.state_dict(),
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
@@ -403,6 +404,8 @@ class DPPO(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.policy.noise_head is not None:
             self.policy.noise_head.load_state_dict(state["noise_head"])
+        for name, adapter in self.policy.adapters().items():
+            adapter.copy_(state["adapters"][name])
         self.critic_weights.load_state_dict(state["critic"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])

@@ -60,6 +60,11 @@ def run(config: TrainConfig) -> None:
         UserError, EnvironmentFailure, FloatingPointError, RatioError: to be shown without a traceback.
         SystemExit: after Ctrl-C, once the run is saved; says how to go on.
     """
+    if config.only_sizes:
+        from ..memory import plan
+
+        print(plan(config))
+        return
     from ..trainer import Interrupted, Trainer  # after --help, which needs no models
 
     trainer = Trainer(config)

@@ -18,6 +18,8 @@ from ..chains import Chain, Kernel, sample_chain
 from ..flow import FlowSDEKernel, HybridKernel, NoiseHead
 
 STD_FLOOR = 0.1
+ADAPTER = "lora_"  # in the name of an adapter's weights, as peft calls them
+
 ADAPTERS: dict[str, type["DenoisingPolicy"]] = {}
 
 
@@ -40,7 +42,8 @@ def adapter_class(policy_type: str) -> type["DenoisingPolicy"]:
     if policy_type not in ADAPTERS:
         raise ValueError(
             f"policy.type={policy_type!r} has no denoising chain that this version can fine-tune with DPPO. "
-            f"Known: {', '.join(sorted(ADAPTERS))}"
+            f"Known: {', '.join(sorted(ADAPTERS))}. One file adds a family (the README shows one under "
+            "'A policy of your own'); load its package with --policy.discover_packages_path=PACKAGE"
         )
     return ADAPTERS[policy_type]
 
@@ -73,6 +76,7 @@ class DenoisingPolicy(ABC):
 
     Attributes:
         module: the pretrained policy; what is trained and saved.
+        preprocessor, postprocessor: its own LeRobot pipelines.
         kernel: Gaussian transitions of the sampler used for exploration.
         noise_head: where the noise of exploration is learned: features and noise time -> std. Training-only.
         n_obs_steps, horizon, n_action_steps: of the policy, in environment steps.
@@ -81,6 +85,7 @@ class DenoisingPolicy(ABC):
         trains_encoder: what `algorithm.train_encoder=null` means.
         optional_inputs: input features that an environment need not have.
         guided: whether the deployed sampler adds guidance that the chain does not have.
+        encode_batch: decisions encoded at once where no gradient is needed.
         ratio_tolerance: by how much the first ratio may miss 1: what the network's precision leaves open.
         peft: LeRobot's wrapper of `module` where adapters are trained in it, see `lora.py`.
     """
@@ -90,6 +95,8 @@ class DenoisingPolicy(ABC):
     condition_path: ClassVar[str | None] = None
 
     module: nn.Module
+    preprocessor: Any
+    postprocessor: Any
     kernel: Kernel
     noise_head: NoiseHead | None = None
     task: str = ""
@@ -97,6 +104,7 @@ class DenoisingPolicy(ABC):
     trains_encoder: bool = True
     optional_inputs: Collection[str] = ()
     guided: bool = False
+    encode_batch: int = 1024
     ratio_tolerance: float = 1e-4
     peft: Any = None
     n_obs_steps: int
@@ -111,6 +119,18 @@ class DenoisingPolicy(ABC):
         One tensor whatever a family keeps (a cache of keys and values is flattened into it), so that
         algorithms can store it, take rows of it and hand it back.
         """
+
+    def example_condition(self, batch: int) -> Tensor:
+        """A condition (batch, C) of blank observations, without processors, to count memory with.
+
+        Raises:
+            ValueError: the family has an encoder and does not say how to run it.
+        """
+        if self.encoder is not None:
+            raise ValueError(
+                f"{type(self).__name__} does not say what its encoder takes: memory is not known"
+            )
+        return torch.zeros(batch, self.feature_dim, device=next(self.module.parameters()).device)
 
     @abstractmethod
     def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
@@ -127,13 +147,14 @@ class DenoisingPolicy(ABC):
     def deployed_chunk(self, condition: Tensor) -> Tensor:
         """A chunk (B, H, D) from the policy's *own* sampler, as stock LeRobot runs it."""
 
-    @abstractmethod
     def to_action(self, chunk: Tensor) -> Tensor:
         """Unnormalise the executed part of a chunk into environment actions, (B, n_action_steps, D)."""
+        return self.postprocessor(self.executed(chunk))
 
-    @abstractmethod
     def save_pretrained(self, folder: Any) -> None:
         """Write policy and processors as an ordinary LeRobot checkpoint."""
+        for part in (self.exported(), self.preprocessor, self.postprocessor):
+            part.save_pretrained(folder)
 
     def draw(self, count: int, deployed: bool = True) -> Tensor | None:
         """Commands for as many episodes that begin, (count,) long; None where nothing is commanded.
@@ -212,10 +233,21 @@ class DenoisingPolicy(ABC):
             stochastic,
         )
 
+    @classmethod
+    def assume_features(cls, config: Any) -> None:
+        """Fill the features of a LeRobot policy config that has none, to count memory with.
+
+        Raises:
+            ValueError: nothing can be assumed.
+        """
+        raise ValueError(
+            f"the sizes of policy.type={config.type} depend on its observations: give --env.type=..."
+        )
+
     @property
-    @abstractmethod
     def encoder(self) -> nn.Module | None:
         """The part of `module` that `encode` computes with; None when it has no weights (state policies)."""
+        return None
 
     @property
     @abstractmethod
@@ -242,9 +274,9 @@ class DenoisingPolicy(ABC):
         """What the action expert of a vision-language-action policy makes of a condition, (B, F)."""
         raise NotImplementedError
 
-    @abstractmethod
     def copy_encoder(self) -> "DenoisingPolicy":
         """An independent copy that can `encode` and nothing else. Only called where `encoder` is not None."""
+        raise NotImplementedError(f"{type(self).__name__} has an encoder and does not copy it")
 
     def frozen_copy(self) -> "DenoisingPolicy":
         """The policy as it is now, without gradient; weights that are frozen already are shared."""
@@ -261,7 +293,7 @@ class DenoisingPolicy(ABC):
         if self.peft is not None:
             self.module.requires_grad_(False)
             for name, parameter in self.module.named_parameters():
-                parameter.requires_grad_("lora_" in name)
+                parameter.requires_grad_(ADAPTER in name)
             return
         self.module.requires_grad_(True)
         if self.encoder is not None:
@@ -274,12 +306,16 @@ class DenoisingPolicy(ABC):
         if self.encoder is None:
             return False
         if self.peft is not None:
-            return any("lora_" in name for name, _ in self.encoder.named_parameters())
+            return any(ADAPTER in name for name, _ in self.encoder.named_parameters())
         return self.trains_encoder if train_encoder is None else train_encoder
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         """Weights that no action depends on, for example of a language head; they are never trained."""
         return iter(())
+
+    def adapters(self) -> dict[str, Tensor]:
+        """Weights that a checkpoint holds only merged into others, by name."""
+        return {name: p.data for name, p in self.module.named_parameters() if ADAPTER in name}
 
     def exported(self) -> Any:
         """`module` as it is published: adapters merged into the weights they adapt, in a copy."""

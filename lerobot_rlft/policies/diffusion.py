@@ -9,10 +9,9 @@ from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.constants import OBS_IMAGES
 from torch import Tensor, nn
 
-from ..chains import DDIMKernel, DDPMKernel
-from ..errors import UserError
 from .base import DenoisingPolicy, Exploration, register
 from .processing import normalise_observations
+from .schedule import schedule_kernel
 
 
 @register("diffusion")
@@ -39,29 +38,25 @@ class DiffusionAdapter(DenoisingPolicy):
         exploration: Exploration,
     ) -> None:
         self.module, self.preprocessor, self.postprocessor = policy.eval(), preprocessor, postprocessor
-        config, model = policy.config, policy.diffusion
+        config = policy.config
         self.n_obs_steps, self.horizon = config.n_obs_steps, config.horizon
         self.n_action_steps = config.n_action_steps
         self.action_dim = config.action_feature.shape[0]
-        if not 1 <= model.num_inference_steps <= config.num_train_timesteps:
-            raise UserError(
-                f"policy.num_inference_steps={model.num_inference_steps} is out of range, choose 1 to "
-                f"policy.num_train_timesteps={config.num_train_timesteps}, or null for all"
-            )
-        scheduler = model.noise_scheduler
-        scheduler.set_timesteps(model.num_inference_steps)
-        schedule = {
-            "alphas_cumprod": scheduler.alphas_cumprod,
-            "timesteps": scheduler.timesteps,
-            "prediction_type": config.prediction_type,
-            "clip_range": config.clip_sample_range if config.clip_sample else None,
-        }
-        ddim = config.noise_scheduler_type == "DDIM"
-        kernel = DDIMKernel(**schedule, eta=exploration.eta) if ddim else DDPMKernel(**schedule)
-        self.kernel = kernel.to(config.device)
+        self.kernel = schedule_kernel(config, policy.diffusion, exploration)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
-        batch = normalise_observations(obs, self.preprocessor)
+        return self._condition(normalise_observations(obs, self.preprocessor))
+
+    def example_condition(self, batch: int) -> Tensor:
+        device = next(self.module.parameters()).device
+        return self._condition(
+            {
+                key: torch.zeros(batch, self.n_obs_steps, *feature.shape, device=device)
+                for key, feature in self.module.config.input_features.items()
+            }
+        )
+
+    def _condition(self, batch: dict[str, Tensor]) -> Tensor:
         cameras = self.module.config.image_features
         if cameras:
             batch[OBS_IMAGES] = torch.stack(
@@ -95,12 +90,7 @@ class DiffusionAdapter(DenoisingPolicy):
     def deployed_chunk(self, condition: Tensor) -> Tensor:
         return self.module.diffusion.conditional_sample(len(condition), global_cond=condition)
 
-    def to_action(self, chunk: Tensor) -> Tensor:
-        return self.postprocessor(self.executed(chunk))
-
     def save_pretrained(self, folder: Path) -> None:
         # The fine-tuned sampler is part of the result: a stock loader must not fall back to all T steps.
         self.module.config.num_inference_steps = self.kernel.num_steps
-        self.module.save_pretrained(folder)
-        self.preprocessor.save_pretrained(folder)
-        self.postprocessor.save_pretrained(folder)
+        super().save_pretrained(folder)

@@ -1,5 +1,7 @@
 """From a LeRobot checkpoint to a `DenoisingPolicy`."""
 
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
@@ -30,10 +32,22 @@ def load_pretrained(config: PreTrainedConfig, path: str | Path, exploration: Exp
         adapter = adapter_class(config.type)
     except ValueError as error:
         raise UserError(str(error)) from error
-    try:
-        module = get_policy_class(config.type).from_pretrained(
-            str(path), config=config, revision=config.pretrained_revision, strict=True
+    if config.use_peft:
+        raise UserError(
+            f"{path} holds LoRA adapters of another policy (policy.use_peft=true): merge them first, with "
+            "peft's merge_and_unload() and save_pretrained(), or give the policy itself and train adapters "
+            "of this run with --peft.r=16"
         )
+    try:
+        said = io.StringIO()
+        with redirect_stdout(said):
+            module = get_policy_class(config.type).from_pretrained(
+                str(path), config=config, revision=config.pretrained_revision, strict=True
+            )
+        # pi0 and pi05 only print that they could not load, and go on with random weights.
+        for line in said.getvalue().splitlines():
+            if "Could not load state dict" in line:
+                raise ValueError(line)
         device = {"device_processor": {"device": config.device}}
         preprocessor, postprocessor = make_pre_post_processors(
             config, str(path), config.pretrained_revision, preprocessor_overrides=device

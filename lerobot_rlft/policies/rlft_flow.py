@@ -1,7 +1,5 @@
 """Adapter for our own `rlft_flow` policy: flow matching on state vectors."""
 
-from pathlib import Path
-
 import torch
 from lerobot.processor import PolicyProcessorPipeline
 from torch import Tensor
@@ -22,7 +20,6 @@ class RLFTFlowAdapter(DenoisingPolicy):
     """
 
     condition_path = "unet.diffusion_step_encoder.3"
-    encoder = None
 
     def __init__(
         self,
@@ -50,16 +47,6 @@ class RLFTFlowAdapter(DenoisingPolicy):
     def feature_dim(self) -> int:
         return self.module.config.condition_dim
 
-    def copy_encoder(self) -> "RLFTFlowAdapter":
-        raise NotImplementedError("there is no encoder")
-
     @torch.no_grad()
     def deployed_chunk(self, condition: Tensor) -> Tensor:
         return self.module.sample(condition)
-
-    def to_action(self, chunk: Tensor) -> Tensor:
-        return self.postprocessor(self.executed(chunk))
-
-    def save_pretrained(self, folder: Path) -> None:
-        for part in (self.module, self.preprocessor, self.postprocessor):
-            part.save_pretrained(folder)

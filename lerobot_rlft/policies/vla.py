@@ -8,13 +8,19 @@ import copy
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
+from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import PolicyProcessorPipeline
-from lerobot.utils.constants import ACTION, OBS_LANGUAGE_TOKENS
+from lerobot.utils.constants import (
+    ACTION,
+    OBS_IMAGES,
+    OBS_LANGUAGE_ATTENTION_MASK,
+    OBS_LANGUAGE_TOKENS,
+    OBS_STATE,
+)
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -43,6 +49,7 @@ class VLAAdapter(DenoisingPolicy):
 
     trains_encoder = False
     reads_language = True
+    encode_batch = 16
 
     def __init__(
         self,
@@ -62,6 +69,15 @@ class VLAAdapter(DenoisingPolicy):
             self.use_flow(self._num_steps(), exploration)
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    @classmethod
+    def assume_features(cls, config) -> None:
+        """Those of pi0_base: 3 cameras, all state and action dims."""
+        camera = PolicyFeature(FeatureType.VISUAL, (3, 224, 224))
+        config.input_features = {f"{OBS_IMAGES}.camera{i}": camera for i in range(3)} | {
+            OBS_STATE: PolicyFeature(FeatureType.STATE, (config.max_state_dim,))
+        }
+        config.output_features = {ACTION: PolicyFeature(FeatureType.ACTION, (config.max_action_dim,))}
 
     # What a family is made of
 
@@ -112,6 +128,13 @@ class VLAAdapter(DenoisingPolicy):
     def optional_inputs(self) -> set[str]:
         return {key for key in self.module.config.input_features if "empty_camera_" in key}
 
+    def example_condition(self, batch: int) -> Tensor:
+        config, device = self.module.config, next(self.module.parameters()).device
+        inputs = {k: torch.zeros(batch, *f.shape, device=device) for k, f in config.input_features.items()}
+        tokens = torch.zeros(batch, config.tokenizer_max_length, dtype=torch.long, device=device)
+        inputs |= {OBS_LANGUAGE_TOKENS: tokens, OBS_LANGUAGE_ATTENTION_MASK: tokens == 0}
+        return self._read(inputs).flatten()
+
     def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         return self._velocity(Prefix.unflatten(condition, self.shape), x, timestep)
 
@@ -124,9 +147,6 @@ class VLAAdapter(DenoisingPolicy):
         shape = (len(condition), self.horizon, self.action_dim)
         noise = self.module.model.sample_noise(shape, condition.device)
         return euler_integrate(lambda x, t: self.predict(x, t, condition), noise, self.kernel.num_steps)
-
-    def to_action(self, chunk: Tensor) -> Tensor:
-        return self.postprocessor(self.executed(chunk))
 
     @property
     def guided(self) -> bool:
@@ -159,8 +179,9 @@ class VLAAdapter(DenoisingPolicy):
 
     def copy_encoder(self) -> "VLAAdapter":
         twin = copy.copy(self)
-        # The memo entries leave the expert out of the copy.
-        twin.module = copy.deepcopy(self.module, {id(part): nn.Identity() for part in self._expert()})
+        # The memo entries leave the expert's weights out of the copy; smolvla still looks at its layers.
+        expert = [parameter for part in self._expert() for parameter in part.parameters()]
+        twin.module = copy.deepcopy(self.module, {id(p): nn.Parameter(torch.empty(0)) for p in expert})
         return twin
 
     def idle_parameters(self) -> Iterator[nn.Parameter]:
@@ -173,8 +194,3 @@ class VLAAdapter(DenoisingPolicy):
     def _dtype(self) -> torch.dtype:
         """Of the expert's matrices; norms may be float32 in a bfloat16 network."""
         return next(p.dtype for part in self._expert() for p in part.parameters() if p.ndim > 1)
-
-    def save_pretrained(self, folder: Path) -> None:
-        self.exported().save_pretrained(folder)
-        self.preprocessor.save_pretrained(folder)
-        self.postprocessor.save_pretrained(folder)

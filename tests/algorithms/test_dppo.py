@@ -500,9 +500,9 @@ def test_a_frozen_encoder_encodes_each_decision_once():
     assert optimised == {id(p) for p in algorithm.policy.module["network"].parameters()}
 
 
-def test_many_decisions_are_encoded_in_parts(monkeypatch):
-    monkeypatch.setattr(dppo, "ENCODE_BATCH", 4)
+def test_many_decisions_are_encoded_in_parts():
     algorithm = make(Toy(encoder=True), train_encoder=False)
+    algorithm.policy.encode_batch = 4
     data = explore(algorithm.policy)
     whole = algorithm.policy.encode(data.obs)
     torch.testing.assert_close(algorithm._encode_all(algorithm.policy, data.obs, 6), whole)
@@ -698,22 +698,65 @@ def test_a_balanced_run_resumes_bit_equal(objective, monkeypatch):
         ("clip_coef_rate", -1.0, "a number >= 0"),
         ("finetuned_steps", 0, "1 to the policy's number of denoising steps"),
         ("anchor_coef", -1.0, "a number >= 0"),
-        ("min_sampling_std", 0.0, "a number > 0"),
-        ("min_log_prob_std", -0.1, "a number > 0"),
+        ("min_sampling_std", -0.1, "a number >= 0"),
+        ("min_log_prob_std", -0.1, "a number >= 0"),
         ("eta", 0.0, r"a number in \(0, 1\]"),
-        ("eta", 1.5, r"a number in \(0, 1\]"),
+        ("eta", 1.5, r"a number in \[0, 1\]"),
+        ("noise_level", -0.1, r"a number in \(0, 1.5\]; without noise there is no log-probability"),
+        ("noise_level", 1.6, r"0 to 1.5, for example 0.5; with more the SDE explodes"),
+        ("noise_level", 0.0, r"a number in \(0, 1.5\]; without noise there is no log-probability"),
+        ("noise_std_range", (0.2, 0.1), "two numbers > 0, the smaller first"),
+        ("noise_std_range", (0.0, 0.1), "two numbers > 0, the smaller first"),
         ("target_kl", 0.0, "a number > 0 or null"),
         ("max_grad_norm", -1.0, "a number > 0 or null"),
         ("critic_warmup_iterations", -1, "0 or more"),
         ("advantage_std_floor", -1.0, "a number >= 0"),
         ("critic_hidden_dims", (64, 0), "sizes >= 1"),
-        ("critic_features", "none", "shared or own"),
+        ("critic_features", "none", "shared, own or expert"),
     ],
 )
 def test_values_out_of_range_are_refused(field, value, wanted):
     with pytest.raises(ValueError, match=rf"algorithm\.{field}=.*choose {wanted}") as caught:
         DPPOConfig(**{"objective": "chain", field: value})
     assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (
+            {"objective": "forward", "flow_noise": "head"},
+            "flow_noise=head .*choose sde with objective=forward",
+        ),
+        ({"objective": "forward", "hybrid": True}, "hybrid=True .*choose false with objective=forward"),
+        ({"hybrid": True, "finetuned_steps": 2}, "hybrid=True .*choose finetuned_steps=null with it"),
+        ({"flow_noise": "ode"}, "flow_noise='ode' is unknown, choose sde or head"),
+    ],
+)
+def test_noise_that_does_not_fit_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        DPPOConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields, wanted",
+    [
+        ({"min_sampling_std": 0.0}, "min_sampling_std=0.0 .*a number > 0; without noise"),
+        ({"min_log_prob_std": 0.0}, "min_log_prob_std=0.0 .*a number > 0; this sampler has noise-free"),
+    ],
+)
+def test_a_sampler_with_steps_without_noise_needs_a_floor(fields, wanted):
+    with pytest.raises(ValueError, match=wanted):
+        make(**fields)
+
+
+@pytest.mark.parametrize("objective, stds", [("chain", (0.1, 0.1)), ("forward", (0.0, 0.1))])
+def test_floors_are_chosen_for_the_sampler(objective, stds):
+    noisy, silent = DPPOConfig(objective=objective), DPPOConfig(objective=objective)
+    noisy.fit(0.0)
+    silent.fit(0.1)
+    assert (noisy.min_sampling_std, noisy.min_log_prob_std) == (0.0, 0.0)
+    assert (silent.min_sampling_std, silent.min_log_prob_std) == stds
 
 
 @pytest.mark.parametrize(

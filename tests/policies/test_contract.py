@@ -14,8 +14,6 @@ from lerobot_rlft.chains import step_log_prob
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.loading import load_pretrained
 
-FLOOR = 0.1
-
 
 @pytest.fixture(params=list(VARIANTS))
 def variant(request):
@@ -36,12 +34,12 @@ def explore(policy, batch=6, seed=0):
     """Condition and chain of random observations."""
     condition = policy.encode(observations(policy, batch))
     torch.manual_seed(seed)
-    return condition, policy.sample(condition, FLOOR, FLOOR)
+    return condition, policy.sample(condition, policy.std_floor, policy.std_floor)
 
 
 def replayed(policy, chain, condition, rows, k):
     normal = policy.transition(chain.x[rows, k + 1], k, condition[rows])
-    return step_log_prob(normal, chain.x[rows, k], policy.executed, FLOOR)
+    return step_log_prob(normal, chain.x[rows, k], policy.executed, policy.std_floor)
 
 
 def count_calls(monkeypatch, policy, name):
@@ -62,23 +60,23 @@ def test_shapes(policy, variant):
     assert (policy.encoder is not None) == (variant in WITH_ENCODER)
     assert chain.x.shape == (6, steps + 1, policy.horizon, policy.action_dim)
     assert chain.log_prob.shape == (6, steps)
-    assert policy.executed(chain.x[:, 0]).shape == (6, policy.n_action_steps, policy.action_dim)
-    assert policy.to_action(chain.x[:, 0]).shape == (6, policy.n_action_steps, policy.action_dim)
+    assert policy.executed(chain.x[:, 0]).shape == (6, policy.n_action_steps, 2)
+    assert policy.to_action(chain.x[:, 0]).shape == (6, policy.n_action_steps, 2)
     assert policy.deployed_chunk(condition).shape == (6, policy.horizon, policy.action_dim)
 
 
 def test_a_chunk_costs_one_network_call_for_each_step(policy, monkeypatch):
     calls = count_calls(monkeypatch, policy, "predict")
     explore(policy)
-    assert [int(timestep[0]) for _, timestep, _ in calls] == policy.kernel.timesteps.flip(0).tolist()
+    assert [timestep[0].item() for _, timestep, _ in calls] == policy.kernel.timesteps.flip(0).tolist()
 
 
 def test_sampling_and_replay_agree_on_log_probs(policy):
     condition, chain = explore(policy)
-    pair = torch.randperm(len(chain.x) * policy.kernel.num_steps)
+    all_rows, steps = chain.pairs(policy.kernel.num_steps)
     with torch.no_grad():
-        for part in pair.split(7):  # other batches than those of sampling
-            rows, k = part // policy.kernel.num_steps, part % policy.kernel.num_steps
+        for part in torch.randperm(len(steps)).split(7):  # other batches than those of sampling
+            rows, k = all_rows[part], steps[part]
             ratio = (replayed(policy, chain, condition, rows, k) - chain.log_prob[rows, k]).exp()
             assert (ratio - 1).abs().max() <= 1e-4
 
@@ -86,7 +84,7 @@ def test_sampling_and_replay_agree_on_log_probs(policy):
 def test_exploration_without_a_floor_is_the_deployed_sampler(policy, variant):
     condition, _ = explore(policy, batch=8)
     torch.manual_seed(5)
-    mine = policy.sample(condition, sampling_floor=0.0, log_prob_floor=FLOOR).x[:, 0]
+    mine = policy.sample(condition, sampling_floor=0.0, log_prob_floor=0.1).x[:, 0]
     torch.manual_seed(5)
     stock = policy.deployed_chunk(condition)
     assert torch.allclose(mine, stock, rtol=0, atol=1e-6) == (variant not in EXPLORES_OTHERWISE)
@@ -107,43 +105,53 @@ def test_the_condition_depends_on_every_observation(policy):
 def test_what_is_not_executed_does_not_count(policy):
     condition, chain = explore(policy)
     rows, k = torch.arange(6), torch.zeros(6, dtype=torch.long)
+    normal = policy.transition(chain.x[:, 1], k, condition)
+    chain.x[:, 0] = normal.mean + 0.1  # a hybrid chain may have none of the step's noise
     position = policy.executed(torch.arange(policy.horizon).repeat(6, 1)[..., None])[0, :, 0]
     unexecuted = [i for i in range(policy.horizon) if i not in position.tolist()]
     assert unexecuted
     with torch.no_grad():
         reference = replayed(policy, chain, condition, rows, k)
         chain.x[:, 0, unexecuted] += 1
+        chain.x[:, 0, :, 2:] += 1  # dims that a family pads
         assert torch.equal(replayed(policy, chain, condition, rows, k), reference)
-        chain.x[:, 0, position[-1]] += 1
+        chain.x[:, 0, position[-1], 1] += 1
         assert (replayed(policy, chain, condition, rows, k) < reference).all()
 
 
 @pytest.mark.parametrize("train_encoder", [True, False])
 def test_gradients_reach_exactly_the_declared_parameters(policy, train_encoder):
     policy = copy.deepcopy(policy)
+    head = set()
+    if policy.noise_head is not None:
+        torch.nn.init.normal_(policy.noise_head.net[-1].weight)  # at 0 nothing reaches the layers before
+        head = set(policy.noise_head.parameters())
     _, chain = explore(policy)
     policy.freeze(train_encoder)
     encoder = set() if policy.encoder is None else set(policy.encoder.parameters())
     declared = set(policy.module.parameters()) - (set() if train_encoder else encoder)
-    assert set(policy.trainable_parameters()) == declared
+    declared -= set(policy.idle_parameters())
+    assert set(policy.trainable_parameters()) == declared | head
     condition = policy.encode(observations(policy, 6))
     steps = policy.kernel.num_steps
     rows, k = torch.arange(6).repeat_interleave(steps), torch.arange(steps).repeat(6)
     replayed(policy, chain, condition, rows, k).sum().backward()
-    reached = {p for p in policy.module.parameters() if p.grad is not None and p.grad.any()}
-    assert reached == declared
+    reached = {p for p in {*policy.module.parameters(), *head} if p.grad is not None and p.grad.any()}
+    assert reached == declared | head
 
 
 def test_freezing_can_be_undone(policy):
     policy = copy.deepcopy(policy)
     policy.module.requires_grad_(False)
     policy.freeze(train_encoder=True)
-    assert all(p.requires_grad for p in policy.module.parameters())
+    idle = set(policy.idle_parameters())
+    assert all(p.requires_grad == (p not in idle) for p in policy.module.parameters())
 
 
 def test_a_saved_and_reloaded_policy_acts_the_same(policy, tmp_path):
     policy.save_pretrained(tmp_path)
     again = load_pretrained(PreTrainedConfig.from_pretrained(tmp_path), tmp_path, Exploration())
+    again.task = policy.task
     assert again.kernel.num_steps == policy.kernel.num_steps
     obs, actions = observations(policy, 3), []
     for p in (policy, again):
@@ -172,7 +180,10 @@ def test_a_copied_encoder_encodes_alike_and_stands_alone(policy):
 def test_dppo_starts_at_ratio_one_and_moves_only_what_it_trains(policy):
     policy, base = copy.deepcopy(policy), copy.deepcopy(policy)
     base.module.requires_grad_(False)
-    config = DPPOConfig(update_epochs=1, minibatch_size=16, finetuned_steps=2, train_encoder=False)
+    steps = None if experience(policy).chain.stochastic is not None else 2
+    config = DPPOConfig(
+        update_epochs=1, minibatch_size=16, finetuned_steps=steps, train_encoder=False, actor_lr=1e-3
+    )
     metrics = DPPO(config, policy, base).update(experience(policy))
     assert metrics["first_ratio_error"] <= 1e-4
     assert metrics["kl_to_base"] > 0

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from constant import EXECUTED, FLOOR, Constant, make_step, rollout
+from constant import EXECUTED, FLOOR, Constant, learned_noise, make_step, rollout
 
 from lerobot_rlft.regularizers.entropy import EntropyConfig, particle_entropy
 
@@ -106,15 +106,14 @@ def test_a_noise_head_is_needed_for_its_entropy():
 
 def test_entropy_of_learned_noise_by_hand():
     policy = Constant()
-    policy.noise_head = policy.module
-    policy.kernel.std = torch.tensor([0.0, 2.0, 2.0], requires_grad=True)
+    policy.noise_head, std = learned_noise((0.0, 2.0, 2.0))
     regularizer = EntropyConfig(on="noise_head").build(policy, Constant())
     loss = regularizer.loss(make_step(policy, Constant(), [0, 1]))
     entropy = [EXECUTED * (0.5 * math.log(2 * math.pi * math.e) + math.log(std)) for std in (FLOOR, 2.0)]
     assert loss.item() == pytest.approx(-sum(entropy) / 2, rel=1e-5)
     loss.backward()
     # d entropy / d std = EXECUTED / std above the floor, half of it in the mean of two pairs
-    assert policy.kernel.std.grad.tolist() == pytest.approx([0, -EXECUTED / 2 / 2, 0])
+    assert std.grad.tolist() == pytest.approx([0, -EXECUTED / 2 / 2, 0])
     assert reward(regularizer, rollout([1], [True])) is None
 
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from constant import EXECUTED, FLOOR, VARIANCE, WEIGHT_X0, Constant, make_step, rollout
+from constant import EXECUTED, FLOOR, VARIANCE, WEIGHT_X0, Constant, learned_noise, make_step, rollout
 
 from lerobot_rlft.regularizers.kl_base import KLBase, KLBaseConfig
 
@@ -31,8 +31,7 @@ class Noisy(Constant):
 
     def __init__(self, value, std):
         super().__init__(value)
-        self.noise_head = self.module
-        self.kernel.std = torch.full((3,), std)
+        self.noise_head, _ = learned_noise((std, std, std))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A policy of somebody else, as its package might look, and its adapter."""
