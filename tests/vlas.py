@@ -81,7 +81,9 @@ def prepare_smolvla() -> dict[str, Any]:
 def needs(*packages: str) -> None:
     """Skip the test where an extra is not installed."""
     for name in packages:
-        pytest.importorskip(name, reason=f"{name} is not installed, it comes with the extras pi and smolvla")
+        pytest.importorskip(
+            name, reason=f"{name} is not installed, it comes with the extras pi, smolvla, peft"
+        )
 
 
 @cache
