@@ -21,11 +21,12 @@ from torch import Tensor
 from .algorithms.bc import BC, BCConfig
 from .algorithms.configuration_dppo import DPPOConfig
 from .algorithms.dppo import DPPO
-from .config import TrainConfig, load_policy_config
+from .config import TrainConfig
 from .data import BatchLoader, make_loader
 from .errors import UserError, one_line
 from .policies.base import DenoisingPolicy
 from .policies.loading import load_pretrained, make_fresh
+from .pretrained import load_policy_config
 from .regularizers.base import Regularizer
 from .regularizers.rehearsal import Rehearsal, RehearsalConfig
 from .rollout import EpisodeRunner
@@ -53,18 +54,21 @@ def make_batches(config: TrainConfig) -> BatchLoader | None:
         raise UserError(f"dataset: {error}") from error
 
 
-def load_policy(config: PreTrainedConfig, path: str | Path, eta: float = 1.0) -> DenoisingPolicy:
+def load_policy(
+    config: PreTrainedConfig, path: str | Path, eta: float = 1.0, trust: bool = False
+) -> DenoisingPolicy:
     """`load_pretrained`, with a chunk that is long enough.
 
     Args:
         eta: of the exploration sampler; the deployed one does not depend on it.
+        trust: read pickled weights where there are no others.
 
     Raises:
         UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
     """
     try:
         with redirect_stdout(io.StringIO()):  # LeRobot prints that it loads
-            policy = load_pretrained(config, path, eta)
+            policy = load_pretrained(config, path, eta, trust)
     except (ProcessorMigrationError, KeyError, ImportError, TypeError) as error:
         raise UserError(
             f"--policy.path={path} has unusable processors ({one_line(error)}): download it again, or save "
@@ -99,7 +103,7 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
                 "another one"
             ) from error
     if config.policy.pretrained_path is not None:
-        return load_policy(config.policy, config.policy.pretrained_path, eta)
+        return load_policy(config.policy, config.policy.pretrained_path, eta, config.trust_remote_code)
     with redirect_stdout(io.StringIO()):
         policy = make_fresh(config.policy, batches.dataset.meta, eta)
     check_chunk(policy)
@@ -131,7 +135,8 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
     else:
         path = config.policy.pretrained_path
         try:
-            base = load_policy(deepcopy(config.policy), path, config.algorithm.eta)
+            trust = config.trust_remote_code
+            base = load_policy(deepcopy(config.policy), path, config.algorithm.eta, trust)
         except UserError as error:
             here = "" if Path(path).is_absolute() else f" seen from {Path.cwd()}"
             raise UserError(
@@ -187,8 +192,9 @@ def make_regularizers(
     """
 
     def load(path: str) -> DenoisingPolicy:
-        reference = load_policy_config(path, [f"--device={config.policy.device}"], "references")
-        return load_policy(reference, path, config.algorithm.eta)
+        trust, device = config.trust_remote_code, f"--device={config.policy.device}"
+        reference = load_policy_config(path, [device], "references", trust)
+        return load_policy(reference, reference.pretrained_path, config.algorithm.eta, trust)
 
     built: dict[str, Regularizer] = {}
     for options in config.algorithm.regularizers:

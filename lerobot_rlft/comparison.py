@@ -192,7 +192,7 @@ def load_policies(config: CompareConfig, parts: dict[str, PreTrainedConfig]) -> 
     """
     policies: dict[str, DenoisingPolicy] = {}
     for name, part in parts.items():
-        policies[name] = load_policy(part, part.pretrained_path)
+        policies[name] = load_policy(part, part.pretrained_path, trust=config.trust_remote_code)
         if name != BASE:
             check_same_actions(policies[BASE], policies[name], config.option(name))
     return policies

@@ -17,7 +17,7 @@ LAYERS = (
     (True, "measures"),
     (True, "build records report"),
     (True, "pictures"),
-    (True, "rollout episodes evaluation checkpoint hub config arguments data demos plugin"),
+    (True, "rollout episodes evaluation checkpoint hub config pretrained arguments data demos plugin"),
     (True, "policies envs.configuration"),
     (False, "algorithms"),
     (False, "regularizers"),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDatasetMetadata
@@ -12,15 +13,19 @@ from safetensors import SafetensorError
 from ..errors import UserError, one_line
 from . import load_adapters
 from .base import DenoisingPolicy, adapter_class
+from .source import WEIGHTS, fetch_weights
 
 
-def load_pretrained(config: PreTrainedConfig, path: str | Path, eta: float) -> DenoisingPolicy:
+def load_pretrained(
+    config: PreTrainedConfig, path: str | Path, eta: float, trust: bool = False
+) -> DenoisingPolicy:
     """Load weights and processors from a folder or the Hub.
 
     Args:
         config: the policy's config, with the overrides of this run.
         path: Hub id or folder with model.safetensors and the two processors.
         eta: see the adapter.
+        trust: read pickled weights where there are no others.
 
     Raises:
         UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
@@ -31,13 +36,21 @@ def load_pretrained(config: PreTrainedConfig, path: str | Path, eta: float) -> D
     except ValueError as error:
         raise UserError(str(error)) from error
     try:
-        module = get_policy_class(config.type).from_pretrained(
-            str(path), config=config, revision=config.pretrained_revision, strict=True
-        )
+        weights = fetch_weights(str(path), config.pretrained_revision, trust)
+        if weights.name == WEIGHTS:
+            module = get_policy_class(config.type).from_pretrained(
+                str(path), config=config, revision=config.pretrained_revision, strict=True
+            )
+        else:
+            module = get_policy_class(config.type)(config)
+            module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            module.to(config.device).eval()
         device = {"device_processor": {"device": config.device}}
         preprocessor, postprocessor = make_pre_post_processors(
             config, str(path), config.pretrained_revision, preprocessor_overrides=device
         )
+    except UserError:
+        raise
     except (OSError, EntryNotFoundError, HfHubHTTPError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{path} is not a whole checkpoint that fits its config.json "
