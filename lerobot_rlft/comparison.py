@@ -34,6 +34,8 @@ from .measures import (
 )
 from .monitor import fit_atlas, load_atlas
 from .policies.base import DenoisingPolicy
+from .policies.source import fetch_weights, file_hash
+from .report import env_options
 from .rollout import VECTORS, EpisodeRunner
 
 CHAIN_FLOOR = 0.1  # smallest std of exploration and log-probabilities, as in DPPO
@@ -164,11 +166,17 @@ def compare(config: CompareConfig) -> Comparison:
 
 def describe(m: Metrics, config: CompareConfig, base: Side, tuned: Side, modes_from: str | None) -> None:
     """What was compared, and success."""
+    source = tuned.policy.module.config
+    weights = fetch_weights(tuned.path, source.pretrained_revision, config.trust_remote_code)
     m |= {
         "policy": tuned.path,
         "name": tuned.title,
         "base": base.path,
+        "weights": file_hash(weights),
+        "revision": source.pretrained_revision,
+        "base_revision": base.policy.module.config.pretrained_revision,
         "env": config.env.type,
+        "env_options": env_options(config.env),
         "sampler": "deployed",
         "seed": config.seed,
         "n_episodes": config.n_episodes,

@@ -46,11 +46,13 @@ ROUTES = (
 
 
 class Refused(Exception):
-    """A status other than 200, with the Hub's error code and message."""
+    """A status other than 200, with the Hub's error code, the commit it is about, and the body's fields."""
 
-    def __init__(self, status: int, message: str, code: str = "", **headers: str) -> None:
+    def __init__(self, status: int, message: str, code: str = "", commit: str = "", **fields: str) -> None:
         super().__init__(message)
-        self.status, self.code, self.headers = status, code, headers
+        headers = {"X-Error-Code": code, "X-Error-Message": message if code else "", "X-Repo-Commit": commit}
+        self.status, self.fields = status, fields | {"error": message}
+        self.headers = {name: value for name, value in headers.items() if value}
 
 
 @dataclass
@@ -138,8 +140,7 @@ class Handler(BaseHTTPRequestHandler):
                     return
             raise Refused(404, f"no route {parts.path}")
         except Refused as error:
-            headers = {"X-Error-Code": error.code, "X-Error-Message": str(error)} if error.code else {}
-            self.reply(error.status, json.dumps({"error": str(error)}).encode(), headers | error.headers)
+            self.reply(error.status, json.dumps(error.fields).encode(), error.headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 
@@ -163,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(403, "You don't have the rights to create a model under this namespace")
         url = f"{self.server.url}/{'' if key[0] == 'model' else key[0] + 's/'}{key[1]}"
         if key in self.server.repos:
-            raise Refused(409, "You already created this repo")
+            raise Refused(409, "You already created this repo", url=url, name=key[1], id=key[1])
         private = bool(asked.get("private")) or asked.get("visibility") == "private"
         self.server.repos[key] = Repo(private=private)
         self.server.repos[key].commit("initial commit", {})
@@ -190,7 +191,7 @@ class Handler(BaseHTTPRequestHandler):
         sha = found.sha(revision)
         files = found.commits[sha][2]
         if path not in files:
-            raise Refused(404, "Entry not found", "EntryNotFound", **{"X-Repo-Commit": sha})
+            raise Refused(404, "Entry not found", "EntryNotFound", sha)
         content, large = files[path]
         headers = {"X-Repo-Commit": sha, "ETag": f'"{_oid(content, large)}"'}
         if large:

@@ -1,5 +1,6 @@
 """Files of a pretrained policy: in a folder, or in `user/name` on the Hub. What may run code is refused."""
 
+import hashlib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,12 @@ def fetch(path: str, file: str, revision: str | None = None) -> Path:
             raise EntryNotFoundError(f"{path} has no {file}")
         return found
     return Path(hf_hub_download(path, file, revision=revision))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, which the Hub knows large files by."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch_weights(path: str, revision: str | None, trust: bool) -> Path:

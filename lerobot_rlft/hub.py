@@ -1,0 +1,138 @@
+"""The Hub: who is logged in, and one commit with everything. Uploads are huggingface_hub's own (LFS, Xet)."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+from httpx import HTTPError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from .errors import UserError, one_line
+from .policies.source import fetch
+
+# Of an earlier push, which would belong to other weights now. What others added to the repository stays.
+OURS = (
+    "*.safetensors", "diversity.json", "report.html", "metrics.jsonl", "rlft_config.yaml", "pictures/*",
+    "diversity/*", "training_state/*",
+)  # fmt: skip
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN, with a token that may write"
+
+
+@contextmanager
+def explained(repo_id: str) -> Iterator[None]:
+    """Turn what the Hub and the network answer into a `UserError`. Tokens are in none of these messages."""
+    try:
+        yield
+    except OfflineModeIsEnabled as error:
+        raise UserError("HF_HUB_OFFLINE=1 keeps the Hub out of reach: unset it") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 401:
+            said = f"the token was refused: {LOG_IN}"
+        elif status == 403:
+            said = f"the token gives no right to write to {repo_id}: use another one, or another --repo_id"
+        elif isinstance(error, RevisionNotFoundError):
+            said = f"{repo_id} has no such revision: give a branch, tag or commit of it"
+        elif isinstance(error, RepositoryNotFoundError):
+            said = f"there is no {repo_id} that this token may see: check the name"
+        else:
+            said = f"the Hub answered {status} ({one_line(error)}): try again later"
+        raise UserError(said) from error
+    except (HTTPError, ConnectionError, LocalEntryNotFoundError) as error:
+        raise UserError(
+            f"the Hub cannot be reached ({one_line(error)}): check the network, and HF_ENDPOINT if it is set"
+        ) from error
+
+
+def check_login(repo_id: str) -> None:
+    """Raise a UserError unless somebody is logged in who may write; asks the Hub.
+
+    Before hours of training, and before a repository is made.
+    """
+    if get_token() is None:
+        raise UserError(f"nobody is logged in to the Hub: {LOG_IN}")
+    with explained(repo_id):
+        role = HfApi().whoami()["auth"].get("accessToken", {}).get("role")
+    if role == "read":
+        raise UserError(f"the token may only read: {LOG_IN}")
+
+
+def published_type(repo_id: str, revision: str | None) -> str | None:
+    """The policy type of what is on the Hub already; None where nothing is."""
+    try:
+        return json.loads(fetch(repo_id, "config.json", revision).read_text()).get("type")
+    except LocalEntryNotFoundError:
+        raise
+    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError, ValueError):
+        return None
+
+
+def push(
+    repo_id: str,
+    files: dict[str, Path | bytes],
+    message: str,
+    private: bool | None = None,
+    branch: str | None = None,
+    tag: str | None = None,
+    kind: str = "model",
+    policy_type: str | None = None,
+) -> str:
+    """Publish files in one commit, which is made when all are uploaded; may be repeated.
+
+    Args:
+        files: path in the repository -> content, or where it is on disk.
+        private: None leaves an existing repository as it is, and a new one as the account prefers.
+        branch: made from the main one where it does not exist; None is the main one.
+        tag: to put on the commit, moved if it exists.
+        kind: "model" or "dataset".
+        policy_type: of a model; a repository that holds another type is refused.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        UserError: not logged in, no right to write, no network, another policy type, or the Hub's answer.
+    """
+    check_login(repo_id)
+    api = HfApi()
+    with explained(repo_id):
+        if policy_type is not None and (old := published_type(repo_id, branch)) not in (None, policy_type):
+            raise UserError(
+                f"--repo_id={repo_id} holds a policy of type {old}, not {policy_type}: choose another name, or "
+                "delete it on the Hub"
+            )
+        api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
+        if private and not api.repo_info(repo_id, repo_type=kind).private:
+            raise UserError(
+                f"--private=true, but {repo_id} exists and is public: make it private on the Hub, or choose "
+                "another name"
+            )
+        if branch is not None:
+            api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True)
+        there = api.list_repo_files(repo_id, revision=branch, repo_type=kind)
+        stale = [f for f in there if f not in files and any(fnmatch(f, pattern) for pattern in OURS)]
+        commit = api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationDelete(path) for path in stale if kind == "model"),
+                *(CommitOperationAdd(path, content) for path, content in sorted(files.items())),
+            ],
+            commit_message=message,
+            repo_type=kind,
+            revision=branch,
+        )
+        if tag is not None:
+            if any(ref.name == tag for ref in api.list_repo_refs(repo_id, repo_type=kind).tags):
+                api.delete_tag(repo_id, tag=tag, repo_type=kind)
+            api.create_tag(repo_id, tag=tag, revision=commit.oid, repo_type=kind)
+    return commit.commit_url
