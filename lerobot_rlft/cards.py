@@ -97,13 +97,18 @@ def policy_card(
         compared = m.get("base_success") is not None
         shown["table"] = table(m) if compared else alone(m)
         shown["headline"] = headlines(m) if compared else []
+        each = " of each, on the same seeds" if compared else ""
         shown["measured_by"] = (
-            f"{m['n_episodes']} episodes{' of each, on the same seeds' if compared else ''} (from {m['seed']} "
-            f"up), of the deployed sampler, in `{m['env']}`. In brackets 95 % intervals."
+            f"{m['n_episodes']} episodes{each} (from {m['seed']} up), of the deployed sampler, in "
+            f"`{m['env']}`{options(m)}. In brackets 95 % intervals."
         )
-    return render(
-        ModelCard, data, template or TEMPLATES / "policy.md", shown | {"license": front.get("license")}
-    )
+    shown["license"] = front.get("license")
+    return render(ModelCard, data, template or TEMPLATES / "policy.md", shown)
+
+
+def options(m: dict[str, Any]) -> str:
+    """How the environment was changed, as part of a sentence."""
+    return "".join(f", {name} {value}" for name, value in m["env_options"].items())
 
 
 def table(m: dict[str, Any]) -> str:

@@ -1,13 +1,16 @@
 """The Hub: who is logged in, and one commit with everything. Uploads are huggingface_hub's own (LFS, Xet)."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import yaml
 from httpx import HTTPError
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -16,15 +19,25 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from lerobot.common.train_utils import get_step_checkpoint_dir
+from lerobot.utils.constants import LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR, TRAINING_STATE_DIR
 
+from .checkpoint import STATE_JSON
+from .config import CONFIG_NAME
 from .errors import UserError, one_line
-from .policies.source import fetch
+from .policies.source import check_repo_id, fetch, split_revision
+from .records import METRICS
 
 # Of an earlier push, which would belong to other weights now. What others added to the repository stays.
 OURS = (
     "*.safetensors", "diversity.json", "report.html", "metrics.jsonl", "rlft_config.yaml", "pictures/*",
     "diversity/*", "training_state/*",
 )  # fmt: skip
+# What a resume reads.
+RUN_FILES = [
+    "*.safetensors", "config.json", "policy_*.json", CONFIG_NAME, METRICS, "diversity/*",
+    f"{TRAINING_STATE_DIR}/*",
+]  # fmt: skip
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN, with a token that may write"
 
 
@@ -77,6 +90,53 @@ def published_type(repo_id: str, revision: str | None) -> str | None:
         return None
 
 
+def download_run(name: str, folder: Path) -> None:
+    """Make the folder of a run from what `save_checkpoint_to_hub` or `training_state` published.
+
+    Args:
+        name: user/name or user/name@revision.
+        folder: to create; it appears when it is whole.
+
+    Raises:
+        UserError: there is no such repository, it has no training state, or the folder exists.
+    """
+    repo, revision = split_revision(name)
+    check_repo_id(repo, "resume=hub:")
+    if folder.exists():
+        raise UserError(
+            f"--output_dir={folder} exists: choose another folder, or continue that run with "
+            f"--resume={folder}"
+        )
+    with explained(repo):
+        info = HfApi().model_info(repo, revision=revision)
+        if f"{TRAINING_STATE_DIR}/{STATE_JSON}" not in {file.rfilename for file in info.siblings}:
+            tags = ", ".join(sorted(ref.name for ref in HfApi().list_repo_refs(repo).tags))
+            raise UserError(
+                f"--resume=hub:{name} holds no training state: push it with --save_checkpoint_to_hub=true or "
+                f"lerobot-rlft-push --training_state=true, or give a revision that has one, @TAG"
+                + (f" (tags: {tags})" if tags else "")
+            )
+        snapshot = Path(snapshot_download(repo, revision=info.sha, allow_patterns=RUN_FILES))
+    iteration = json.loads((snapshot / TRAINING_STATE_DIR / STATE_JSON).read_text())["iteration"]
+    total = yaml.safe_load((snapshot / CONFIG_NAME).read_text())["iterations"]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        partial = Path(temporary) / folder.name
+        checkpoint = get_step_checkpoint_dir(partial, total, iteration)
+        for file in sorted(path for path in snapshot.rglob("*") if path.is_file()):
+            inside = file.relative_to(snapshot)
+            if inside.parts[0] == TRAINING_STATE_DIR:
+                place = checkpoint / inside
+            elif inside.name == METRICS or len(inside.parts) > 1:
+                place = partial / inside
+            else:
+                place = checkpoint / PRETRAINED_MODEL_DIR / inside
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+        (checkpoint.parent / LAST_CHECKPOINT_LINK).symlink_to(checkpoint.name)
+        partial.rename(folder)
+
+
 def push(
     repo_id: str,
     files: dict[str, Path | bytes],
@@ -106,10 +166,11 @@ def push(
     check_login(repo_id)
     api = HfApi()
     with explained(repo_id):
-        if policy_type is not None and (old := published_type(repo_id, branch)) not in (None, policy_type):
+        old = policy_type and published_type(repo_id, branch)
+        if old != policy_type and old is not None:
             raise UserError(
-                f"--repo_id={repo_id} holds a policy of type {old}, not {policy_type}: choose another name, or "
-                "delete it on the Hub"
+                f"--repo_id={repo_id} holds a policy of type {old}, this one is {policy_type}: choose "
+                "another name, or delete it on the Hub"
             )
         api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
         if private and not api.repo_info(repo_id, repo_type=kind).private:

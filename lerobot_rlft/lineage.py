@@ -75,8 +75,8 @@ def on_hub(base: Ancestor, option: str) -> Ancestor:
     local = Path(base.path) / WEIGHTS
     if weights is None or (local.is_file() and weights.lfs and weights.lfs.sha256 != file_hash(local)):
         raise UserError(
-            f"--base_model={option} is not what the run was tuned from: its {WEIGHTS} is missing or has other "
-            f"content than {base.name}'s. Push that one first, or leave --base_model out"
+            f"--base_model={option} is not what the run was tuned from: its {WEIGHTS} is missing or "
+            f"differs from {base.name}'s. Push that one first, or leave --base_model out"
         )
     return Ancestor(repo, repo, commit)
 

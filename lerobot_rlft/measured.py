@@ -52,19 +52,21 @@ def measured(
     """
     if eval_dir is not None:
         return _reported(eval_dir, checkpoint, base), eval_dir, []
-    measure = "measure it with lerobot-rlft-eval and push again with --eval_dir"
     if run["env"] is None:
         return None, None, ["success and modes, the run had no environment to evaluate in"]
     if not final:
-        return (
-            None,
-            None,
-            [
-                f"success and modes, this checkpoint of iteration {int(checkpoint.name)} of {run['iterations']} was "
-                f"not evaluated at the end of a run; {measure}"
-            ],
+        why = (
+            f"success and modes, this checkpoint (iteration {int(checkpoint.name)} of {run['iterations']}) "
+            "was not evaluated at the end of a run"
         )
-    return _own(json.loads((folder / SUMMARY).read_text()), run, checkpoint, base)
+        return None, None, [why]
+    return _own(
+        json.loads((folder / SUMMARY).read_text()),
+        run,
+        checkpoint,
+        base,
+        (folder / "diversity/atlas.json").is_file(),
+    )
 
 
 def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[str, Any]:
@@ -75,8 +77,8 @@ def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[s
         missing = [name for name in (REPORT, PICTURES) if not (eval_dir / name).exists()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"--eval_dir={eval_dir} holds no report ({type(error).__name__}: {error}): give the --output_dir of "
-            "a lerobot-rlft-eval of this version"
+            f"--eval_dir={eval_dir} holds no report ({type(error).__name__}: {error}): give the "
+            "--output_dir of a lerobot-rlft-eval of this version"
         ) from error
     if missing:
         raise UserError(f"--eval_dir={eval_dir} lacks {', '.join(missing)}: run lerobot-rlft-eval again")
@@ -88,17 +90,22 @@ def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[s
         )
     if base is not None and base.revision != side["base_revision"]:
         raise UserError(
-            f"--eval_dir={eval_dir} compares with {side['base']}, but the run was tuned from {base.name}: give "
-            "lerobot-rlft-eval that --base.path"
+            f"--eval_dir={eval_dir} compares with {side['base']}, but the run was tuned from {base.name}: "
+            "give lerobot-rlft-eval that --base.path"
         )
     return side | {"others": {name: other for name, other in m["others"].items() if other is not side}}
 
 
 def _own(
-    summary: dict[str, Any], run: dict[str, Any], checkpoint: Path, base: Ancestor | None
+    summary: dict[str, Any], run: dict[str, Any], checkpoint: Path, base: Ancestor | None, atlas: bool
 ) -> tuple[dict[str, Any], None, list[str]]:
-    """What the run found at its end, under the names of diversity.json."""
+    """What the run found at its end, under the names of diversity.json.
+
+    Args:
+        atlas: whether its modes are those of an atlas.
+    """
     m, missing = Metrics(), []
+    modes_from = "atlas" if atlas else "environment"
     tuned, before = summary["tuned"], summary.get("base")
     if before is not None and before["n_episodes"] != tuned["n_episodes"]:
         before, missing = None, [NO_BASE]
@@ -115,6 +122,7 @@ def _own(
         "seed": run["eval"]["seed"],
         "n_episodes": tuned["n_episodes"],
         "num_modes": tuned.get("num_modes"),
+        "modes_from": modes_from if "mode_counts" in tuned else None,
         "others": {},
     }
     for prefix, side in (("", tuned), ("base_", before)):

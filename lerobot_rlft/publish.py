@@ -27,7 +27,7 @@ from .errors import UserError
 from .front import BEST_CHECKPOINT_LINK
 from .hub import explained, push
 from .lineage import Ancestor, lineage, on_hub
-from .measured import measured, run_report
+from .measured import SHARES, measured, run_report
 from .monitor import FOLDER as DIVERSITY_FOLDER
 from .page import DIVERSITY, PICTURES, REPORT
 from .records import METRICS
@@ -38,12 +38,8 @@ CARD = "README.md"
 KEPT = (".safetensors", ".json", ".yaml")
 # Of a run, not of what it made: a published configuration starts a new run that pushes nowhere.
 OWN = {
-    "push_to_hub": False,
-    "save_checkpoint_to_hub": False,
-    "repo_id": None,
-    "private": None,
-    "license": None,
-}
+    "push_to_hub": False, "save_checkpoint_to_hub": False, "repo_id": None, "private": None, "license": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -231,28 +227,29 @@ def card(
     front |= {"tags": list(dict.fromkeys(filter(None, tags))), "datasets": datasets or None}
     if base is not None and base.revision is not None:
         front |= {"base_model": base.name, "base_model_relation": "finetune"}
-    picture = next(
-        (p for p in (f"{PICTURES}/shares.png", f"{PICTURES}/trajectories.png") if p in files), None
-    )
+    shares, paths = f"{PICTURES}/{SHARES}", f"{PICTURES}/trajectories.png"
+    picture = shares if shares in files else paths if paths in files else None
     summary = run.summary if run.final and env is not None else {}
     guard = summary.get("guard")
     fields = {
         "repo_id": options.repo_id,
         "policy_type": kind,
+        "algorithm": algorithm.type,
         "base": base and str(base),
         "base_missing": base is not None and base.revision is None,
         "not_measured": missing,
         "picture": picture,
         "caption": "Shares of the modes among successes, deployed sampler."
-        if picture and picture.endswith("shares.png")
+        if picture == shares
         else "Episodes of the deployed sampler, successes coloured by mode.",
         "lineage": lineage(run.config, base),
         "env": env and env.type,
         "env_is_ours": env is not None and type(env).__module__.startswith("lerobot_rlft."),
         "env_steps": summary.get("env_steps"),
         "guard": guard
-        and f"A guard held {guard['floor']} of the base's {guard['metric'].replace('_', ' ')} while it trained; "
-        f"exported is iteration {guard['iteration']}.",
+        and f"A guard with floor {guard['floor']} under the base's {guard['metric'].replace('_', ' ')} was "
+        f"on while it trained; exported is the checkpoint of iteration {guard['iteration']}, at "
+        f"{guard['ratio']:.3f} of the base's.",
         "papers": algorithm.papers,
         "rerun_command": f"lerobot-rlft-train --config_path={CONFIG_NAME} --output_dir=outputs/again",
         "stock": not needs_plugin(kind),

@@ -1,4 +1,4 @@
-"""Text that is published says nothing about the machine it was written on: absolute paths lose their folders."""
+"""Published text says nothing about the machine it was written on: absolute paths lose their folders."""
 
 import re
 from pathlib import PurePath
