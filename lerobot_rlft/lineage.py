@@ -81,16 +81,18 @@ def on_hub(base: Ancestor, option: str) -> Ancestor:
     return Ancestor(repo, repo, commit)
 
 
-def lineage(run: dict[str, Any], base: Ancestor | None) -> list[str]:
+def lineage(run: dict[str, Any], iteration: int, base: Ancestor | None) -> list[str]:
     """One line for each step, from the policy's own run up to what is no longer known.
 
     Args:
         run: content of the policy's rlft_config.yaml.
+        iteration: of its checkpoint; that of an ancestor is not known.
         base: of that run, see `Ancestor.of` and `on_hub`.
     """
-    lines = []
+    lines, where = [], f"iteration {iteration} of"
     while len(lines) < MOST_ANCESTORS:
-        how = f"{run['algorithm']['type']}, {run['iterations']} iterations, seed {run['seed']}"
+        how = f"{run['algorithm']['type']}, {where} {run['iterations']} iterations, seed {run['seed']}"
+        where = "a run of"
         if base is None:
             data = run["dataset"]
             name = f"`{data['repo_id']}`" if data["repo_id"] else "data that is not named"

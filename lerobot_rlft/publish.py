@@ -158,9 +158,8 @@ def gather(run: Run, options: PushConfig) -> dict[str, Path | bytes]:
     files[CONFIG_NAME] = yaml.safe_dump(config, sort_keys=False).encode()
     policy = json.loads((run.policy / "config.json").read_text())
     policy |= {"repo_id": None, "private": None, "license": options.license or policy["license"]}
-    policy |= {name: config["policy"][name] for name in ("pretrained_path", "pretrained_revision")}
-    if base is not None and base.revision is None:
-        policy["pretrained_path"] = None
+    policy["pretrained_path"] = base.name if base is not None and base.revision is not None else None
+    policy["pretrained_revision"] = None  # stock LeRobot would look for it in this repository
     files["config.json"] = _json(policy)
     metrics = (run.folder / METRICS).read_bytes() if (run.folder / METRICS).is_file() else b""
     files[METRICS] = metrics
@@ -177,6 +176,7 @@ def gather(run: Run, options: PushConfig) -> dict[str, Path | bytes]:
         files[REPORT] = text_without_folders(page).encode()
     if m is not None:
         m = m | {"policy": options.repo_id, "base": base and base.name}
+        m["base_revision"] = base and base.revision
         m["others"] = {
             name: side | {"policy": short_name(side["policy"]), "base": m["base"]}
             for name, side in m["others"].items()
@@ -242,7 +242,7 @@ def card(
         "caption": "Shares of the modes among successes, deployed sampler."
         if picture == shares
         else "Episodes of the deployed sampler, successes coloured by mode.",
-        "lineage": lineage(run.config, base),
+        "lineage": lineage(run.config, int(run.checkpoint.name), base),
         "env": env and env.type,
         "env_is_ours": env is not None and type(env).__module__.startswith("lerobot_rlft."),
         "env_steps": summary.get("env_steps"),

@@ -44,7 +44,7 @@ from .build import (
     make_policy,
     make_runner,
 )
-from .checkpoint import last_checkpoint, load_state, remove_partial, save_checkpoint, write_config
+from .checkpoint import forget_revision, last_checkpoint, load_state, remove_partial, save_checkpoint, write_config
 from .config import CONFIG_NAME, TrainConfig
 from .config_push import PushConfig
 from .episodes import Rollout
@@ -332,6 +332,7 @@ class Trainer:
         # Only here: the training state above refers to the weights in place.
         with self.algorithm.deployed_weights():
             self.policy.save_pretrained(folder)
+        forget_revision(folder)
 
     def _load(self, checkpoint: Path) -> None:
         config, state = self.config, load_state(checkpoint)
