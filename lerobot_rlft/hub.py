@@ -46,25 +46,28 @@ def explained(repo_id: str) -> Iterator[None]:
     """Turn what the Hub and the network answer into a `UserError`. Tokens are in none of these messages."""
     try:
         yield
-    except OfflineModeIsEnabled as error:
-        raise UserError("HF_HUB_OFFLINE=1 keeps the Hub out of reach: unset it") from error
-    except HfHubHTTPError as error:
+    except RuntimeError as error:  # of the upload of a large file, around the actual reason
+        raise UserError(_said(error.__cause__ or error, repo_id)) from error
+    except (HTTPError, ConnectionError, LocalEntryNotFoundError) as error:
+        raise UserError(_said(error, repo_id)) from error
+
+
+def _said(error: BaseException, repo_id: str) -> str:
+    """What went wrong and what to do about it."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE=1 keeps the Hub out of reach: unset it"
+    if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status == 401:
-            said = f"the token was refused: {LOG_IN}"
-        elif status == 403:
-            said = f"the token gives no right to write to {repo_id}: use another one, or another --repo_id"
-        elif isinstance(error, RevisionNotFoundError):
-            said = f"{repo_id} has no such revision: give a branch, tag or commit of it"
-        elif isinstance(error, RepositoryNotFoundError):
-            said = f"there is no {repo_id} that this token may see: check the name"
-        else:
-            said = f"the Hub answered {status} ({one_line(error)}): try again later"
-        raise UserError(said) from error
-    except (HTTPError, ConnectionError, LocalEntryNotFoundError) as error:
-        raise UserError(
-            f"the Hub cannot be reached ({one_line(error)}): check the network, and HF_ENDPOINT if it is set"
-        ) from error
+            return f"the token was refused: {LOG_IN}"
+        if status == 403:
+            return f"the token gives no right to write to {repo_id}: use another one, or another --repo_id"
+        if isinstance(error, RevisionNotFoundError):
+            return f"{repo_id} has no such revision: give a branch, tag or commit of it"
+        if isinstance(error, RepositoryNotFoundError):
+            return f"there is no {repo_id} that this token may see: check the name"
+        return f"the Hub answered {status} ({one_line(error)}): try again later"
+    return f"the Hub cannot be reached ({one_line(error)}): check the network, and HF_ENDPOINT if it is set"
 
 
 def check_login(repo_id: str) -> None:

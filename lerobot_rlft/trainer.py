@@ -44,7 +44,14 @@ from .build import (
     make_policy,
     make_runner,
 )
-from .checkpoint import forget_revision, last_checkpoint, load_state, remove_partial, save_checkpoint, write_config
+from .checkpoint import (
+    forget_revision,
+    last_checkpoint,
+    load_state,
+    remove_partial,
+    save_checkpoint,
+    write_config,
+)
 from .config import CONFIG_NAME, TrainConfig
 from .config_push import PushConfig
 from .episodes import Rollout

@@ -44,7 +44,9 @@ class Client:
             env=environment,
         )  # fmt: skip
 
-    def run(self, command: str, *arguments: object, token: str | None = "hf_write", **variables: str) -> Finished:
+    def run(
+        self, command: str, *arguments: object, token: str | None = "hf_write", **variables: str
+    ) -> Finished:
         """`lerobot-rlft-COMMAND ARGUMENTS`; or with `python` some lines of Python."""
         files = [self.home / f"printed.{name}" for name in ("out", "err")]
         variables |= {"HF_TOKEN": token} if token else {}
@@ -63,7 +65,6 @@ def serve() -> None:
     """Read jobs from stdin, fork for each, answer its exit status."""
     from importlib import import_module
 
-    import lerobot.policies.diffusion.modeling_diffusion
     from lerobot.utils.import_utils import register_third_party_plugins
 
     register_third_party_plugins()
