@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lerobot.configs import parser
+
 from .errors import UserError
 from .policies.source import check_repo_id
 
@@ -51,6 +53,8 @@ class PushConfig:
         Raises:
             UserError: one is missing or not usable.
         """
+        for name in ("checkpoint", "tag", "branch"):  # as written: 000010 is no number, in YAML it is 8
+            setattr(self, name, parser.parse_arg(name) or getattr(self, name))
         if self.run_dir is None:
             raise UserError("no run: give --run_dir=FOLDER, the output_dir of a lerobot-rlft-train")
         if self.repo_id is None:

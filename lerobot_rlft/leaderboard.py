@@ -21,7 +21,7 @@ from .errors import UserError, one_line
 from .page import DIVERSITY
 from .page_table import columns, short
 from .pictures import POLICY_COLOURS, save
-from .policies.source import fetch, split_revision
+from .policies.source import commit_of, fetch, split_revision
 
 MARKDOWN, CSV, NUMBERS, PICTURE = "compare.md", "compare.csv", "compare.json", "compare.png"
 HEAD = ("policy", "base", "success", "modes", "effective modes", "success entropy ratio to its base", "front")
@@ -57,7 +57,7 @@ def read(place: str) -> list[Entry]:
     """
     path, revision = split_revision(place)
     try:
-        content = json.loads(fetch(path, DIVERSITY, revision).read_text())
+        content = json.loads(fetch(path, DIVERSITY, commit_of(path, revision)).read_text())
     except (EntryNotFoundError, HTTPError, OSError, HFValidationError) as error:
         raise UserError(
             f"{place} has no {DIVERSITY} that can be read ({one_line(error)}): give a Hub id user/name that "

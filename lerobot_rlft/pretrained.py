@@ -10,7 +10,16 @@ from lerobot.configs import PreTrainedConfig, parser
 
 from .arguments import explained, suggest
 from .errors import UserError, one_line
-from .policies.source import WEIGHTS, check_safe, fetch, fetch_weights, pickles, refusal, split_revision
+from .policies.source import (
+    WEIGHTS,
+    check_safe,
+    commit_of,
+    fetch,
+    fetch_weights,
+    pickles,
+    refusal,
+    split_revision,
+)
 
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 CHECKPOINT_FILES = ("config.json", WEIGHTS, *PROCESSORS)
@@ -47,9 +56,8 @@ def load_policy_config(
                 f"checkpoints/last/pretrained_model) or a Hub id user/name{refusal(held, missing)}"
             )
     try:
-        file = fetch(path, CHECKPOINT_FILES[0], revision)
-        kind = json.loads(file.read_text())["type"]
-        commit = None if on_disk else file.parent.name
+        commit = commit_of(path, revision)
+        kind = json.loads(fetch(path, CHECKPOINT_FILES[0], commit).read_text())["type"]
         processors = [json.loads(fetch(path, part, commit).read_text()) for part in PROCESSORS]
         if not on_disk:
             fetch_weights(path, commit, trust)

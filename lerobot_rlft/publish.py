@@ -25,7 +25,7 @@ from .config import CONFIG_NAME
 from .config_push import PushConfig
 from .errors import UserError
 from .front import BEST_CHECKPOINT_LINK
-from .hub import explained, push
+from .hub import check_login, explained, push
 from .lineage import Ancestor, lineage, on_hub
 from .measured import SHARES, measured, run_report
 from .monitor import FOLDER as DIVERSITY_FOLDER
@@ -110,6 +110,7 @@ def push_run(options: PushConfig) -> str:
         UserError: see `gather` and `hub.push`.
     """
     run = Run.open(options.run_dir, options.checkpoint)
+    check_login(options.repo_id)
     with explained(options.repo_id):
         files = gather(run, options)
     return push(

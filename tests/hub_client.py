@@ -63,15 +63,32 @@ class Client:
 
 def serve() -> None:
     """Read jobs from stdin, fork for each, answer its exit status."""
+    import traceback
+    from functools import cache
     from importlib import import_module
 
+    from draccus.wrappers.field_wrapper import docstring as docs
     from lerobot.utils.import_utils import register_third_party_plugins
+
+    from lerobot_rlft import algorithms  # noqa: F401
+    from lerobot_rlft.arguments import parse_command_line
+    from lerobot_rlft.config import TrainConfig
+    from lerobot_rlft.config_compare import CompareConfig
+    from lerobot_rlft.config_push import PushConfig
 
     register_third_party_plugins()
     names = ("train", "eval", "push", "compare")
     mains = {name: import_module(f"lerobot_rlft.cli.{name}").main for name in names}
     for name in ("trainer", "publish", "leaderboard", "comparison"):
         import_module(f"lerobot_rlft.{name}")
+    # Each parse would read the sources of all policies anew for the help texts.
+    docs.get_attribute_docstring = cache(docs.get_attribute_docstring)
+    for config in (TrainConfig, CompareConfig, PushConfig):
+        sys.argv = [
+            "warm",
+            *(["--algorithm.type=dppo", "--env.type=grasps"] if config is TrainConfig else []),
+        ]
+        parse_command_line(config)
     for line in sys.stdin:
         command, arguments, variables, out, err = json.loads(line)
         if (child := os.fork()) == 0:
@@ -79,12 +96,22 @@ def serve() -> None:
                 with open(file, "w") as opened:
                     os.dup2(opened.fileno(), number)
             os.environ |= variables
-            if command == "python":
-                exec(arguments[0], {})
-            else:
-                sys.argv = [f"lerobot-rlft-{command}", *arguments]
-                mains[command]()
-            sys.exit()
+            try:
+                if command == "python":
+                    exec(arguments[0], {})
+                else:
+                    sys.argv = [f"lerobot-rlft-{command}", *arguments]
+                    mains[command]()
+                status = 0
+            except SystemExit as stop:
+                print(stop.code, file=sys.stderr)
+                status = int(stop.code is not None)
+            except BaseException:
+                traceback.print_exc()
+                status = 2
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # the threads that the imports started are not there to be waited for
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(status, flush=True)
 

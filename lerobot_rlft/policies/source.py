@@ -5,8 +5,14 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+from httpx import HTTPError
+from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id
 from lerobot.processor import ProcessorStepRegistry
 
@@ -51,6 +57,26 @@ def fetch(path: str, file: str, revision: str | None = None) -> Path:
             raise EntryNotFoundError(f"{path} has no {file}")
         return found
     return Path(hf_hub_download(path, file, revision=revision))
+
+
+def commit_of(path: str, revision: str | None = None) -> str | None:
+    """The commit of a revision on the Hub, without network the one in the cache; None of a folder.
+
+    Raises:
+        HTTPError, OSError: neither can be read. Without network that is known at once: a download tries for
+            half a minute.
+    """
+    if Path(path).is_dir():
+        return None
+    try:
+        return HfApi().model_info(path, revision=revision).sha
+    except HfHubHTTPError:
+        raise
+    except (HTTPError, ConnectionError):
+        cached = try_to_load_from_cache(path, "config.json", revision=revision)
+        if not isinstance(cached, str):
+            raise
+        return Path(cached).parent.name
 
 
 def file_hash(path: Path) -> str:
