@@ -13,7 +13,7 @@ from lerobot.envs import EnvConfig
 
 from .config import CONFIG_NAME, AtlasConfig, pretrained_config
 from .errors import UserError
-from .policies.source import fetch
+from .policies.source import check_repo_id, fetch
 from .pretrained import load_policy_config
 
 SAMPLER = ("noise_scheduler_type", "num_inference_steps")
@@ -54,6 +54,13 @@ class CompareConfig:
     atlas: AtlasConfig = field(default_factory=AtlasConfig)
     # Share of the base's mode entropy that was to be kept, a line in the picture of success and diversity.
     floor: float | None = None
+    # Write the main policy's episodes as a LeRobotDataset into output_dir/dataset, with reward, success, mode
+    # and intervention beside observations and actions.
+    record: bool = False
+    # Push that dataset to the Hub: user/name.
+    push_dataset: str | None = None
+    # Whether others cannot see it; null = public, or what your organisation prefers.
+    private: bool | None = None
     # Load also checkpoints that may run code of their author: pickled weights, processor steps that are not
     # LeRobot's.
     trust_remote_code: bool = False
@@ -91,6 +98,12 @@ class CompareConfig:
             )
         if self.floor is not None and not 0 < self.floor <= 1:
             raise UserError(f"floor={self.floor} is no share: give a number above 0, at most 1, or null")
+        if self.push_dataset is not None:
+            check_repo_id(self.push_dataset, "push_dataset")
+            if not self.record:
+                raise UserError(
+                    f"push_dataset={self.push_dataset} needs recorded episodes: give --record=true, too"
+                )
         self.check_names()
         self.tuned()
         if self.output_dir is None:

@@ -11,13 +11,16 @@ PACKAGE = "lerobot_rlft"
 # stands for all that is inside it or continues it with an underscore. True: may import lerobot.
 LAYERS = (
     (True, "cli"),
-    (True, "trainer publish measured cards lineage page curves exploration leaderboard"),
+    (True, "trainer publish measured recording cards lineage page curves exploration leaderboard"),
     (True, "comparison outcome"),
     (True, "monitor front"),
     (True, "measures"),
     (True, "build records report hub"),
     (True, "pictures"),
-    (True, "rollout episodes evaluation checkpoint config pretrained scrub arguments data demos plugin"),
+    (
+        True,
+        "rollout rollout_dataset episodes evaluation checkpoint config pretrained scrub arguments data demos plugin",
+    ),
     (True, "policies envs.configuration"),
     (False, "algorithms"),
     (False, "regularizers"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from hub_client import Client
-from huggingface_hub import ModelCard
+from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from mini_hub import MiniHub, serve
 from runs import contents, metrics
@@ -242,11 +242,11 @@ def test_who_may_not_push_is_told_so(token, repo, words, hub, client, published,
     done = client.run("push", f"--run_dir={published[0]}", f"--repo_id={repo}", token=token)
     assert words in error(done) and (not token or token not in done.out + done.err)
     assert ("model", repo) not in hub.repos
-    # A training that is to push is refused before it begins.
-    push = ("--push_to_hub=true", f"--repo_id={repo}", f"--output_dir={tmp_path / 'run'}")
-    if repo == "user/denied":
-        assert words in error(client.run("train", *TUNED, *push, token=token))
-        assert not (tmp_path / "run").exists()
+    if repo == "user/denied":  # a training that is to push is refused before it begins
+        base, run = f"--policy.path={ROOT / 'recipes/grasps_base'}", tmp_path / "run"
+        push = ("--push_to_hub=true", f"--repo_id={repo}", f"--output_dir={run}")
+        assert words in error(client.run("train", *QUICK, base, *push, token=token))
+        assert not run.exists()
 
 
 def test_without_network_it_is_one_line_at_once(published, tmp_path):
@@ -362,6 +362,36 @@ def test_another_policy_type_or_a_public_repository_is_not_overwritten(hub, clie
     said = error(client.run("push", f"--run_dir={published[0]}", "--repo_id=user/base", "--private=true"))
     assert "exists and is public" in said
     assert hub.repos["model", "user/act"].sha("main") == before
+
+
+def test_recorded_episodes_are_a_dataset_on_the_hub_that_is_read_back(hub, client, published, tmp_path):
+    out = tmp_path / "eval"
+    done = client.run(
+        "eval", "--policy.path=user/tuned", "--env.type=grasps", "--n_episodes=30", "--batch_size=30",
+        "--n_attempts=0", "--record=true", "--push_dataset=user/played", f"--output_dir={out}",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    m = json.loads((out / "diversity.json").read_text())
+    read = """
+import numpy as np
+from lerobot.datasets import LeRobotDataset
+data = LeRobotDataset("user/played").hf_dataset.with_format("numpy")
+column = lambda name: np.asarray(data[name][:]).reshape(-1)
+success, mode, done = column("next.success"), column("mode"), column("next.done")
+assert done.sum() == 30 and not column("intervention").any() and np.isfinite(column("next.reward")).all()
+print(int(success.sum()), np.bincount(mode[success], minlength=5).tolist())
+"""
+    back = client.run("python", read, HF_LEROBOT_HOME=str(tmp_path / "lerobot"))
+    assert back.status == 0, back.err
+    # The episodes that were evaluated are those that were recorded.
+    assert back.out.splitlines()[-1] == f"{m['n_success']} {m['mode_counts']}"
+    repo = hub.repos["dataset", "user/played"]
+    card = DatasetCard(repo.files()["README.md"].decode())
+    assert card.data.task_categories == ["robotics"] and "LeRobot" in card.data.tags
+    assert "30 episodes (30 frames" in card.text and "[user/tuned](https://huggingface.co" in card.text
+    assert len(repo.commits) == 2 and str(tmp_path).encode() not in b"".join(repo.files().values())
+    said = error(client.run("eval", "--policy.path=user/tuned", "--env.type=grasps", "--push_dataset=user/x"))
+    assert "push_dataset=user/x needs recorded episodes: give --record=true" in said
 
 
 # Without the Hub
