@@ -17,7 +17,8 @@ NUMBERS = {
     "base_modes_covered": 2, "modes_covered": 2, "base_entropy": 1.0,
 }  # fmt: skip
 FIELDS = {
-    "repo_id": "user/name", "policy_type": "guided", "algorithm": "recap", "base": None, "base_missing": False,
+    "repo_id": "user/name", "policy_type": "guided", "algorithm": "recap", "base": None,
+    "base_missing": False,
     "not_measured": [], "picture": None, "caption": "", "lineage": [], "env": "grasps", "env_is_ours": True,
     "env_steps": None, "guard": None, "papers": [], "rerun_command": "", "eval_command": "lerobot-eval",
     "limits": [],

@@ -17,10 +17,8 @@ LAYERS = (
     (True, "measures"),
     (True, "build records report hub"),
     (True, "pictures"),
-    (
-        True,
-        "rollout rollout_dataset episodes evaluation checkpoint config pretrained scrub arguments data demos plugin",
-    ),
+    (True, "rollout rollout_dataset episodes evaluation checkpoint data demos plugin"),
+    (True, "config pretrained scrub arguments"),
     (True, "policies envs.configuration"),
     (False, "algorithms"),
     (False, "regularizers"),
