@@ -23,13 +23,14 @@ from .algorithms.bc import BC, BCConfig
 from .algorithms.configuration_dppo import DPPOConfig
 from .algorithms.dppo import DPPO
 from .commands import CommandConfig
-from .config import TrainConfig, load_policy_config
+from .config import TrainConfig
 from .data import BatchLoader, make_loader
 from .errors import UserError, one_line
-from .policies.commanded import COMMANDED, CommandedAdapter, commanded
 from .policies.base import ADAPTER, DenoisingPolicy, Exploration
+from .policies.commanded import COMMANDED, CommandedAdapter, commanded
 from .policies.loading import load_pretrained, make_fresh
 from .policies.lora import add_adapters
+from .pretrained import load_policy_config
 from .regularizers.base import Regularizer
 from .regularizers.rehearsal import Rehearsal, RehearsalConfig
 from .rollout import EpisodeRunner
@@ -60,19 +61,23 @@ def make_batches(config: TrainConfig) -> BatchLoader | None:
 
 
 def load_policy(
-    config: PreTrainedConfig, path: str | Path, exploration: Exploration = DEFAULT_EXPLORATION
+    config: PreTrainedConfig,
+    path: str | Path,
+    exploration: Exploration = DEFAULT_EXPLORATION,
+    trust: bool = False,
 ) -> DenoisingPolicy:
     """`load_pretrained`, with a chunk that is long enough.
 
     Args:
         exploration: the sampler of collection; the deployed one does not depend on it.
+        trust: read pickled weights where there are no others.
 
     Raises:
         UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
     """
     try:
         with redirect_stdout(io.StringIO()):  # LeRobot prints that it loads
-            policy = load_pretrained(config, path, exploration)
+            policy = load_pretrained(config, path, exploration, trust)
     except (ProcessorMigrationError, KeyError, ImportError, TypeError) as error:
         raise UserError(
             f"--policy.path={path} has unusable processors ({one_line(error)}): download it again, or save "
@@ -96,7 +101,9 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
     exploration = algorithm.exploration if isinstance(algorithm, DPPOConfig) else DEFAULT_EXPLORATION
     if config.peft is not None:
         # Also to resume: a checkpoint has the adapters merged, and the training state has them apart.
-        policy = load_policy(config.policy, config.policy.pretrained_path, exploration)
+        policy = load_policy(
+            config.policy, config.policy.pretrained_path, exploration, config.trust_remote_code
+        )
         try:
             add_adapters(policy, asdict(config.peft))
         except ImportError as error:
@@ -119,7 +126,8 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
                 "another one"
             ) from error
     if config.policy.pretrained_path is not None:
-        policy = load_policy(config.policy, config.policy.pretrained_path, exploration)
+        trust = config.trust_remote_code
+        policy = load_policy(config.policy, config.policy.pretrained_path, exploration, trust)
         return _practising(config, commanded(policy, exploration) if _commands(config) else policy)
     with redirect_stdout(io.StringIO()):
         policy = make_fresh(config.policy, batches.dataset.meta, exploration)
@@ -165,7 +173,8 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
     else:
         path = config.policy.pretrained_path
         try:
-            base = load_policy(deepcopy(config.policy), path, config.algorithm.exploration)
+            trust = config.trust_remote_code
+            base = load_policy(deepcopy(config.policy), path, config.algorithm.exploration, trust)
             if _commands(config):
                 base = commanded(base, config.algorithm.exploration)
         except UserError as error:
@@ -229,8 +238,10 @@ def make_regularizers(
     """
 
     def load(path: str) -> DenoisingPolicy:
-        reference = load_policy_config(path, [f"--device={config.policy.device}"], "references")
-        loaded = load_policy(reference, path, config.algorithm.exploration)
+        trust, device = config.trust_remote_code, f"--device={config.policy.device}"
+        reference = load_policy_config(path, [device], "references", trust)
+        exploration = config.algorithm.exploration
+        loaded = load_policy(reference, reference.pretrained_path, exploration, trust)
         loaded.task = policy.task
         return loaded
 

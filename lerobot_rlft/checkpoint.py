@@ -130,6 +130,13 @@ def write_config(config: TrainConfig, path: Path) -> None:
         partial.write_text(yaml.safe_dump(plain, sort_keys=False))
 
 
+def forget_revision(folder: Path) -> None:
+    """Take the commit of the base out of a policy's config: uploaded, stock LeRobot takes it for its own."""
+    config = folder / "config.json"
+    content = json.loads(config.read_text()) | {"pretrained_revision": None}
+    config.write_text(json.dumps(content, indent=4) + "\n")
+
+
 def _flatten(value: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Replace tensors by markers, collecting them in `tensors`."""
     if isinstance(value, torch.Tensor):

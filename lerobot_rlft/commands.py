@@ -41,8 +41,8 @@ class CommandConfig:
     # How often modes are asked for: as often as the base succeeds in them, as often as it attempts them, or
     # all alike.
     target: str = "successful"
-    # Share of the training episodes whose command is drawn from all modes alike, so that rare ones are practised,
-    # too; deployed commands are drawn by `target` alone.
+    # Share of the training episodes whose command is drawn from all modes alike, so that rare ones are
+    # practised, too; deployed commands are drawn by `target` alone.
     practice: float = 0.5
     # Gradient steps in which the network learns, from successes of the base, what commands mean.
     steps: int = 3000

@@ -34,6 +34,8 @@ from .measures import (
 )
 from .monitor import fit_atlas, load_atlas
 from .policies.base import DenoisingPolicy
+from .policies.source import fetch_weights, file_hash
+from .report import env_options
 from .rollout import VECTORS, EpisodeRunner
 
 
@@ -165,11 +167,17 @@ def compare(config: CompareConfig) -> Comparison:
 
 def describe(m: Metrics, config: CompareConfig, base: Side, tuned: Side, modes_from: str | None) -> None:
     """What was compared, and success."""
+    source = tuned.policy.module.config
+    weights = fetch_weights(tuned.path, source.pretrained_revision, config.trust_remote_code)
     m |= {
         "policy": tuned.path,
         "name": tuned.title,
         "base": base.path,
+        "weights": file_hash(weights),
+        "revision": source.pretrained_revision,
+        "base_revision": base.policy.module.config.pretrained_revision,
         "env": config.env.type,
+        "env_options": env_options(config.env),
         "sampler": "deployed",
         "seed": config.seed,
         "n_episodes": config.n_episodes,
@@ -193,7 +201,7 @@ def load_policies(config: CompareConfig, parts: dict[str, PreTrainedConfig]) -> 
     """
     policies: dict[str, DenoisingPolicy] = {}
     for name, part in parts.items():
-        policies[name] = load_policy(part, part.pretrained_path)
+        policies[name] = load_policy(part, part.pretrained_path, trust=config.trust_remote_code)
         if name != BASE:
             check_same_actions(policies[BASE], policies[name], config.option(name))
     return policies

@@ -1,7 +1,6 @@
 """The whole run as one draccus dataclass, with the names of `lerobot-train` where it has the same thing."""
 
 import datetime as dt
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +8,6 @@ from typing import Any
 
 import draccus
 import lerobot.policies  # noqa: F401  registers the policy types
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HFValidationError
 from lerobot.configs import PreTrainedConfig, parser
 from lerobot.configs.default import PeftConfig, WandBConfig
 from lerobot.envs import EnvConfig
@@ -18,19 +15,15 @@ from lerobot.utils.constants import CHECKPOINTS_DIR, OBS_ENV_STATE, OBS_STATE
 
 from .algorithms.base import AlgorithmConfig
 from .algorithms.configuration_dppo import DPPOConfig
-from .arguments import explained, suggest
+from .arguments import suggest
 from .balance import BalanceConfig
 from .diversity.guard import GuardConfig
-from .errors import UserError, one_line
+from .errors import UserError
+from .policies.source import check_repo_id
+from .pretrained import load_policy_config
 from .regularizers.rehearsal import RehearsalConfig
 
 CONFIG_NAME = "rlft_config.yaml"
-CHECKPOINT_FILES = (
-    "config.json",
-    "model.safetensors",
-    "policy_preprocessor.json",
-    "policy_postprocessor.json",
-)
 # Under --guard.enable=true, where nothing else was chosen.
 RECOMMENDED_BALANCE: dict[str, Any] = {"center": True, "tau": 0.5}
 RECOMMENDED_REHEARSAL: dict[str, Any] = {"source": "recent", "coef": 0.1, "batch_size": 128}
@@ -176,8 +169,23 @@ class TrainConfig:
     # Name of the run in the progress bar and in wandb; null = env_policy_algorithm.
     job_name: str | None = None
     # Continue the run in this folder from its last checkpoint, with its own configuration; other options
-    # given with it override that.
+    # given with it override that. hub:user/name, or hub:user/name@revision, downloads it to output_dir first.
     resume: Path | None = None
+    # At the end of the run push the exported checkpoint to `repo_id` on the Hub, with a card and everything
+    # that was measured; see lerobot-rlft-push.
+    push_to_hub: bool = False
+    # Push each checkpoint as it is written, with its training state, tagged by its iteration:
+    # --policy.path=user/name@000010, and --resume=hub:user/name on another machine.
+    save_checkpoint_to_hub: bool = False
+    # Where to: user/name.
+    repo_id: str | None = None
+    # Whether others cannot see it; null = public, or what your organisation prefers.
+    private: bool | None = None
+    # Of the published policy, for example apache-2.0; null = that of the base.
+    license: str | None = None
+    # Load also checkpoints that may run code of their author: pickled weights, processor steps that are not
+    # LeRobot's.
+    trust_remote_code: bool = False
     # Build everything, run one tiny iteration, print sizes, write nothing. With --policy.type=pi0 instead of
     # --policy.path: print the memory that the policy would take, without its weights.
     dry_run: bool = False
@@ -210,7 +218,7 @@ class TrainConfig:
         """
         if self.resume is not None:
             raise UserError(f"resume={self.resume} belongs on the command line: --resume={self.resume}")
-        self.policy = pretrained_config("policy") or self.policy
+        self.policy = pretrained_config("policy", self.trust_remote_code) or self.policy
         if self.policy is None:
             raise UserError(
                 "no policy: give --policy.path=HUB_ID_OR_FOLDER (a pretrained one) or, to clone behaviour "
@@ -251,6 +259,12 @@ class TrainConfig:
             raise UserError(
                 f"wandb.mode={self.wandb.mode} is unknown, {suggest(self.wandb.mode, list(WANDB_MODES))}"
             )
+        if self.push_to_hub or self.save_checkpoint_to_hub:
+            if self.repo_id is None:
+                raise UserError(
+                    "push_to_hub=true and save_checkpoint_to_hub=true need a place: give --repo_id=user/name"
+                )
+            check_repo_id(self.repo_id)
         self._recommend()
         if self.only_sizes:
             return
@@ -306,8 +320,11 @@ class TrainConfig:
             )
 
 
-def pretrained_config(name: str) -> PreTrainedConfig | None:
+def pretrained_config(name: str, trust: bool = False) -> PreTrainedConfig | None:
     """The config of `--<name>.path`, with the overrides beside it; None where it is not given.
+
+    Args:
+        trust: see `load_policy_config`.
 
     Raises:
         UserError: see `load_policy_config`.
@@ -318,50 +335,4 @@ def pretrained_config(name: str) -> PreTrainedConfig | None:
     overrides = parser.get_yaml_overrides(name) + (parser.get_cli_overrides(name) or [])
     # The plugin is loaded already; LeRobot leaves its name among the policy's fields.
     overrides = parser.filter_arg(parser.PLUGIN_DISCOVERY_SUFFIX, overrides)
-    config = load_policy_config(path, overrides, name)
-    config.pretrained_path = Path(path)
-    return config
-
-
-def load_policy_config(path: str, overrides: list[str], name: str = "policy") -> PreTrainedConfig:
-    """Read a checkpoint's `config.json` from the Hub or from disk.
-
-    Args:
-        path: Hub id or folder.
-        overrides: `--name=value` for fields of the policy.
-        name: of the option, `--<name>.path`, for messages.
-
-    Raises:
-        UserError: there is none, it is not readable or not whole, or an override does not fit.
-    """
-    folder = Path(path)
-    if folder.exists() or path.count("/") != 1:
-        missing = [part for part in CHECKPOINT_FILES if not (folder / part).is_file()]
-        if missing:
-            raise UserError(
-                f"--{name}.path={path} is no checkpoint, it lacks {', '.join(missing)}: "
-                "give the folder of one (a run's checkpoints/last/pretrained_model) or a Hub id user/name"
-            )
-    revision = parser.parse_arg("pretrained_revision", overrides)
-    try:
-        json_name = CHECKPOINT_FILES[0]
-        on_disk = folder.exists()
-        file = folder / json_name if on_disk else Path(hf_hub_download(path, json_name, revision=revision))
-        kind = json.loads(file.read_text())["type"]
-    except (OSError, HFValidationError) as error:
-        raise UserError(
-            f"--{name}.path={path} is no folder here and cannot be read from the Hub: {one_line(error)}"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"--{name}.path={path} has a corrupt config.json ({type(error).__name__}: {error}): "
-            "download or save it again"
-        ) from error
-    known = PreTrainedConfig.get_known_choices()
-    if kind not in known:
-        raise UserError(
-            f"--{name}.path={path} is a policy of type {kind!r}, {suggest(kind, list(known))} A plugin's "
-            f"types need --{name}.discover_packages_path=PACKAGE"
-        )
-    with explained(known[kind], prefix=f"{name}."):
-        return PreTrainedConfig.from_pretrained(path, revision=revision, cli_overrides=overrides)
+    return load_policy_config(path, overrides, name, trust)

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+from httpx import HTTPError
+from huggingface_hub.errors import EntryNotFoundError
 from lerobot.configs import PreTrainedConfig, parser
 from lerobot.envs import EnvConfig
 
-from .config import CONFIG_NAME, AtlasConfig, load_policy_config, pretrained_config
+from .config import CONFIG_NAME, AtlasConfig, pretrained_config
 from .errors import UserError
+from .policies.source import check_repo_id, fetch
+from .pretrained import load_policy_config
 
 # What families call the choice of their sampler.
 SAMPLER = ("noise_scheduler_type", "num_inference_steps", "num_integration_steps", "num_steps")
@@ -51,6 +55,16 @@ class CompareConfig:
     atlas: AtlasConfig = field(default_factory=AtlasConfig)
     # Share of the base's mode entropy that was to be kept, a line in the picture of success and diversity.
     floor: float | None = None
+    # Write the main policy's episodes as a LeRobotDataset into output_dir/dataset, with reward, success, mode
+    # and intervention beside observations and actions.
+    record: bool = False
+    # Push that dataset to the Hub: user/name.
+    push_dataset: str | None = None
+    # Whether others cannot see it; null = public, or what your organisation prefers.
+    private: bool | None = None
+    # Load also checkpoints that may run code of their author: pickled weights, processor steps that are not
+    # LeRobot's.
+    trust_remote_code: bool = False
     # Folder to create; null = outputs/rlft_eval/DATE/TIME_ENV.
     output_dir: Path | None = None
 
@@ -64,12 +78,12 @@ class CompareConfig:
         Raises:
             UserError: something is missing, unknown or out of range.
         """
-        self.policy = pretrained_config("policy") or self.policy
+        self.policy = pretrained_config("policy", self.trust_remote_code) or self.policy
         if self.policy is None or self.policy.pretrained_path is None:
             raise UserError("no policy: give --policy.path=HUB_ID_OR_FOLDER")
-        self.base = pretrained_config("base") or self.base
+        self.base = pretrained_config("base", self.trust_remote_code) or self.base
         if self.base is None:
-            self.base = _base_of(Path(self.policy.pretrained_path), self.policy.device)
+            self.base = _base_of(self.policy, self.trust_remote_code)
         if self.env is None:
             known = ", ".join(sorted(EnvConfig.get_known_choices()))
             raise UserError(f"no environment: give --env.type=..., one of {known}")
@@ -85,6 +99,12 @@ class CompareConfig:
             )
         if self.floor is not None and not 0 < self.floor <= 1:
             raise UserError(f"floor={self.floor} is no share: give a number above 0, at most 1, or null")
+        if self.push_dataset is not None:
+            check_repo_id(self.push_dataset, "push_dataset")
+            if not self.record:
+                raise UserError(
+                    f"push_dataset={self.push_dataset} needs recorded episodes: give --record=true, too"
+                )
         self.check_names()
         self.tuned()
         if self.output_dir is None:
@@ -131,11 +151,10 @@ class CompareConfig:
             if not path:
                 raise UserError(f"others: {name!r} has no path, give {{{name}: HUB_ID_OR_FOLDER}}")
             try:
-                config = load_policy_config(path, [f"--device={self.policy.device}", *sampler], name)
+                device = f"--device={self.policy.device}"
+                out[name] = load_policy_config(path, [device, *sampler], name, self.trust_remote_code)
             except UserError as error:
                 raise UserError(str(error).replace(f"--{name}.path={path}", self.option(name))) from error
-            config.pretrained_path = Path(path)
-            out[name] = config
         return out | {self.name: self.policy}
 
 
@@ -153,26 +172,31 @@ def _names_given() -> list[str]:
     return [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 
 
-def _base_of(checkpoint: Path, device: str) -> PreTrainedConfig:
-    """The config of the policy that the run of `checkpoint` started from.
+def _base_of(policy: PreTrainedConfig, trust: bool) -> PreTrainedConfig:
+    """The config of the policy that the run of a tuned policy started from.
 
     Raises:
-        UserError: no run wrote it.
+        UserError: no run wrote the policy, or its base cannot be read.
     """
-    file = checkpoint / CONFIG_NAME
-    if not file.is_file():
+    place = str(policy.pretrained_path)
+    try:
+        file = fetch(place, CONFIG_NAME, policy.pretrained_revision)
+    except (EntryNotFoundError, HTTPError, OSError) as error:
         raise UserError(
-            f"no base: --policy.path={checkpoint} has no {CONFIG_NAME} that names what it was tuned from, "
+            f"no base: --policy.path={place} has no {CONFIG_NAME} that names what it was tuned from, "
             "give --base.path=HUB_ID_OR_FOLDER"
-        )
+        ) from error
     run = yaml.safe_load(file.read_text())["policy"]
-    path = run["pretrained_path"]
+    path, revision = run["pretrained_path"], run.get("pretrained_revision")
     if path is None:
-        raise UserError(
-            f"no base: the run of --policy.path={checkpoint} began from scratch, give --base.path=..."
-        )
+        raise UserError(f"no base: the run of --policy.path={place} began from scratch, give --base.path=...")
     # The run may have given its base another sampler.
-    sampler = [f"--{key}={run[key]}" for key in SAMPLER if run.get(key) is not None]
-    config = load_policy_config(str(path), [f"--device={device}", *sampler], "base")
-    config.pretrained_path = Path(path)
-    return config
+    options = [f"--{key}={run[key]}" for key in SAMPLER if run.get(key) is not None]
+    if revision is not None:
+        options.append(f"--pretrained_revision={revision}")
+    elif policy.pretrained_revision is not None and not Path(path).exists():
+        raise UserError(
+            f"no base: --policy.path={place} was tuned from {path!r}, which is not on the Hub: give "
+            "--base.path=HUB_ID_OR_FOLDER"
+        )
+    return load_policy_config(path, [f"--device={policy.device}", *options], "base", trust)

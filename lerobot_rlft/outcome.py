@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from .build import load_policy, make_runner, runner_in
 from .checkpoint import last_checkpoint
-from .config import TrainConfig, load_policy_config
+from .config import TrainConfig
 from .diversity.guard import retained
 from .diversity.metrics import entropy_ratio
 from .episodes import Episodes
@@ -20,6 +20,7 @@ from .front import Point, best, draw_front, front, link_best, points
 from .monitor import DiversityMonitor
 from .pictures import draw_learning_curve, draw_trajectories, is_planar
 from .policies.base import DenoisingPolicy
+from .pretrained import load_policy_config
 from .records import Records
 from .report import SUMMARY, conclusion, eval_command
 from .rollout import EpisodeRunner

@@ -81,6 +81,7 @@ def page(m: dict[str, Any], figures: list[Figure], command: str) -> str:
         f"<b>{html.escape(side['policy'])}</b>" + (f" ({name})" if len(sides) > 1 else "")
         for name, side in sides.items()
     )
+    took = f"; {m['seconds']:.0f} s" if "seconds" in m else ""  # of lerobot-rlft-eval alone
     claims = zip(headlines(m), sides.values(), strict=True)
     return "\n".join(
         [
@@ -105,7 +106,7 @@ def page(m: dict[str, Any], figures: list[Figure], command: str) -> str:
                 for name, side in sides.items()
             ),
             f"<details><summary>How it was measured</summary><p><code>{html.escape(command)}</code></p>"
-            f"<p>Seeds from {m['seed']} up; {m['seconds']:.0f} s.</p></details>",
+            f"<p>Seeds from {m['seed']} up{took}.</p></details>",
             "</body></html>",
         ]
     )

@@ -18,14 +18,22 @@ SUMMARY = "summary.json"
 ADAM_BYTES = 12  # gradient and two moments of a float32
 
 
-def eval_command(folder: Path, env: EnvConfig) -> str:
-    """The stock command that evaluates a checkpoint in the environment as it was configured."""
+def env_options(env: EnvConfig) -> dict[str, bool | int | float | str]:
+    """The plain fields of an environment that are not its type's own choice."""
     default = type(env)()
-    options = "".join(
-        f" --env.{field.name}={shlex.quote(json.dumps(value) if isinstance(value, bool) else str(value))}"
+    return {
+        field.name: value
         for field in fields(env)
         if isinstance(value := getattr(env, field.name), (bool, int, float, str))
         and value != getattr(default, field.name)
+    }
+
+
+def eval_command(folder: Path | str, env: EnvConfig) -> str:
+    """The stock command that evaluates a checkpoint in the environment as it was configured."""
+    options = "".join(
+        f" --env.{name}={shlex.quote(json.dumps(value) if isinstance(value, bool) else str(value))}"
+        for name, value in env_options(env).items()
     )
     return (
         f"lerobot-eval --policy.path={shlex.quote(str(folder))} --env.type={env.type}{options} "

@@ -44,13 +44,23 @@ from .build import (
     make_policy,
     make_runner,
 )
-from .checkpoint import last_checkpoint, load_state, remove_partial, save_checkpoint, write_config
+from .checkpoint import (
+    forget_revision,
+    last_checkpoint,
+    load_state,
+    remove_partial,
+    save_checkpoint,
+    write_config,
+)
 from .config import CONFIG_NAME, TrainConfig
+from .config_push import PushConfig
 from .episodes import Rollout
 from .errors import EnvironmentFailure, RatioError, UserError
 from .evaluation import Evaluation
+from .hub import check_login
 from .monitor import DiversityMonitor
 from .outcome import Outcome
+from .publish import push_run
 from .records import Records
 from .report import sizes, would_write
 
@@ -74,6 +84,8 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         check_wandb(config)
+        if config.push_to_hub or config.save_checkpoint_to_hub:
+            check_login(config.repo_id)
         # Not left to ACCELERATE_MIXED_PRECISION: it would scale losses that nothing unscales.
         self.accelerator = Accelerator(cpu=config.policy.device == "cpu", mixed_precision="no")
         if self.accelerator.num_processes > 1:
@@ -169,6 +181,9 @@ class Trainer:
                     raise Interrupted
         self._phase = "final evaluation"
         self.outcome.finish(self.iteration, self.env_steps, self.seconds)
+        if config.push_to_hub:
+            self._phase = "push"
+            self._publish()
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.iteration % every == 0
@@ -287,12 +302,44 @@ class Trainer:
             state["loader"] = self.batches.state_dict()
         if self.monitor is not None:
             state["monitor"] = self.monitor.state_dict()
-        self.records.saved(save_checkpoint(self.config, self.iteration, self._export, state))
+        checkpoint = save_checkpoint(self.config, self.iteration, self._export, state)
+        self.records.saved(checkpoint)
+        if self.config.save_checkpoint_to_hub:
+            try:
+                self._push(checkpoint=checkpoint.name, tag=checkpoint.name, training_state=True)
+            except UserError as error:  # the next one may succeed, and this one lies on disk
+                tqdm.write(f"warning: checkpoint {checkpoint.name} was not pushed: {error}")
+
+    def _push(self, **options: Any) -> str:
+        """Publish a checkpoint, see `config_push`; returns the commit's address."""
+        config = self.config
+        target = {"repo_id": config.repo_id, "private": config.private, "license": config.license}
+        return push_run(PushConfig(run_dir=config.output_dir, **target, **options))
+
+    def _publish(self) -> None:
+        """Push the exported checkpoint.
+
+        Raises:
+            UserError: it failed; the message says how to do it later.
+        """
+        config = self.config
+        try:
+            address = self._push(training_state=config.save_checkpoint_to_hub)
+        except UserError as error:
+            later = f"lerobot-rlft-push --run_dir={shlex.quote(str(config.output_dir))}"
+            raise UserError(
+                f"the run is finished and lies in {config.output_dir}, but was not pushed: {error}. Push it "
+                f"later with\n  {later} --repo_id={config.repo_id}"
+                + ("" if config.private is None else f" --private={str(config.private).lower()}")
+                + ("" if config.license is None else f" --license={shlex.quote(config.license)}")
+            ) from error
+        print(f"\nPublished: {address}")
 
     def _export(self, folder: Path) -> None:
         # Only here: the training state above refers to the weights in place.
         with self.algorithm.deployed_weights():
             self.policy.save_pretrained(folder)
+        forget_revision(folder)
 
     def _load(self, checkpoint: Path) -> None:
         config, state = self.config, load_state(checkpoint)

@@ -11,7 +11,8 @@ import yaml
 from mini_hub import MiniHub, serve
 from runs import metrics
 
-from lerobot_rlft.config import CHECKPOINT_FILES, CONFIG_NAME
+from lerobot_rlft.config import CONFIG_NAME
+from lerobot_rlft.pretrained import CHECKPOINT_FILES
 
 SCRIPT = Path(sys.executable).with_name("lerobot-rlft-train")
 TINY_RUN = (

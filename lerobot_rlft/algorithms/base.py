@@ -19,6 +19,11 @@ class AlgorithmConfig(draccus.ChoiceRegistry):
     consumes: ClassVar[str]
 
     @property
+    def papers(self) -> list[tuple[str, str]]:
+        """(title, address) of what it implements, for cards."""
+        return []
+
+    @property
     def type(self) -> str:
         return self.get_choice_name(type(self))
 

@@ -43,6 +43,12 @@ class DPPOConfig(AlgorithmConfig):
 
     consumes = "rollouts"
 
+    @property
+    def papers(self) -> list[tuple[str, str]]:
+        dppo = ("Diffusion Policy Policy Optimization", "https://arxiv.org/abs/2409.00588")
+        nft = ("DiffusionNFT", "https://arxiv.org/abs/2509.16117")
+        return [dppo, nft] if self.objective == "forward" else [dppo]
+
     # "chain": PPO on the sampled chain, which needs exploration noise and log-probabilities. "forward":
     # advantage-weighted regression on executed chunks noised anew (DiffusionNFT), which explores with the
     # deployed sampler. null = chain, or forward under --guard.enable=true.

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from ..config_compare import CompareConfig
 from ..errors import UserError
 from . import run_command
+
+if TYPE_CHECKING:
+    from ..comparison import Comparison
 
 
 def main() -> None:
@@ -23,17 +27,46 @@ def run(config: CompareConfig) -> None:
         UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
     """
     from ..comparison import compare  # after --help, which needs no models
+    from ..hub import check_login
     from ..page import REPORT, write_report
     from ..page_table import headlines, markdown, text
 
     folder = config.output_dir
     with _writing(folder), TemporaryDirectory(dir=next(p for p in folder.absolute().parents if p.exists())):
         pass  # now, and not after hours of playing; permissions alone do not tell, root has them everywhere
+    if config.push_dataset is not None:
+        check_login(config.push_dataset)
     comparison = compare(config)
     with _writing(folder):
         write_report(comparison, folder, shlex.join(["lerobot-rlft-eval", *sys.argv[1:]]))
     m = comparison.metrics
     print("\n" + "\n".join(headlines(m)) + f"\n\n{text(m)}\n\nReport: {folder / REPORT}\n\n{markdown(m)}")
+    if config.record:
+        record_episodes(config, comparison)
+
+
+def record_episodes(config: CompareConfig, comparison: "Comparison") -> None:
+    """Write the dataset beside the report, and push it where that is asked for.
+
+    Raises:
+        UserError: it could not be pushed; the message says where it lies.
+    """
+    from ..recording import FOLDER, push_dataset, record
+
+    folder, repo_id = config.output_dir / FOLDER, config.push_dataset
+    with _writing(config.output_dir):
+        dataset, card = record(comparison, folder, repo_id or f"local/{config.env.type}")
+        (folder / "README.md").write_text(card)
+    print(f"\nDataset: {folder}, {dataset.num_episodes} episodes, {dataset.num_frames} frames")
+    if repo_id is None:
+        return
+    try:
+        print(f"Published: {push_dataset(folder, card, repo_id, config.private)}")
+    except UserError as error:
+        raise UserError(
+            f"the dataset lies in {folder}, but was not pushed: {error}. Push it later with\n"
+            f"  hf upload {repo_id} {shlex.quote(str(folder))} --repo-type=dataset"
+        ) from error
 
 
 @contextmanager

@@ -44,6 +44,9 @@ class ExploreConfig:
     batch_size: int = 60
     # Of episodes and noise.
     seed: int = 1000
+    # Load also a checkpoint that may run code of its author: pickled weights, processor steps that are not
+    # LeRobot's.
+    trust_remote_code: bool = False
     # Folder for exploration.json and exploration.png; it must not exist.
     # null = outputs/rlft_explore/DATE/TIME_ENV.
     output_dir: Path | None = None
@@ -59,7 +62,7 @@ class ExploreConfig:
         Raises:
             UserError: something is missing, unknown or out of range.
         """
-        self.policy = pretrained_config("policy") or self.policy
+        self.policy = pretrained_config("policy", self.trust_remote_code) or self.policy
         if self.policy is None or self.policy.pretrained_path is None:
             raise UserError("no policy: give --policy.path=HUB_ID_OR_FOLDER")
         if self.env is None:
@@ -94,7 +97,7 @@ def run(config: ExploreConfig) -> None:
     from ..exploration import measure
     from ..exploration_report import conclusion, draw, table
 
-    policy = load_policy(config.policy, config.policy.pretrained_path)
+    policy = load_policy(config.policy, config.policy.pretrained_path, trust=config.trust_remote_code)
     policy.module.requires_grad_(False)
     runner = make_runner(config.env, policy, min(config.batch_size, config.n_episodes))
     folder, start = config.output_dir, time.perf_counter()

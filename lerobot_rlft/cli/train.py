@@ -15,6 +15,7 @@ from ..errors import EnvironmentFailure, RatioError, UserError
 from . import quiet
 
 # With --resume the run's own configuration decides about these.
+HUB = "hub:"
 NOT_WITH_RESUME = ("config_path", "output_dir", "policy.path")
 
 
@@ -40,15 +41,26 @@ def read_config() -> TrainConfig:
         config = parse_command_line(TrainConfig)
         config.resolve()
         return config
+    from_hub = resume.startswith(HUB)
     for name in NOT_WITH_RESUME:
+        if from_hub and name == "output_dir":
+            continue
         if parser.parse_arg(name) is not None:
             raise UserError(
                 f"--{name} does not go with --resume={resume}, which continues that run: leave one out"
             )
-    saved = last_checkpoint(Path(resume)) / PRETRAINED_MODEL_DIR / CONFIG_NAME
+    run_dir = Path(resume)
+    if from_hub:
+        from ..hub import download_run
+
+        name = resume.removeprefix(HUB)
+        run_dir = Path(parser.parse_arg("output_dir") or Path("outputs/rlft") / name.replace("/", "_"))
+        download_run(name, run_dir)
+        print(f"{resume} is in {run_dir}")
+    saved = last_checkpoint(run_dir) / PRETRAINED_MODEL_DIR / CONFIG_NAME
     sys.argv.append(f"--config_path={saved}")
     config = parse_command_line(TrainConfig)
-    config.output_dir = Path(resume)
+    config.output_dir = config.resume = run_dir
     config.check()
     return config
 

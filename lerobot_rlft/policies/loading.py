@@ -4,6 +4,7 @@ import io
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import torch
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDatasetMetadata
@@ -14,15 +15,19 @@ from safetensors import SafetensorError
 from ..errors import UserError, one_line
 from . import load_adapters
 from .base import DenoisingPolicy, Exploration, adapter_class
+from .source import WEIGHTS, fetch_weights
 
 
-def load_pretrained(config: PreTrainedConfig, path: str | Path, exploration: Exploration) -> DenoisingPolicy:
+def load_pretrained(
+    config: PreTrainedConfig, path: str | Path, exploration: Exploration, trust: bool = False
+) -> DenoisingPolicy:
     """Load weights and processors from a folder or the Hub.
 
     Args:
         config: the policy's config, with the overrides of this run.
         path: Hub id or folder with model.safetensors and the two processors.
         exploration: see there.
+        trust: read pickled weights where there are no others.
 
     Raises:
         UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
@@ -39,19 +44,27 @@ def load_pretrained(config: PreTrainedConfig, path: str | Path, exploration: Exp
             "of this run with --peft.r=16"
         )
     try:
-        said = io.StringIO()
-        with redirect_stdout(said):
-            module = get_policy_class(config.type).from_pretrained(
-                str(path), config=config, revision=config.pretrained_revision, strict=True
-            )
-        # pi0 and pi05 only print that they could not load, and go on with random weights.
-        for line in said.getvalue().splitlines():
-            if "Could not load state dict" in line:
-                raise ValueError(line)
+        weights = fetch_weights(str(path), config.pretrained_revision, trust)
+        if weights.name == WEIGHTS:
+            said = io.StringIO()
+            with redirect_stdout(said):
+                module = get_policy_class(config.type).from_pretrained(
+                    str(path), config=config, revision=config.pretrained_revision, strict=True
+                )
+            # pi0 and pi05 only print that they could not load, and go on with random weights.
+            for line in said.getvalue().splitlines():
+                if "Could not load state dict" in line:
+                    raise ValueError(line)
+        else:
+            module = get_policy_class(config.type)(config)
+            module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            module.to(config.device).eval()
         device = {"device_processor": {"device": config.device}}
         preprocessor, postprocessor = make_pre_post_processors(
             config, str(path), config.pretrained_revision, preprocessor_overrides=device
         )
+    except UserError:
+        raise
     except (OSError, EntryNotFoundError, HfHubHTTPError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{path} is not a whole checkpoint that fits its config.json "
