@@ -57,6 +57,31 @@ class Episodes:
 
 
 @dataclass
+class Frames:
+    """What N episodes side by side saw, did and earned, one item for each environment step.
+
+    What lies beyond the end of an episode (`Episodes.length`) does not belong to it.
+
+    Attributes:
+        obs: LeRobot key -> (N, ...) before the action; images uint8, channels first.
+        action: (N, A) as sent to the environment.
+        reward: (N,) the environment's.
+    """
+
+    obs: list[dict[str, Tensor]] = field(default_factory=list)
+    action: list[np.ndarray] = field(default_factory=list)
+    reward: list[np.ndarray] = field(default_factory=list)
+
+    def columns(self, i: int, length: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """Observations (L, ...), actions (L, A) and rewards (L,) of episode i, which has `length` L steps."""
+        obs = {key: np.stack([step[key][i].numpy() for step in self.obs[:length]]) for key in self.obs[0]}
+        action, reward = (
+            np.stack([step[i] for step in steps[:length]]) for steps in (self.action, self.reward)
+        )
+        return obs, action, reward
+
+
+@dataclass
 class Rollout:
     """Decisions of E whole episodes, flattened.
 

@@ -16,6 +16,7 @@ from .diversity.atlas import ModeAtlas
 from .diversity.metrics import entropy, mode_counts, wilson_interval
 from .episodes import Episodes
 from .errors import UserError
+from .policies.base import DenoisingPolicy
 from .rollout import EpisodeRunner
 
 LOG_PROB_FLOOR = 0.1  # any: log-probabilities are not read here
@@ -90,12 +91,14 @@ def play(
         sampling_floor: None plays the policy's own, deployed sampler; a number the exploratory one with
             at least this std.
     """
-    policy = runner.policy
+    return play_chunks(runner, sampler(runner.policy, sampling_floor), n_episodes, seed, attempts)
+
+
+def sampler(policy: DenoisingPolicy, sampling_floor: float | None = None) -> Callable[[Tensor], Tensor]:
+    """Condition -> chunk by the policy's own, deployed sampler, or by the exploratory one with this floor."""
     if sampling_floor is None:
-        return play_chunks(runner, policy.deployed_chunk, n_episodes, seed, attempts)
-    return play_chunks(
-        runner, lambda c: policy.sample(c, sampling_floor, LOG_PROB_FLOOR).x[:, 0], n_episodes, seed, attempts
-    )
+        return policy.deployed_chunk
+    return lambda condition: policy.sample(condition, sampling_floor, LOG_PROB_FLOOR).x[:, 0]
 
 
 def play_chunks(
@@ -115,13 +118,19 @@ def play_chunks(
         EnvironmentFailure, FloatingPointError: see `EpisodeRunner.collect`.
     """
 
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return runner.evaluate(n_episodes, seed + np.arange(n_episodes) // attempts, bare_chain(act))
+
+
+def bare_chain(act: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Chain]:
+    """`act` as an `EpisodeRunner` takes it: chains of which only the chunk is known."""
+
     def decide(condition: Tensor) -> Chain:
         chunk = act(condition)
         return Chain(chunk[:, None], chunk.new_zeros(len(chunk), 0))
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return runner.evaluate(n_episodes, seed + np.arange(n_episodes) // attempts, decide)
+    return decide
 
 
 def name_modes(

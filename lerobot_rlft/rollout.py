@@ -23,7 +23,7 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_PREFIX, OBS_STATE
 from torch import Tensor
 
 from .chains import Chain
-from .episodes import Episodes, Rollout
+from .episodes import Episodes, Frames, Rollout
 from .errors import EnvironmentFailure
 from .policies.base import DenoisingPolicy
 
@@ -108,6 +108,15 @@ class EpisodeRunner:
             parts.append(_Round(self, seeds[ids], keep_decisions=False, on_step=on_step).run(decide).episodes)
         return Episodes.concatenate(parts)[:n_episodes]
 
+    def record(
+        self, n_episodes: int, seeds: np.ndarray, decide: Callable[[Tensor], Chain]
+    ) -> Iterator[tuple[Episodes, Frames]]:
+        """Play as `evaluate` does and hand out every step, one round of episodes side by side at a time."""
+        for start in range(0, n_episodes, self.env.num_envs):
+            ids, frames = np.arange(start, start + self.env.num_envs) % len(seeds), Frames()
+            episodes = _Round(self, seeds[ids], keep_decisions=False, frames=frames).run(decide).episodes
+            yield episodes[: n_episodes - start], frames
+
     def deployed(self, condition: Tensor) -> Chain:
         """The policy's own sampler, as stock LeRobot runs it."""
         chunk = self.policy.deployed_chunk(condition)
@@ -126,7 +135,9 @@ class _Round:
         reward: str = "env",
         success_bonus: float = 0.0,
         time_limit: str = "bootstrap",
+        frames: Frames | None = None,
     ) -> None:
+        self.frames = frames
         self.reward, self.success_bonus, self.time_limit = reward, success_bonus, time_limit
         self.runner, self.policy, self.env, self.on_step = runner, runner.policy, runner.env, on_step
         self.keep_decisions = keep_decisions
@@ -185,6 +196,10 @@ class _Round:
         """Step all environments once; returns the reward to learn from (N,), 0 where the episode was over."""
         with self._blame_env(f"step {int(self.length.max()) + 1}"):
             raw, reward, terminated, truncated, info = self.env.step(action)
+        if self.frames is not None:
+            self.frames.obs.append({k: v[:, 0].cpu() for k, v in self._observe(self.history[-1:]).items()})
+            self.frames.action.append(action.copy())
+            self.frames.reward.append(np.array(reward, np.float32))
         alive, reward = self.alive, np.where(self.alive, reward, 0.0)
         if not np.isfinite(reward).all():
             bad = int(np.flatnonzero(~np.isfinite(reward))[0])
