@@ -31,13 +31,13 @@ class AdvantageEmbedding(nn.Module):
         if layer.bias is None:
             raise ValueError("the conditioned layer has no bias into which a label could be folded")
         self.weight = nn.Parameter(torch.zeros(len(LABELS), layer.out_features).to(layer.bias))
-        self._labels: Tensor | int | None = None
+        self.labels: Tensor | int | None = None  # what the layer is told; None leaves it alone
         self._handle = layer.register_forward_hook(self._add)
 
     def _add(self, _layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        if self._labels is None:
+        if self.labels is None:
             return output
-        added = self.weight[self._labels]  # (B, F), or (F,) where one label serves the whole batch
+        added = self.weight[self.labels]  # (B, F), or (F,) where one label serves the whole batch
         if added.ndim == 2:
             added = added.view(len(added), *[1] * (output.ndim - 2), -1)
         return output + added.to(output.dtype)
@@ -45,16 +45,16 @@ class AdvantageEmbedding(nn.Module):
     @contextmanager
     def given(self, labels: Tensor | int) -> Iterator[None]:
         """While open, the layer is told `labels`, one for each sample (B,) long, or one for all."""
-        self._labels = labels
+        self.labels = labels
         try:
             yield
         finally:
-            self._labels = None
+            self.labels = None
 
     @torch.no_grad()
     def fold(self, layer: nn.Linear, label: int = POSITIVE) -> None:
         """Move one label into the bias of `layer`: the policy acts as if given it, without this embedding."""
-        layer.bias += self.weight[label]
+        layer.bias.add_(self.weight[label])
         self._handle.remove()
 
 

@@ -1,3 +1,4 @@
 """What LeRobot must know. Every `lerobot-*` command imports this at start-up, so it imports nothing heavy."""
 
 from .envs import configuration_avoiding, configuration_grasps  # noqa: F401  registers --env.type=...
+from .policies.rlft_guided import configuration_rlft_guided  # noqa: F401  registers --policy.type=rlft_guided

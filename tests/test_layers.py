@@ -11,18 +11,19 @@ PACKAGE = "lerobot_rlft"
 # stands for all that is inside it or continues it with an underscore. True: may import lerobot.
 LAYERS = (
     (True, "cli"),
-    (True, "trainer page curves exploration"),
+    (True, "recap trainer page curves exploration"),
     (True, "comparison outcome"),
     (True, "monitor front"),
     (True, "measures"),
     (True, "build records report"),
+    (True, "recap.value recap.sidecar recap.mixing recap.recorded"),
     (True, "pictures"),
     (True, "rollout episodes evaluation checkpoint hub config arguments data demos plugin"),
     (True, "policies envs.configuration"),
     (False, "algorithms"),
     (False, "regularizers"),
-    (False, "balance"),
-    (False, "policies.base advantages critics diversity envs"),
+    (False, "balance distributional recap.labels"),
+    (False, "policies.base advantages conditioning critics diversity envs"),
     (False, "chains"),
     (False, "errors files"),
     (False, PACKAGE),  # the package itself: its version

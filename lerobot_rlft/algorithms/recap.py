@@ -1,7 +1,6 @@
 """RECAP (arXiv:2511.14759): the policy learns from all data, told whether the advantage was positive."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -20,8 +19,6 @@ class RecapConfig(RefitConfig):
     Raises:
         ValueError: a field is out of its range.
     """
-
-    conditioned: ClassVar[bool] = True
 
     # When an action is called good: "quantile", its advantage is among the best positive_fraction of its task
     # (drops modes that are slightly worse than others); "per_mode_quantile", among the best of its mode;
@@ -46,7 +43,12 @@ class RecapConfig(RefitConfig):
         share = self.positive_fraction
         check("positive_fraction", share, 0 < share < 1, "a number in (0, 1), for example 0.4")
         drop = self.label_dropout
-        check("label_dropout", drop, 0 <= drop < 1, "a number in [0, 1): with 1 the policy is never told anything")
+        check(
+            "label_dropout",
+            drop,
+            0 <= drop < 1,
+            "a number in [0, 1): with 1 the policy is never told anything",
+        )
         weight = self.guidance_weight
         check("guidance_weight", weight, weight >= 0, "0 or more (1 is the policy told positive)")
         if self.form == "text" and weight != 1:
@@ -58,6 +60,10 @@ class RecapConfig(RefitConfig):
     @property
     def needs_value(self) -> bool:
         return self.label != "episode_success"
+
+    @property
+    def needs_modes(self) -> bool:
+        return self.label == "per_mode_quantile"
 
     def labels(self, scores: Scores) -> np.ndarray:
         return label_frames(self.label, positive_fraction=self.positive_fraction, **vars(scores))

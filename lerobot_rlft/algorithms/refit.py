@@ -6,7 +6,6 @@ algorithm decides is which frames are seen how often, and what the policy is tol
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -35,7 +34,9 @@ class EpisodeData:
 
     def __post_init__(self) -> None:
         if not self.repo_id:
-            raise ValueError("algorithm.data: repo_id is missing: give {repo_id: HUB_ID}, or with a root: FOLDER")
+            raise ValueError(
+                "algorithm.data: repo_id is missing: give {repo_id: HUB_ID}, or with a root: FOLDER"
+            )
 
 
 @dataclass
@@ -95,8 +96,6 @@ class RefitConfig(BCConfig):
     """
 
     consumes = "episodes"
-    conditioned: ClassVar[bool] = False
-
     # Which stage of the first unfinished round to run: collect, value, advantages or refit; all = all of
     # them, of all rounds. A stage whose result is there is skipped; delete the result to have it made again.
     stage: str = "all"
@@ -125,13 +124,20 @@ class RefitConfig(BCConfig):
             raise ValueError(f"algorithm.returns={self.returns!r} is unknown, choose steps or reward")
         check("n_rounds", self.n_rounds, self.n_rounds >= 1, "at least 1")
         check("base_fraction", self.base_fraction, 0 <= self.base_fraction < 1, "a number in [0, 1)")
-        check("fail_cost", self.fail_cost, self.fail_cost is None or self.fail_cost >= 0, "0 or more, or null")
+        check(
+            "fail_cost", self.fail_cost, self.fail_cost is None or self.fail_cost >= 0, "0 or more, or null"
+        )
         check("n_step", self.n_step, self.n_step is None or self.n_step >= 1, "at least 1, or null")
 
     @property
     def needs_value(self) -> bool:
         """Whether a round begins with fitting a value."""
         return True
+
+    @property
+    def needs_modes(self) -> bool:
+        """Whether episodes must have modes."""
+        return False
 
     def labels(self, scores: Scores) -> np.ndarray:
         """(F,) int of `conditioning.LABELS`: what the policy is told, or would be."""

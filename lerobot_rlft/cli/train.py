@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 
 from lerobot.configs import parser
-from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.import_utils import register_third_party_plugins
 
 from .. import algorithms  # noqa: F401  registers --algorithm.type
 from ..arguments import parse_command_line
-from ..checkpoint import last_checkpoint
-from ..config import CONFIG_NAME, TrainConfig
+from ..checkpoint import saved_config
+from ..config import TrainConfig
 from ..errors import EnvironmentFailure, RatioError, UserError
 from . import quiet
 
@@ -45,8 +44,7 @@ def read_config() -> TrainConfig:
             raise UserError(
                 f"--{name} does not go with --resume={resume}, which continues that run: leave one out"
             )
-    saved = last_checkpoint(Path(resume)) / PRETRAINED_MODEL_DIR / CONFIG_NAME
-    sys.argv.append(f"--config_path={saved}")
+    sys.argv.append(f"--config_path={saved_config(Path(resume))}")
     config = parse_command_line(TrainConfig)
     config.output_dir = Path(resume)
     config.check()
@@ -60,9 +58,10 @@ def run(config: TrainConfig) -> None:
         UserError, EnvironmentFailure, FloatingPointError, RatioError: to be shown without a traceback.
         SystemExit: after Ctrl-C, once the run is saved; says how to go on.
     """
-    from ..trainer import Interrupted, Trainer  # after --help, which needs no models
+    from ..recap.rounds import Rounds  # after --help, which needs no models
+    from ..trainer import Interrupted, Trainer
 
-    trainer = Trainer(config)
+    trainer = Rounds(config) if config.algorithm.consumes == "episodes" else Trainer(config)
     if config.dry_run:
         trainer.dry_run()
         return

@@ -3,4 +3,4 @@
 
 def load_adapters() -> None:
     """Import every adapter file, so that each registers itself."""
-    from . import diffusion  # noqa: F401
+    from . import diffusion, guided  # noqa: F401

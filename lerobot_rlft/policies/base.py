@@ -7,7 +7,7 @@ steps, H horizon, D action dim.
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,13 @@ class DenoisingPolicy(ABC):
         n_obs_steps, horizon, n_action_steps, action_dim: of the policy, in environment steps and action dims.
     """
 
+    # Where in `module` the last linear layer of the network's time embedding is, to which advantage
+    # conditioning adds; None: the family cannot be conditioned.
+    condition_path: ClassVar[str | None] = None
+    # Where the network is that is called once for each denoising step, its tensors batch first; None: guidance,
+    # which asks it twice in one call, is not possible.
+    network_path: ClassVar[str | None] = None
+
     module: nn.Module
     kernel: Kernel
     n_obs_steps: int
@@ -84,6 +91,17 @@ class DenoisingPolicy(ABC):
     @abstractmethod
     def save_pretrained(self, folder: Any) -> None:
         """Write policy and processors as an ordinary LeRobot checkpoint."""
+
+    @property
+    def condition_layer(self) -> nn.Linear:
+        """The layer that an advantage embedding is added to, and folded into (`conditioning`).
+
+        Raises:
+            ValueError: the family has none.
+        """
+        if self.condition_path is None:
+            raise ValueError(f"{type(self).__name__} has no layer that could be told an advantage")
+        return self.module.get_submodule(self.condition_path)  # type: ignore[return-value]
 
     def transition(self, x: Tensor, k: Tensor, condition: Tensor) -> Normal:
         """p(x_k | x_{k+1} = x, condition), shape (B, H, D); k (B,) long, K-1 noisiest ... 0 last."""

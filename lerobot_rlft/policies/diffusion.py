@@ -30,6 +30,9 @@ class DiffusionAdapter(DenoisingPolicy):
         UserError: `policy.num_inference_steps` is out of range.
     """
 
+    condition_path = "diffusion.unet.diffusion_step_encoder.3"
+    network_path = "diffusion.unet"
+
     def __init__(
         self,
         policy: DiffusionPolicy,

@@ -45,7 +45,9 @@ def step_rewards(
     return reward
 
 
-def scaled_rewards(episode: np.ndarray, reward: np.ndarray, task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scaled_rewards(
+    episode: np.ndarray, reward: np.ndarray, task: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The environment's rewards (F,) in units in which the returns of a task span [-1, 0].
 
     Returns:

@@ -244,7 +244,9 @@ def name_attempts(datasets: Sequence[Recorded]) -> None:
     if not known.any():
         return
     named = Attempts(paths[known], mode[known]).name(paths, mode, success)
-    for d, part in zip(with_paths, np.split(named, np.cumsum([len(d.mode) for d in with_paths])[:-1]), strict=True):
+    for d, part in zip(
+        with_paths, np.split(named, np.cumsum([len(d.mode) for d in with_paths])[:-1]), strict=True
+    ):
         d.mode = part
 
 

@@ -236,7 +236,9 @@ def load_value(folder: Path, value: Value, how: dict[str, Any]) -> None:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"the value in {folder} is missing or damaged ({one_line(error)}): {again}") from error
+        raise UserError(
+            f"the value in {folder} is missing or damaged ({one_line(error)}): {again}"
+        ) from error
     value.eval().requires_grad_(False)
 
 
