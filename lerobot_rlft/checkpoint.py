@@ -63,7 +63,7 @@ def save_checkpoint(
 
 
 def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Write `training_state/` with the random states of all libraries into a folder that `load_state` reads."""
+    """Write `training_state/`, with the random states of all libraries, for `load_state`."""
     folder = checkpoint / TRAINING_STATE_DIR
     folder.mkdir(parents=True)
     save_rng_state(folder)

@@ -1,7 +1,7 @@
-"""Advantage conditioning (RECAP, arXiv:2511.14759): an embedding of a label, folded into a bias for deployment.
+"""Advantage conditioning (RECAP, arXiv:2511.14759): an embedding of a label, folded into a bias in the end.
 
-A policy learns from all of its data, good and bad, told for each sample whether the advantage of its action is
-positive; deployed it is told "positive". Shapes: B batch, F outputs of the conditioned layer. Plain torch.
+A policy learns from all of its data, good and bad, told for each sample whether the advantage of its action
+is positive; deployed it is told "positive". Shapes: B batch, F outputs of the conditioned layer. Plain torch.
 """
 
 from collections.abc import Callable, Iterator

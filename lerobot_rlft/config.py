@@ -163,10 +163,10 @@ class TrainConfig:
     guard: GuardConfig = field(default_factory=GuardConfig)
     # Iterations between comparisons with the base at fixed branching states; 0 = never.
     probe_freq: int = 5
-    # dppo: rounds of collect + update. bc: gradient steps. recap, filtered_bc, awr: gradient steps of a round's
-    # refit. A resumed run may be given more.
+    # dppo: rounds of collect + update. bc: gradient steps. recap, filtered_bc, awr: gradient steps of each
+    # round's refit. A resumed run may be given more.
     iterations: int = 50
-    # Iterations between evaluations; 0 = only before and after. recap, filtered_bc and awr evaluate every round.
+    # Iterations between evaluations; 0 = only before and after. recap, filtered_bc, awr: every round has one.
     eval_freq: int = 5
     # Iterations between checkpoints; 0 = only the last one.
     save_freq: int = 10
@@ -268,14 +268,15 @@ class TrainConfig:
         """Raise a UserError unless there are episodes to learn from."""
         if self.env is None and (algorithm.collect or algorithm.stage == "collect"):
             raise UserError(
-                f"algorithm.collect={algorithm.collect} and algorithm.stage={algorithm.stage} need an environment: "
-                f"give --env.type=..., one of {', '.join(sorted(EnvConfig.get_known_choices()))}"
+                f"algorithm.collect={algorithm.collect} and algorithm.stage={algorithm.stage} need an "
+                f"environment: give --env.type=..., one of {', '.join(sorted(EnvConfig.get_known_choices()))}"
             )
         collects = self.env is not None and algorithm.collect is not False
         if not (self.dataset.repo_id or algorithm.data or collects):
             raise UserError(
-                f"algorithm.type={algorithm.type} learns from recorded episodes: give --algorithm.data='[{{repo_id: "
-                "HUB_ID}]', demonstrations (--dataset.repo_id=HUB_ID), or an environment to collect in"
+                f"algorithm.type={algorithm.type} learns from recorded episodes: give "
+                "--algorithm.data='[{repo_id: HUB_ID}]', demonstrations (--dataset.repo_id=HUB_ID), or an "
+                "environment to collect in"
             )
 
     def _recommend(self) -> None:

@@ -15,6 +15,7 @@ LAYERS = (
     (True, "comparison outcome"),
     (True, "monitor front"),
     (True, "measures"),
+    (True, "recap.stages recap.refit"),
     (True, "build records report"),
     (True, "recap.value recap.sidecar recap.mixing recap.recorded"),
     (True, "pictures"),

@@ -53,8 +53,8 @@ class RecapConfig(RefitConfig):
         check("guidance_weight", weight, weight >= 0, "0 or more (1 is the policy told positive)")
         if self.form == "text" and weight != 1:
             raise ValueError(
-                f"algorithm.guidance_weight={weight} needs algorithm.form=embedding: guidance asks the network "
-                "twice, told and untold, and a prompt is read only once"
+                f"algorithm.guidance_weight={weight} needs algorithm.form=embedding: guidance asks the "
+                "network twice, told and untold, and a prompt is read only once"
             )
 
     @property

@@ -57,8 +57,8 @@ class DenoisingPolicy(ABC):
     # Where in `module` the last linear layer of the network's time embedding is, to which advantage
     # conditioning adds; None: the family cannot be conditioned.
     condition_path: ClassVar[str | None] = None
-    # Where the network is that is called once for each denoising step, its tensors batch first; None: guidance,
-    # which asks it twice in one call, is not possible.
+    # Where the network is that is called once for each denoising step, its tensors batch first; None: there
+    # is no guidance, which asks it twice in one call.
     network_path: ClassVar[str | None] = None
 
     module: nn.Module

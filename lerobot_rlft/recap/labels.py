@@ -23,9 +23,9 @@ def step_rewards(
     """Rewards (F,) whose sum over an episode lies in [-1, 0]: time, and the price of failing.
 
     -1 for each step, 0 for the one that ends with success, -C for the one that ends with failure, all divided
-    by the task's longest episode plus C. The paper divides by the longest episode alone, which leaves the range
-    as soon as C > 0 and makes all failures equal once it is clipped. A long failure has a lower return than
-    a short one.
+    by the task's longest episode plus C. The paper divides by the longest episode alone, which leaves the
+    range as soon as C > 0 and makes all failures equal once it is clipped. A long failure has a lower return
+    than a short one.
 
     Args:
         success: (E,) bool.
@@ -102,10 +102,10 @@ def label_frames(
 ) -> np.ndarray:
     """The label of each frame, (F,) int of `conditioning.LABELS`.
 
-    "quantile": positive where A exceeds the quantile of its task above which `positive_fraction` of the frames
-    lie; "per_mode_quantile": the same inside each mode of a task, so that none is dropped for being slightly
-    worse than another; "episode_success": all frames of an episode that succeeded. Frames whose episode has
-    no known outcome are unknown.
+    "quantile": positive where A exceeds the quantile of its task above which `positive_fraction` of its
+    frames lie; "per_mode_quantile": the same inside each mode of a task, so that none is dropped for being
+    slightly worse than another; "episode_success": all frames of an episode that succeeded. Frames whose
+    episode has no known outcome are unknown.
 
     Args:
         advantage: (F,), NaN where unknown; not read by "episode_success".

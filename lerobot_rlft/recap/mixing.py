@@ -98,8 +98,8 @@ def make_mixed(
     base = np.array([d.demonstration for d in datasets])
     if not shares.sum():
         raise UserError(
-            "no frame is left to learn from: every weight is 0, for example because no episode succeeded. Add "
-            "demonstrations (--dataset.repo_id) or record successes"
+            "no frame is left to learn from: every weight is 0, for example because no episode succeeded. "
+            "Add demonstrations (--dataset.repo_id) or record successes"
         )
     if shares[base].sum() and shares[~base].sum():
         for kind, part in ((base, base_fraction), (~base, 1 - base_fraction)):

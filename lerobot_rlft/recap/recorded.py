@@ -4,7 +4,7 @@ Shapes: F frames of a dataset, E episodes, S state dims.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,8 +184,8 @@ def check_alike(datasets: Sequence[Recorded], policy: PreTrainedConfig) -> None:
     for other in others:
         if other.windows.meta.fps != first.windows.meta.fps:
             raise UserError(
-                f"datasets differ in fps: {first.windows.meta.fps} in {first.name}, {other.windows.meta.fps} in "
-                f"{other.name}: resample one of them, a chunk of actions would mean other times"
+                f"datasets differ in fps: {first.windows.meta.fps} in {first.name}, {other.windows.meta.fps} "
+                f"in {other.name}: resample one of them, a chunk of actions would mean other times"
             )
         for key in sorted(keys):
             shapes: list[Any] = [
@@ -194,12 +194,12 @@ def check_alike(datasets: Sequence[Recorded], policy: PreTrainedConfig) -> None:
             ]
             if shapes[0] != shapes[1]:
                 raise UserError(
-                    f"datasets differ in {key}: {shapes[0]} in {first.name}, {shapes[1]} in {other.name}: use "
-                    "datasets of one robot or environment"
+                    f"datasets differ in {key}: {shapes[0]} in {first.name}, {shapes[1]} in {other.name}: "
+                    "use datasets of one robot or environment"
                 )
 
 
-def check_outcomes(datasets: Sequence[Recorded], say: Any) -> None:
+def check_outcomes(datasets: Sequence[Recorded], say: Callable[[str], None] = lambda text: None) -> None:
     """Say what can be learned from the outcomes that there are.
 
     Raises:
@@ -209,8 +209,8 @@ def check_outcomes(datasets: Sequence[Recorded], say: Any) -> None:
     for d in rollouts:
         if unknown := int(np.isnan(d.success).sum()):
             say(
-                f"warning: {unknown} of {len(d.success)} episodes of {d.name} have no known end or outcome; their "
-                "frames are learned from without a label"
+                f"warning: {unknown} of {len(d.success)} episodes of {d.name} have no known end or outcome; "
+                "their frames are learned from without a label"
             )
     success = np.concatenate([d.success for d in rollouts] or [np.zeros(0)])
     known = success[~np.isnan(success)]
@@ -222,13 +222,13 @@ def check_outcomes(datasets: Sequence[Recorded], say: Any) -> None:
         )
     if len(known) and known.all():
         say(
-            "warning: all recorded episodes succeeded. label=episode_success calls all of them positive, which "
-            "is behaviour cloning; the quantiles still tell faster from slower ones"
+            "warning: all recorded episodes succeeded. label=episode_success calls all of them positive, "
+            "which is behaviour cloning; the quantiles still tell faster from slower ones"
         )
     elif len(known) and not known.any():
         say(
             "warning: all recorded episodes failed. With label=episode_success only demonstrations and "
-            "corrections are positive; the quantiles call a part of the failures positive: prefer episode_success"
+            "corrections are positive; the quantiles call a part of the failures positive: prefer the first"
         )
 
 

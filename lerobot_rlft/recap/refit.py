@@ -10,6 +10,7 @@ from torch import nn
 
 from ..algorithms.bc import BC
 from ..algorithms.recap import RecapConfig
+from ..algorithms.refit import RefitConfig
 from ..build import load_policy
 from ..checkpoint import load_state, write_state
 from ..conditioning import LABEL, AdvantageEmbedding, Conditioned, drop_labels, keeping_labels
@@ -71,14 +72,13 @@ class Refit:
         folder: Path,
         on_step: Callable[[int, dict[str, float]], None],
     ) -> None:
-        """Run all gradient steps, or those that are left where `folder` holds the state of an interrupted run.
+        """Run the gradient steps that are left.
 
         Args:
             folder: the state is kept here every `save_freq` steps.
             on_step: called after each step.
 
         Raises:
-            UserError: the state does not fit.
             FloatingPointError: loss or gradient is NaN or inf.
         """
         config = self.config
@@ -114,8 +114,8 @@ class Refit:
             self.step = state["step"]
         except (KeyError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"the interrupted refit in {folder} does not fit the configuration or the advantages ({error}): "
-                "delete the folder and start this refit anew"
+                f"the interrupted refit in {folder} does not fit the configuration or the advantages "
+                f"({error}): delete the folder and start this refit anew"
             ) from error
 
     def export(self, folder: Path) -> None:
@@ -138,7 +138,7 @@ class Refit:
                 self.policy.save_pretrained(folder)
 
     def export_guided(self, folder: Path) -> None:
-        """Write the conditioned policy whose guidance weight can still be chosen, where it has an embedding."""
+        """Write the conditioned policy, its guidance weight still to be chosen, where that is possible."""
         if self.embedding is not None and self.policy.network_path is not None:
             with self.trainer.deployed_weights():
                 guided(self.policy, self.embedding, self.config.algorithm.guidance_weight).save_pretrained(
@@ -146,29 +146,37 @@ class Refit:
                 )
 
 
-def make_embedding(algorithm: Any, policy: DenoisingPolicy) -> AdvantageEmbedding | None:
-    """The embedding of a policy that is to be told labels by one.
-
-    Raises:
-        UserError: the policy cannot be told them in the form that is asked for.
-    """
+def check_form(algorithm: RefitConfig, policy: DenoisingPolicy) -> None:
+    """Raise a UserError unless the policy can be told labels in the form that is asked for."""
     if not isinstance(algorithm, RecapConfig):
-        return None
+        return
     kind = policy.module.config.type
     if algorithm.form == "text":
         if not reads_language(policy.preprocessor):
             raise UserError(
-                f"algorithm.form=text needs a policy that reads language, policy.type={kind} does not: choose "
-                "--algorithm.form=embedding"
+                f"algorithm.form=text needs a policy that reads language, policy.type={kind} does not: "
+                "choose --algorithm.form=embedding"
             )
-        return None
+        return
+    if policy.condition_path is None:
+        raise UserError(
+            f"algorithm.form=embedding: policy.type={kind} has no layer that could be told an advantage, "
+            "choose text if it reads language"
+        )
     if algorithm.guidance_weight != 1 and policy.network_path is None:
         raise UserError(
-            f"algorithm.guidance_weight={algorithm.guidance_weight}: policy.type={kind} cannot be guided, choose 1"
+            f"algorithm.guidance_weight={algorithm.guidance_weight}: policy.type={kind} cannot be guided, "
+            "choose 1"
         )
-    try:
-        return AdvantageEmbedding(policy.condition_layer)
-    except ValueError as error:
-        raise UserError(
-            f"algorithm.form=embedding: {error}; for a policy that reads language choose text"
-        ) from error
+
+
+def make_embedding(algorithm: RefitConfig, policy: DenoisingPolicy) -> AdvantageEmbedding | None:
+    """The embedding of a policy that is to be told labels by one.
+
+    Raises:
+        UserError: see `check_form`.
+    """
+    check_form(algorithm, policy)
+    if not isinstance(algorithm, RecapConfig) or algorithm.form == "text":
+        return None
+    return AdvantageEmbedding(policy.condition_layer)

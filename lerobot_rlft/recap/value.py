@@ -3,11 +3,12 @@
 `value/` holds value.safetensors, value.json (how to read it), calibration.json (numbers below) and
 calibration.png. Shapes: F frames, C features.
 
-calibration.json: `frames` and `episodes` held out; `mae` between predicted and realised return; `correlation`;
-`explained_variance`; `calibration_error`, the mean distance of the two in tenths of the frames, ordered by
-prediction, whose means are `predicted` and `realised`.
+calibration.json: `frames` and `episodes` held out; `mae` between predicted and realised return, their
+`correlation`, `explained_variance`; `calibration_error`, the mean distance of the two in tenths of the
+frames, ordered by prediction, whose means are `predicted` and `realised`.
 """
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -156,7 +157,7 @@ def fit_value(
         rows = train[torch.randint(len(train), (config.batch_size,), generator=generator)]
         if value.trains_encoder:
             rows = rows.sort().values
-            parts = [rows[(rows >= a) & (rows < b)] - a for a, b in zip(starts[:-1], starts[1:], strict=True)]
+            parts = [rows[(rows >= a) & (rows < b)] - a for a, b in itertools.pairwise(starts)]
             read = torch.cat(
                 [value.encode(d.windows.batch(p)) for d, p in zip(datasets, parts, strict=True) if len(p)]
             )
