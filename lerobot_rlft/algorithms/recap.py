@@ -27,6 +27,8 @@ class RecapConfig(RefitConfig):
     positive_fraction: float = 0.4
     # Probability that a label is hidden in training, so that the policy also knows what it does untold.
     label_dropout: float = 0.3
+    # Learning rate of the embedding, in those of the policy: it starts at zero, the policy does not.
+    embedding_lr_scale: float = 10.0
     # "embedding", which becomes part of the weights; "text", "Advantage: positive" in the prompt of a
     # policy that reads language.
     form: str = "embedding"
@@ -49,6 +51,8 @@ class RecapConfig(RefitConfig):
             0 <= drop < 1,
             "a number in [0, 1): with 1 the policy is never told anything",
         )
+        scale = self.embedding_lr_scale
+        check("embedding_lr_scale", scale, scale > 0, "a number > 0")
         weight = self.guidance_weight
         check("guidance_weight", weight, weight >= 0, "0 or more (1 is the policy told positive)")
         if self.form == "text" and weight != 1:

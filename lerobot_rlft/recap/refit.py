@@ -6,6 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..algorithms.bc import BC
@@ -46,6 +47,7 @@ class Refit:
                 module = Conditioned(module, self.embedding, algorithm.label_dropout)
                 preprocess = keeping_labels(self.policy.preprocessor)
         optimizer = config.policy.get_optimizer_preset().build(self._parameters())
+        self._speed_up_embedding(optimizer)
         schedule = config.policy.get_scheduler_preset()
         scheduler = schedule and schedule.build(optimizer, config.iterations)
         self.trainer = BC(algorithm, module, preprocess, optimizer, scheduler)
@@ -58,6 +60,11 @@ class Refit:
         groups = list(wanted.values() if isinstance(wanted, dict) else wanted)
         groups = groups if groups and isinstance(groups[0], dict) else [{"params": groups}]
         return [*groups, {"params": [self.embedding.weight]}]
+
+    def _speed_up_embedding(self, optimizer: torch.optim.Optimizer) -> None:
+        """Before a schedule is made, which remembers the rates it finds."""
+        if self.embedding is not None:
+            optimizer.param_groups[-1]["lr"] *= self.config.algorithm.embedding_lr_scale
 
     def _untold(self, batch: Batch) -> Batch:
         return self.policy.preprocessor({k: v for k, v in batch.items() if k != LABEL})

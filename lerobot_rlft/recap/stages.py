@@ -272,14 +272,14 @@ class Stages:
             over = np.zeros(len(reward))
             unknown = np.isnan(success[episode])
         else:
-            if lacking := [d.name for d in datasets if d.reward is None]:
+            if lacking := [d.name for d in datasets if d.reward is None and not d.demonstration]:
                 raise UserError(
                     f"algorithm.returns=reward needs next.reward, which {lacking[0]} lacks: use steps"
                 )
-            reward, over = scaled_rewards(
-                episode, np.concatenate([d.reward for d in datasets if d.reward is not None]), task
-            )
-            unknown = np.zeros(len(reward), bool)
+            paid = [np.full(len(d.index), np.nan) if d.reward is None else d.reward for d in datasets]
+            reward = np.concatenate(paid)
+            unknown = np.isnan(reward)
+            reward, over = scaled_rewards(episode, np.nan_to_num(reward), task)
         total = np.where(unknown, np.nan, returns(episode, reward, over))
         ends = np.cumsum([len(d.index) for d in datasets])[:-1]
         return np.split(reward, ends), np.split(total, ends), np.split(over, ends)
