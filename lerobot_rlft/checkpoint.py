@@ -26,7 +26,7 @@ from lerobot.utils.random_utils import load_rng_state, save_rng_state
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .config import CONFIG_NAME, TrainConfig
+from .config import CONFIG_NAME, ROUNDS, TrainConfig
 from .errors import UserError
 from .files import replacing
 
@@ -52,12 +52,7 @@ def save_checkpoint(
     partial.mkdir(parents=True)
     save_pretrained(partial / PRETRAINED_MODEL_DIR)
     write_config(config, partial / PRETRAINED_MODEL_DIR / CONFIG_NAME)
-    folder = partial / TRAINING_STATE_DIR
-    folder.mkdir()
-    save_rng_state(folder)
-    tensors: dict[str, torch.Tensor] = {}
-    (folder / STATE_JSON).write_text(json.dumps(_flatten(state, "", tensors)))
-    save_file(tensors, folder / STATE_TENSORS)
+    write_state(partial, state)
     shutil.rmtree(final, ignore_errors=True)  # left by an earlier run beyond the point it was resumed from
     partial.rename(final)
     link = final.parent / f".{LAST_CHECKPOINT_LINK}.partial"
@@ -65,6 +60,16 @@ def save_checkpoint(
     link.symlink_to(final.name)
     os.replace(link, final.parent / LAST_CHECKPOINT_LINK)
     return final
+
+
+def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Write `training_state/`, with the random states of all libraries, for `load_state`."""
+    folder = checkpoint / TRAINING_STATE_DIR
+    folder.mkdir(parents=True)
+    save_rng_state(folder)
+    tensors: dict[str, torch.Tensor] = {}
+    (folder / STATE_JSON).write_text(json.dumps(_flatten(state, "", tensors)))
+    save_file(tensors, folder / STATE_TENSORS)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
@@ -105,6 +110,18 @@ def last_checkpoint(run_dir: Path) -> Path:
     raise UserError(
         f"--resume={run_dir} has no whole checkpoint in {CHECKPOINTS_DIR}/: delete it and start the run anew"
     )
+
+
+def saved_config(run_dir: Path) -> Path:
+    """The configuration file of a run: of its last checkpoint, or, where it learns in rounds, its own.
+
+    Raises:
+        UserError: there is no such run, or nothing to continue.
+    """
+    own = run_dir / CONFIG_NAME
+    if (run_dir / ROUNDS).is_dir() and own.is_file():
+        return own
+    return last_checkpoint(run_dir) / PRETRAINED_MODEL_DIR / CONFIG_NAME
 
 
 def remove_partial(run_dir: Path) -> None:

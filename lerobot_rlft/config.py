@@ -15,6 +15,7 @@ from lerobot.utils.constants import CHECKPOINTS_DIR, OBS_ENV_STATE, OBS_STATE
 
 from .algorithms.base import AlgorithmConfig
 from .algorithms.configuration_dppo import DPPOConfig
+from .algorithms.refit import RefitConfig
 from .arguments import suggest
 from .balance import BalanceConfig
 from .diversity.guard import GuardConfig
@@ -24,6 +25,7 @@ from .pretrained import load_policy_config
 from .regularizers.rehearsal import RehearsalConfig
 
 CONFIG_NAME = "rlft_config.yaml"
+ROUNDS = "rounds"  # in the folder of a run that learns in rounds
 # Under --guard.enable=true, where nothing else was chosen.
 RECOMMENDED_BALANCE: dict[str, Any] = {"center": True, "tau": 0.5}
 RECOMMENDED_REHEARSAL: dict[str, Any] = {"source": "recent", "coef": 0.1, "batch_size": 128}
@@ -154,9 +156,10 @@ class TrainConfig:
     guard: GuardConfig = field(default_factory=GuardConfig)
     # Iterations between comparisons with the base at fixed branching states; 0 = never.
     probe_freq: int = 5
-    # dppo: rounds of collect + update. bc: gradient steps. A resumed run may be given more.
+    # dppo: rounds of collect + update. bc: gradient steps. recap, filtered_bc, awr: gradient steps of each
+    # round's refit. A resumed run may be given more.
     iterations: int = 50
-    # Iterations between evaluations; 0 = only before and after.
+    # Iterations between evaluations; 0 = only before and after. recap, filtered_bc, awr: every round has one.
     eval_freq: int = 5
     # Iterations between checkpoints; 0 = only the last one.
     save_freq: int = 10
@@ -240,7 +243,7 @@ class TrainConfig:
             self.output_dir = Path("outputs/rlft") / f"{dt.datetime.now():%Y-%m-%d/%H-%M-%S}_{self.job_name}"
         if self.output_dir.exists() and not self.dry_run:
             way_out = f"or continue that run with --resume={self.output_dir}"
-            if not (self.output_dir / CHECKPOINTS_DIR).is_dir():
+            if not any((self.output_dir / name).is_dir() for name in (CHECKPOINTS_DIR, ROUNDS)):
                 way_out = "or delete it: it holds no checkpoint"
             raise UserError(f"--output_dir={self.output_dir} exists: choose another folder, {way_out}")
 
@@ -268,12 +271,13 @@ class TrainConfig:
         self._recommend()
         if self.only_sizes:
             return
-        if self.algorithm.consumes == "rollouts":
-            if self.policy.pretrained_path is None:
-                raise UserError(
-                    f"algorithm.type={self.algorithm.type} improves a pretrained policy: "
-                    "give --policy.path=..."
-                )
+        if self.algorithm.consumes in ("rollouts", "episodes") and self.policy.pretrained_path is None:
+            raise UserError(
+                f"algorithm.type={self.algorithm.type} improves a pretrained policy: give --policy.path=..."
+            )
+        if isinstance(self.algorithm, RefitConfig):
+            self._check_episodes(self.algorithm)
+        elif self.algorithm.consumes == "rollouts":
             if self.env is None:
                 raise UserError(
                     f"algorithm.type={self.algorithm.type} needs an environment: give --env.type=..., one of "
@@ -283,6 +287,21 @@ class TrainConfig:
             raise UserError(
                 f"algorithm.type={self.algorithm.type} learns from a dataset: give --dataset.repo_id=HUB_ID, "
                 "or --dataset.repo_id=local/name --dataset.root=FOLDER"
+            )
+
+    def _check_episodes(self, algorithm: RefitConfig) -> None:
+        """Raise a UserError unless there are episodes to learn from."""
+        if self.env is None and (algorithm.collect or algorithm.stage == "collect"):
+            raise UserError(
+                f"algorithm.collect={algorithm.collect} and algorithm.stage={algorithm.stage} need an "
+                f"environment: give --env.type=..., one of {', '.join(sorted(EnvConfig.get_known_choices()))}"
+            )
+        collects = self.env is not None and algorithm.collect is not False
+        if not (self.dataset.repo_id or algorithm.data or collects):
+            raise UserError(
+                f"algorithm.type={algorithm.type} learns from recorded episodes: give "
+                "--algorithm.data='[{repo_id: HUB_ID}]', demonstrations (--dataset.repo_id=HUB_ID), or an "
+                "environment to collect in"
             )
 
     def _recommend(self) -> None:

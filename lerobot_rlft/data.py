@@ -30,6 +30,7 @@ class Windows(Protocol):
     """What `BatchLoader` draws from: windows addressed by the row of the frame they belong to."""
 
     meta: LeRobotDatasetMetadata
+    source: LeRobotDataset
 
     def __len__(self) -> int: ...
 
@@ -54,7 +55,7 @@ class ChunkDataset:
     """
 
     def __init__(self, dataset: LeRobotDataset, delta_timestamps: dict[str, list[float]] | None):
-        self.meta = dataset.meta
+        self.meta, self.source = dataset.meta, dataset
         if not is_tabular(self.meta):
             kinds = {key: feature["dtype"] for key, feature in self.meta.features.items()}
             raise ValueError(
@@ -115,21 +116,21 @@ class DecodedDataset:
 
     def __init__(self, dataset: LeRobotDataset, num_workers: int = 0):
         finite_columns(dataset)
-        self.meta, self.dataset, self.num_workers = dataset.meta, dataset, num_workers
+        self.meta, self.source, self.num_workers = dataset.meta, dataset, num_workers
 
     def __len__(self) -> int:
         """Number of frames F in the selected episodes."""
-        return len(self.dataset)
+        return len(self.source)
 
     def batch(self, indices: Tensor) -> Batch:
         """Decode the windows of the frames in rows `indices` (B,), int64, each in 0..F-1."""
-        return lerobot_collate_fn([self.dataset[i] for i in indices.tolist()])
+        return lerobot_collate_fn([self.source[i] for i in indices.tolist()])
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
         """One batch for every item (B,) of `indices`, decoded ahead by the workers."""
         return iter(
             DataLoader(
-                self.dataset,
+                self.source,
                 batch_sampler=(rows.tolist() for rows in indices),
                 num_workers=self.num_workers,
                 collate_fn=lerobot_collate_fn,

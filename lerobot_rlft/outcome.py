@@ -52,15 +52,19 @@ class Outcome:
 
     def begin(self, policy: DenoisingPolicy) -> None:
         """Before the first iteration: the base as deployed, and as it explores."""
+        self.begin_deployed()
         config, eval_ = self.config, self.config.eval
-        episodes = play(self.tester, eval_.n_episodes, eval_.seed)
-        self.monitor.begin(self.tester.env, episodes)
-        self._base_outcome = self._report("base, deployed sampler", "deployed", 0, 0, episodes)
         floor = config.algorithm.min_sampling_std
         episodes = play(self.tester, eval_.n_episodes_during, eval_.seed, floor)
         explored, _ = self._report("base, exploratory sampler", "exploratory", 0, 0, episodes)
         self.monitor.track(explored)
         self._film(policy, "base")
+
+    def begin_deployed(self) -> None:
+        """The base as deployed."""
+        episodes = play(self.tester, self.config.eval.n_episodes, self.config.eval.seed)
+        self.monitor.begin(self.tester.env, episodes)
+        self._base_outcome = self._report("base, deployed sampler", "deployed", 0, 0, episodes)
 
     def during(self, iteration: int, env_steps: int) -> None:
         """Between iterations: the trained policy as deployed."""

@@ -2,4 +2,5 @@
 
 from .envs import configuration_avoiding, configuration_grasps  # noqa: F401  registers --env.type=...
 from .policies.rlft_commanded import configuration_rlft_commanded  # noqa: F401  registers --policy.type=rlft_commanded
+from .policies.rlft_guided import configuration_rlft_guided  # noqa: F401  registers --policy.type=rlft_guided
 from .rlft_flow import configuration_rlft_flow  # noqa: F401  registers --policy.type=rlft_flow

@@ -1,6 +1,7 @@
 """What a run reports while it runs: `metrics.jsonl` and, where it is enabled, wandb."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,15 @@ class Records:
                 wandb = self.wandb._wandb
                 wandb.alert(title=f"{self.config.job_name}: mode diversity", text=values["alarm"])
 
+    def forget(self, forgotten: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop lines that are about to be written again, and one that a kill left unfinished."""
+        if not self.path.is_file():
+            return
+        whole = self.path.read_text().rpartition("\n")[0].splitlines()
+        kept = [line for line in whole if not forgotten(json.loads(line))]
+        with replacing(self.path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept))
+
     def picture(self, name: str, path: Path, iteration: int) -> None:
         """Show a picture of the run in wandb."""
         if self.wandb:
@@ -75,6 +85,8 @@ class Records:
 
     def read(self, kind: str) -> list[dict[str, Any]]:
         """All lines of one kind, of this run from its beginning."""
+        if not self.path.is_file():
+            return []
         lines = map(json.loads, self.path.read_text().splitlines())
         return [line for line in lines if line["kind"] == kind]
 

@@ -301,7 +301,7 @@ def test_yaml_that_is_none(read_command, tmp_path):
             ("--algorithm.type=bc", "--policy.type=diffusion", "--policy.device=cpu"),
             "bc learns from a dataset: give --dataset.repo_id",
         ),
-        (DPPO[1:], r"--algorithm.type is missing, known: bc, dppo"),
+        (DPPO[1:], r"--algorithm.type is missing, known: awr, bc, dppo, filtered_bc, recap"),
     ],
 )
 def test_what_is_missing(arguments, answer, base_policy, read_command):

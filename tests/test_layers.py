@@ -11,11 +11,13 @@ PACKAGE = "lerobot_rlft"
 # stands for all that is inside it or continues it with an underscore. True: may import lerobot.
 LAYERS = (
     (True, "cli"),
-    (True, "trainer publish measured recording cards lineage page curves exploration leaderboard"),
+    (True, "recap trainer publish measured recording cards lineage page curves exploration leaderboard"),
     (True, "comparison outcome"),
     (True, "monitor front"),
     (True, "measures"),
+    (True, "recap.stages recap.refit"),
     (True, "build records report memory hub"),
+    (True, "recap.value recap.sidecar recap.mixing recap.recorded"),
     (True, "pictures"),
     (True, "rollout rollout_dataset episodes evaluation checkpoint data demos plugin"),
     (True, "config pretrained scrub arguments"),
@@ -23,8 +25,8 @@ LAYERS = (
     (True, "rlft_flow envs.configuration"),
     (False, "algorithms"),
     (False, "regularizers"),
-    (False, "balance commands"),
-    (False, "policies.base advantages critics diversity envs"),
+    (False, "balance commands distributional recap.labels"),
+    (False, "policies.base advantages conditioning critics diversity envs"),
     (False, "chains flow"),
     (False, "errors files"),
     (False, PACKAGE),  # the package itself: its version

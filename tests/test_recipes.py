@@ -19,6 +19,7 @@ from lerobot_rlft.build import load_policy
 from lerobot_rlft.cli import demos
 from lerobot_rlft.config import load_policy_config
 from lerobot_rlft.demos.avoiding import write_demonstrations
+from lerobot_rlft.recap.rounds import Rounds
 from lerobot_rlft.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,7 @@ DPPO = (
     "grasps_kl", "grasps_plain", "mode_loss",
     "pusht_dppo", "quickstart",
 )  # fmt: skip
+EPISODES = ("avoiding_recap",)
 ELSEWHERE = ("structured_exploration",)  # tests/cli/test_explore.py
 STOCK = Path(sys.executable).with_name("lerobot-train")
 
@@ -69,7 +71,7 @@ def read_recipe(read_command, tmp_path):
 
 
 def test_every_recipe_is_tested():
-    assert {path.stem for path in Path("recipes").glob("*.yaml")} == {*BASES, *DPPO, *ELSEWHERE}
+    assert {path.stem for path in Path("recipes").glob("*.yaml")} == {*BASES, *DPPO, *EPISODES, *ELSEWHERE}
 
 
 @pytest.mark.parametrize("name", DPPO)
@@ -86,6 +88,17 @@ def test_a_recipe_fine_tunes_a_committed_base(name, read_recipe, capsys, tmp_pat
     assert decisions * steps > config.algorithm.minibatch_size
     trainer.dry_run()
     assert "nothing was written" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", EPISODES)
+def test_a_recipe_refits_a_committed_base(name, read_recipe, capsys, tmp_path):
+    write_demonstrations(tmp_path / "data", "local/avoiding", episodes_per_mode=1, progress=False)
+    config = read_recipe(name, "--dry_run=true", f"--dataset.root={tmp_path / 'data'}")
+    assert str(config.policy.pretrained_path) in [f"recipes/{base}" for base in BASES]
+    Rounds(config).dry_run()
+    said = capsys.readouterr().out
+    assert "demonstrations: 24 episodes, 24 of them successes" in said and "nothing was written" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -70,11 +70,11 @@ class BC(Algorithm):
         advice = (
             "lower --policy.optimizer_lr, or check the dataset's statistics (a feature with an extreme range)"
         )
-        check_finite("the loss of algorithm.type=bc", loss, advice)
+        check_finite(f"the loss of algorithm.type={self.config.type}", loss, advice)
         self.optimizer.zero_grad(set_to_none=True)
         self.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
-        check_finite("the gradient of algorithm.type=bc", norm, advice)
+        check_finite(f"the gradient of algorithm.type={self.config.type}", norm, advice)
         self.optimizer.step()
         lr = self.optimizer.param_groups[0]["lr"]
         if self.scheduler is not None:

@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 
 from lerobot.configs import parser
-from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.import_utils import register_third_party_plugins
 
 from .. import algorithms  # noqa: F401  registers --algorithm.type
 from ..arguments import parse_command_line
-from ..checkpoint import last_checkpoint
-from ..config import CONFIG_NAME, TrainConfig
+from ..checkpoint import saved_config
+from ..config import TrainConfig
 from ..errors import EnvironmentFailure, RatioError, UserError
 from . import quiet
 
@@ -57,8 +56,7 @@ def read_config() -> TrainConfig:
         run_dir = Path(parser.parse_arg("output_dir") or Path("outputs/rlft") / name.replace("/", "_"))
         download_run(name, run_dir)
         print(f"{resume} is in {run_dir}")
-    saved = last_checkpoint(run_dir) / PRETRAINED_MODEL_DIR / CONFIG_NAME
-    sys.argv.append(f"--config_path={saved}")
+    sys.argv.append(f"--config_path={saved_config(run_dir)}")
     config = parse_command_line(TrainConfig)
     config.output_dir = config.resume = run_dir
     config.check()
@@ -77,9 +75,10 @@ def run(config: TrainConfig) -> None:
 
         print(plan(config))
         return
-    from ..trainer import Interrupted, Trainer  # after --help, which needs no models
+    from ..recap.rounds import Rounds  # after --help, which needs no models
+    from ..trainer import Interrupted, Trainer
 
-    trainer = Trainer(config)
+    trainer = Rounds(config) if config.algorithm.consumes == "episodes" else Trainer(config)
     if config.dry_run:
         trainer.dry_run()
         return

@@ -3,4 +3,4 @@
 
 def load_adapters() -> None:
     """Import every adapter file, so that each registers itself."""
-    from . import commanded, diffusion, multi_task_dit, pi0, pi05, rlft_flow, smolvla  # noqa: F401
+    from . import commanded, diffusion, guided, multi_task_dit, pi0, pi05, rlft_flow, smolvla  # noqa: F401

@@ -93,6 +93,9 @@ class DenoisingPolicy(ABC):
     # Where in `module` the last linear layer of the network's time embedding is, to which conditioning adds;
     # None: the family cannot be conditioned.
     condition_path: ClassVar[str | None] = None
+    # Where the network is that is called once for each denoising step, its tensors batch first; None: there
+    # is no guidance, which asks it twice in one call.
+    network_path: ClassVar[str | None] = None
 
     module: nn.Module
     preprocessor: Any
@@ -167,6 +170,17 @@ class DenoisingPolicy(ABC):
     def command(self, shares: list[float]) -> None:
         """From now on draw commands with these probabilities; only called where `commanded` wrapped it."""
         raise NotImplementedError
+
+    @property
+    def condition_layer(self) -> nn.Linear:
+        """The layer that an advantage embedding is added to, and folded into (`conditioning`).
+
+        Raises:
+            ValueError: the family has none.
+        """
+        if self.condition_path is None:
+            raise ValueError(f"{type(self).__name__} has no layer that could be told an advantage")
+        return self.module.get_submodule(self.condition_path)  # type: ignore[return-value]
 
     def transition(self, x: Tensor, k: Tensor, condition: Tensor) -> Normal:
         """p(x_k | x_{k+1} = x, condition), shape (B, H, D); k (B,) long, K-1 noisiest ... 0 last."""

@@ -29,6 +29,7 @@ class DiffusionAdapter(DenoisingPolicy):
     """
 
     condition_path = "diffusion.unet.diffusion_step_encoder.3"
+    network_path = "diffusion.unet"
 
     def __init__(
         self,

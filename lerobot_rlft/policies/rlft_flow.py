@@ -20,6 +20,7 @@ class RLFTFlowAdapter(DenoisingPolicy):
     """
 
     condition_path = "unet.diffusion_step_encoder.3"
+    network_path = "unet"
 
     def __init__(
         self,

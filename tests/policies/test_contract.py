@@ -7,11 +7,14 @@ import pytest
 import torch
 from families import EXPLORES_OTHERWISE, VARIANTS, WITH_ENCODER, experience, observations
 from lerobot.configs import PreTrainedConfig
+from lerobot.policies.factory import get_policy_class
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.chains import step_log_prob
+from lerobot_rlft.conditioning import LABELS, POSITIVE, UNKNOWN, AdvantageEmbedding
 from lerobot_rlft.policies.base import Exploration
+from lerobot_rlft.policies.guided import guided
 from lerobot_rlft.policies.loading import load_pretrained
 
 
@@ -190,3 +193,89 @@ def test_dppo_starts_at_ratio_one_and_moves_only_what_it_trains(policy):
     pairs = zip(policy.module.named_parameters(), base.module.parameters(), strict=True)
     moved = {name for (name, new), old in pairs if not torch.equal(new, old)}
     assert moved == {name for name, p in policy.module.named_parameters() if p.requires_grad}
+
+
+def conditioned(policy, seed=3):
+    """A copy of the policy with a random advantage embedding."""
+    policy = copy.deepcopy(policy)
+    embedding = AdvantageEmbedding(policy.condition_layer)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        embedding.weight.normal_(std=0.5)
+    return policy, embedding
+
+
+def noise_and_step(policy, batch=6):
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(batch, policy.horizon, policy.action_dim, generator=generator)
+    return x, policy.kernel.timesteps[torch.zeros(batch, dtype=torch.long)]
+
+
+@torch.no_grad()
+def test_an_untrained_label_changes_nothing(policy):
+    twin = copy.deepcopy(policy)
+    embedding = AdvantageEmbedding(twin.condition_layer)
+    obs, (x, timestep) = observations(policy, 6), noise_and_step(policy)
+    expected = policy.predict(x, timestep, policy.encode(obs))
+    labels = torch.arange(6) % len(LABELS)
+    with embedding.given(labels):
+        assert torch.equal(twin.predict(x, timestep, twin.encode(obs)), expected)
+
+
+@torch.no_grad()
+def test_a_folded_label_is_what_the_policy_was_told_and_stock_lerobot_loads_it(policy, tmp_path):
+    twin, embedding = conditioned(policy)
+    obs = observations(policy, 6)
+
+    def chunk(of):
+        torch.manual_seed(5)
+        return of.deployed_chunk(of.encode(obs))
+
+    with embedding.given(POSITIVE):
+        told = chunk(twin)
+    with embedding.given(UNKNOWN):
+        assert not torch.allclose(chunk(twin), told, atol=1e-3)
+    embedding.fold(twin.condition_layer)
+    twin.save_pretrained(tmp_path)
+    config = PreTrainedConfig.from_pretrained(tmp_path)
+    assert config.type == policy.module.config.type
+    again = copy.copy(policy)
+    # Stock: the family's own class, strictly the keys that it knows.
+    again.module = get_policy_class(config.type).from_pretrained(tmp_path, config=config, strict=True)
+    assert (chunk(again) - told).abs().max() <= 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
+def test_guidance_asks_told_and_untold_in_one_call(policy, weight, tmp_path):
+    if policy.network_path is None:
+        pytest.skip("the family cannot be guided")
+    twin, embedding = conditioned(policy)
+    obs, (x, timestep) = observations(policy, 6), noise_and_step(policy)
+    condition = twin.encode(obs)
+    with embedding.given(POSITIVE):
+        told = twin.predict(x, timestep, condition)
+    with embedding.given(UNKNOWN):
+        untold = twin.predict(x, timestep, condition)
+    expected = untold + weight * (told - untold)
+
+    both = guided(twin, embedding, weight)
+    network = both.module.inner.get_submodule(policy.network_path)
+    calls = []
+    handle = network.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    found = both.predict(x, timestep, both.encode(obs))
+    handle.remove()
+    assert calls == [6 if weight == 1 else 12]
+    assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+    assert torch.allclose(both.frozen_copy().predict(x, timestep, condition), expected, rtol=0, atol=1e-5)
+
+    both.save_pretrained(tmp_path)
+    config = PreTrainedConfig.from_pretrained(tmp_path)
+    assert config.type == "rlft_guided" and config.guidance_weight == weight
+    again = load_pretrained(config, tmp_path, eta=1.0)
+    assert again.kernel.num_steps == policy.kernel.num_steps
+    assert torch.allclose(again.predict(x, timestep, again.encode(obs)), expected, rtol=0, atol=1e-5)
+    torch.manual_seed(6)
+    chunk = again.to_action(again.deployed_chunk(again.encode(obs)))
+    torch.manual_seed(6)
+    assert torch.allclose(chunk, both.to_action(both.deployed_chunk(condition)), atol=1e-4)

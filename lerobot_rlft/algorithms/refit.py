@@ -1,0 +1,148 @@
+"""Options of algorithms that learn from recorded episodes, in rounds: value, advantages, refit, collect.
+
+Every round fits the pretrained policy anew, with its own training loss, to all episodes there are. What an
+algorithm decides is which frames are seen how often, and what the policy is told about them.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .base import check
+from .bc import BCConfig
+
+STAGES = ("collect", "value", "advantages", "refit")
+INPUTS = ("features", "state", "images")
+
+
+@dataclass
+class EpisodeData:
+    """Recorded episodes: rollouts of the policy, also with human corrections (an `intervention` column, as
+    LeRobot's DAgger strategy writes it)."""
+
+    # Hub id, or any name together with `root`.
+    repo_id: str = ""
+    # Folder of a local dataset.
+    root: Path | None = None
+    # Episodes to use; null = all.
+    episodes: list[int] | None = None
+    # Those that succeeded; null = what `next.success` says, or else `next.reward`.
+    successes: list[int] | None = None
+    # Where only next.reward tells: the reward that means success, once reached; null = any above 0.
+    success_reward: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.repo_id:
+            raise ValueError(
+                "algorithm.data: repo_id is missing: give {repo_id: HUB_ID}, or with a root: FOLDER"
+            )
+
+
+@dataclass
+class ValueConfig:
+    """The value function that advantages are measured against.
+
+    Raises:
+        ValueError: a field is out of its range.
+    """
+
+    # What it reads: "features", those of the frozen policy; "state", the vectors of the observation alone;
+    # "images", a copy of the policy's vision encoder that is trained with it.
+    input: str = "features"
+    hidden_dims: tuple[int, ...] = (256, 256)
+    # Gradient steps. Long fits learn episodes by heart, and their advantages vanish: see calibration.json.
+    steps: int = 2000
+    batch_size: int = 256
+    lr: float = 3e-4
+    # Share of episodes that are held out, for the calibration.
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.input not in INPUTS:
+            raise ValueError(f"algorithm.value.input={self.input!r} is unknown, choose {', '.join(INPUTS)}")
+        check("value.hidden_dims", self.hidden_dims, min(self.hidden_dims, default=1) >= 1, "sizes >= 1")
+        for name in ("steps", "batch_size"):
+            check(f"value.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        check("value.lr", self.lr, self.lr > 0, "a number > 0")
+        check("value.held_out", self.held_out, 0 < self.held_out < 1, "a number in (0, 1), for example 0.1")
+
+
+@dataclass
+class Scores:
+    """What is known of F frames when a refit decides about them.
+
+    Attributes:
+        advantage: (F,), NaN where there is none.
+        success: (F,) of the frame's episode: 1, 0, NaN unknown.
+        task, mode: (F,) int of the frame's episode; mode -1 unknown.
+        forced: (F,) bool, demonstrations and interventions.
+    """
+
+    advantage: np.ndarray
+    success: np.ndarray
+    task: np.ndarray
+    mode: np.ndarray
+    forced: np.ndarray
+
+
+@dataclass
+class RefitConfig(BCConfig):
+    """Learning from recorded episodes, in rounds. `iterations` are the gradient steps of one refit, with the
+    policy's own loss, optimizer preset and learning-rate schedule (`--policy.optimizer_lr`, ...).
+
+    Raises:
+        ValueError: a field is out of its range.
+    """
+
+    consumes = "episodes"
+    # Which stage of the first unfinished round to run: collect, value, advantages or refit; all = all of
+    # them, of all rounds. A stage whose result is there is skipped; delete the result to have it made again.
+    stage: str = "all"
+    n_rounds: int = 2
+    # Recorded episodes beside those that are collected, for example
+    # [{repo_id: local/rollouts, root: FOLDER, successes: [0, 2]}].
+    data: list[EpisodeData] = field(default_factory=list)
+    # Play rollout.n_episodes in the environment at the start of each round; null = wherever there is one.
+    # false with an environment: it is used for evaluation only.
+    collect: bool | None = None
+    # Share of each batch that comes from the demonstrations (`dataset`), where there are any.
+    base_fraction: float = 0.5
+    # "steps": time and the price of failing. "reward": the next.reward of the datasets.
+    returns: str = "steps"
+    # What a failure costs, in steps; null = the longest episode of its task.
+    fail_cost: float | None = None
+    # Steps after which an advantage takes the value for the rest; null = the whole episode.
+    n_step: int | None = 50
+    value: ValueConfig = field(default_factory=ValueConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stage not in ("all", *STAGES):
+            raise ValueError(f"algorithm.stage={self.stage!r} is unknown, choose all, {', '.join(STAGES)}")
+        if self.returns not in ("steps", "reward"):
+            raise ValueError(f"algorithm.returns={self.returns!r} is unknown, choose steps or reward")
+        check("n_rounds", self.n_rounds, self.n_rounds >= 1, "at least 1")
+        check("base_fraction", self.base_fraction, 0 <= self.base_fraction < 1, "a number in [0, 1)")
+        check(
+            "fail_cost", self.fail_cost, self.fail_cost is None or self.fail_cost >= 0, "0 or more, or null"
+        )
+        check("n_step", self.n_step, self.n_step is None or self.n_step >= 1, "at least 1, or null")
+
+    @property
+    def needs_value(self) -> bool:
+        """Whether a round begins with fitting a value."""
+        return True
+
+    @property
+    def needs_modes(self) -> bool:
+        """Whether episodes must have modes."""
+        return False
+
+    def labels(self, scores: Scores) -> np.ndarray:
+        """(F,) int of `conditioning.LABELS`: what the policy is told, or would be."""
+        raise NotImplementedError
+
+    def weights(self, scores: Scores) -> np.ndarray:
+        """(F,) >= 0, how often a frame is seen."""
+        return np.ones(len(scores.success))

@@ -1,0 +1,1 @@
+"""Policy type `rlft_guided`: a policy told "positive", with guidance, in LeRobot's dialect."""

@@ -1,0 +1,84 @@
+"""`rlft_guided`: the policy inside, its network asked told and untold in one call for each denoising step."""
+
+from typing import Any
+
+import torch
+from lerobot.policies.factory import get_policy_class
+from lerobot.policies.pretrained import PreTrainedPolicy
+from torch import Tensor, nn
+
+from ...conditioning import POSITIVE, UNKNOWN, AdvantageEmbedding
+from ...errors import UserError
+from .. import load_adapters
+from ..base import adapter_class
+from .configuration_rlft_guided import RLFTGuidedConfig
+
+
+class RLFTGuidedPolicy(PreTrainedPolicy):
+    """See the config.
+
+    Args:
+        config: with the config of the policy inside.
+
+    Raises:
+        UserError: that policy's family cannot be guided.
+    """
+
+    config_class = RLFTGuidedConfig
+    name = "rlft_guided"
+
+    def __init__(self, config: RLFTGuidedConfig, **kwargs: Any) -> None:
+        super().__init__(config)
+        load_adapters()
+        inner = config.policy
+        family = adapter_class(inner.type)
+        if family.network_path is None or family.condition_path is None:
+            raise UserError(
+                f"policy.type={inner.type} cannot be guided: refit it with algorithm.guidance_weight=1"
+            )
+        self.inner = get_policy_class(inner.type)(inner)
+        self.embedding = AdvantageEmbedding(self.inner.get_submodule(family.condition_path))
+        network = self.inner.get_submodule(family.network_path)
+        network.register_forward_pre_hook(self._ask, with_kwargs=True)
+        network.register_forward_hook(self._combine)
+
+    def _ask(self, _network: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        if self.config.guidance_weight == 1:
+            self.embedding.labels = POSITIVE
+            return args, kwargs
+        batch = len(args[0])
+
+        def twice(value: Any) -> Any:
+            per_sample = isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
+            return torch.cat([value, value]) if per_sample else value
+
+        told = torch.full((batch,), POSITIVE, device=args[0].device)
+        self.embedding.labels = torch.cat([told, torch.full_like(told, UNKNOWN)])
+        return tuple(map(twice, args)), {key: twice(value) for key, value in kwargs.items()}
+
+    def _combine(self, _network: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        self.embedding.labels = None
+        if self.config.guidance_weight == 1:
+            return output
+        told, untold = output.chunk(2)
+        return untold + self.config.guidance_weight * (told - untold)
+
+    def reset(self) -> None:
+        self.inner.reset()
+
+    def supports_rtc(self) -> bool:
+        return self.inner.supports_rtc()
+
+    def get_optim_params(self) -> Any:
+        return self.inner.get_optim_params()
+
+    def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
+        return self.inner.select_action(batch, **kwargs)
+
+    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
+        return self.inner.predict_action_chunk(batch, **kwargs)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict | None]:
+        raise NotImplementedError(
+            "a guided policy has no training loss: refit the policy it came from (--algorithm.type=recap)"
+        )

@@ -1,0 +1,1 @@
+"""Rounds of advantage-conditioned fine-tuning: collect, value, advantages, refit."""
