@@ -35,6 +35,8 @@ class MultiTaskDiTAdapter(DenoisingPolicy):
     """
 
     reads_language = True
+    condition_path = "noise_predictor.time_mlp.3"
+    network_path = "noise_predictor"
 
     def __init__(
         self,

@@ -15,6 +15,8 @@ from .vla import VLAAdapter
 class PI0Adapter(VLAAdapter):
     """PaliGemma reads images and language; the state is a token of the action expert."""
 
+    condition_path = "model.action_time_mlp_out"
+
     def __init__(self, policy, preprocessor, postprocessor, exploration) -> None:
         if policy.config.use_relative_actions:
             raise UserError(

@@ -12,6 +12,8 @@ from .prefix import Prefix
 class PI05Adapter(PI0Adapter):
     """As pi0, but the state is part of the prompt, as numbers from 0 to 255 in its text."""
 
+    condition_path = "model.time_mlp_out"
+
     def _state_dim(self) -> int:
         return 0
 

@@ -15,6 +15,8 @@ from .vla import VLAAdapter
 class SmolVLAAdapter(VLAAdapter):
     """SmolVLM reads images, language and state; the projection of the state is frozen or trained with it."""
 
+    condition_path = "model.action_time_mlp_out"
+
     def __init__(self, policy, preprocessor, postprocessor, exploration) -> None:
         if policy.config.adapt_to_pi_aloha:
             raise UserError(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from draccus.utils import DecodingError
+from draccus.utils import ParsingError
 from families import VARIANTS, diffusion, observations
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
@@ -138,6 +138,6 @@ def test_a_mode_can_be_asked_for(tmp_path):
     told(commanded(diffusion(n_obs_steps=1), Exploration()), (0.5, 0.0, 0.5)).save_pretrained(tmp_path)
     module, _, _ = stock(tmp_path, mode=2)
     assert module.draw(5).tolist() == [2] * 5
-    with pytest.raises(DecodingError) as error:
+    with pytest.raises(ParsingError) as error:
         stock(tmp_path, mode=1)
     assert "policy.mode=1 is no mode of this policy, choose one of [0, 2]" in str(error.value.__cause__)

@@ -1,25 +1,21 @@
 """Config of `rlft_guided`. LeRobot imports it at start-up, so it imports nothing heavy."""
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass
 
-import draccus
 from lerobot.configs import PreTrainedConfig
+
+from ..wrapped_config import WrappedConfig
 
 
 @PreTrainedConfig.register_subclass("rlft_guided")
 @dataclass
-class RLFTGuidedConfig(PreTrainedConfig):
+class RLFTGuidedConfig(WrappedConfig):
     """A conditioned policy that acts by guidance: untold + guidance_weight * (told "positive" - untold).
 
     Raises:
         ValueError: the weight is negative.
     """
 
-    # The config of the policy inside, as in its config.json: a config within a config would let the parser of
-    # every command go round in circles.
-    inner: dict[str, Any] = field(default_factory=dict)
     # 1 = as told "positive", 0 = as untold; above 1 sharpens.
     guidance_weight: float = 1.0
 
@@ -27,37 +23,3 @@ class RLFTGuidedConfig(PreTrainedConfig):
         super().__post_init__()
         if self.guidance_weight < 0:
             raise ValueError(f"policy.guidance_weight={self.guidance_weight} must not be negative")
-        if self.inner:
-            policy = self.policy
-            self.n_obs_steps = policy.n_obs_steps
-            self.input_features, self.output_features = policy.input_features, policy.output_features
-
-    @cached_property
-    def policy(self) -> PreTrainedConfig:
-        """The config of the policy inside."""
-        return draccus.decode(PreTrainedConfig, {**self.inner, "device": self.device})
-
-    @property
-    def n_action_steps(self) -> int:
-        return self.policy.n_action_steps
-
-    @property
-    def observation_delta_indices(self) -> list | None:
-        return self.policy.observation_delta_indices
-
-    @property
-    def action_delta_indices(self) -> list | None:
-        return self.policy.action_delta_indices
-
-    @property
-    def reward_delta_indices(self) -> list | None:
-        return self.policy.reward_delta_indices
-
-    def get_optimizer_preset(self) -> Any:
-        return self.policy.get_optimizer_preset()
-
-    def get_scheduler_preset(self) -> Any:
-        return self.policy.get_scheduler_preset()
-
-    def validate_features(self) -> None:
-        self.policy.validate_features()
