@@ -21,6 +21,7 @@ from lerobot_rlft.arguments import suggest
 from lerobot_rlft.balance import BalanceConfig
 from lerobot_rlft.build import check_features
 from lerobot_rlft.checkpoint import write_config
+from lerobot_rlft.commands import CommandConfig
 from lerobot_rlft.config import (
     CONFIG_NAME,
     AtlasConfig,
@@ -216,15 +217,17 @@ def test_a_guard_fills_in_the_recommended_combination(dppo_config):
     def made(guard, **fields):
         a = dppo_config(guard=GuardConfig(enable=guard), algorithm=DPPOConfig(**fields)).algorithm
         filled = a.actor_lr, a.update_epochs, a.critic_epochs, a.noise_level, a.eta
-        return a.objective, filled, a.balance
+        return a.objective, filled, a.balance, a.commands.enable
 
     chain, forward = (3e-5, 4, 1, 0.5, 1.0), (5e-5, 1, 8, 0.0, 0.0)
-    recommended = BalanceConfig(center=True, tau=0.5)
-    assert made(False) == ("chain", chain, BalanceConfig())
-    assert made(True) == ("forward", forward, recommended)
+    recommended, off = BalanceConfig(center=True, tau=0.5), CommandConfig(enable=False)
+    assert made(False) == ("chain", chain, BalanceConfig(), False)
+    assert made(True) == ("forward", forward, BalanceConfig(), True)
     # What was chosen stays.
-    assert made(True, objective="chain") == ("chain", chain, recommended)
-    assert made(False, objective="forward") == ("forward", forward, BalanceConfig())
+    assert made(True, objective="chain") == ("chain", chain, BalanceConfig(), True)
+    assert made(False, objective="forward") == ("forward", forward, BalanceConfig(), False)
+    assert made(True, commands=off) == ("forward", forward, recommended, False)
+    assert made(True, balance=BalanceConfig(tau=0.1))[3] is False
     assert made(True, balance=BalanceConfig(tau=0.1))[2] == BalanceConfig(tau=0.1)
     assert made(True, eta=0.5, actor_lr=1e-3)[1] == (1e-3, 1, 8, 0.0, 0.5)
 

@@ -27,7 +27,7 @@ class TwoModes:
     """Chunks +1 or -1 by the sign of the initial noise; in between, `carry` of what was added survives."""
 
     horizon = action_dim = 1
-    kernel = SimpleNamespace(num_steps=2)
+    kernel = SimpleNamespace(num_steps=2, stochastic=lambda batch: None)
     sample = DenoisingPolicy.sample
 
     def __init__(self, carry: float) -> None:

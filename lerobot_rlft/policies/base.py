@@ -229,10 +229,10 @@ class DenoisingPolicy(ABC):
         stochastic = self.kernel.stochastic(len(condition))
 
         def transition(x: Tensor, k: Tensor) -> Normal:
+            if stochastic is None:
+                return self.transition(x, k, condition)
             prediction = self.predict(x, self.kernel.timesteps[k], condition)
             normal = self.normal(x, k, condition, prediction)
-            if stochastic is None:
-                return normal
             without = self.kernel.deterministic(x, k, prediction)
             mean = normal.mean.where(stochastic.gather(1, k[:, None])[:, :, None], without)
             return Normal(mean, normal.stddev, validate_args=False)

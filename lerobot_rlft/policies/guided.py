@@ -27,6 +27,8 @@ def guided(policy: DenoisingPolicy, embedding: AdvantageEmbedding, weight: float
     module = RLFTGuidedPolicy(config)
     module.inner.load_state_dict(policy.module.state_dict())
     module.embedding.load_state_dict(embedding.state_dict())
-    adapter = GuidedAdapter(module.to(config.device), policy.preprocessor, policy.postprocessor, Exploration())
+    adapter = GuidedAdapter(
+        module.to(config.device), policy.preprocessor, policy.postprocessor, Exploration()
+    )
     adapter.task = policy.task
     return adapter

@@ -273,6 +273,7 @@ def test_guidance_asks_told_and_untold_in_one_call(policy, weight, tmp_path):
     config = PreTrainedConfig.from_pretrained(tmp_path)
     assert config.type == "rlft_guided" and config.guidance_weight == weight
     again = load_pretrained(config, tmp_path, Exploration())
+    again.task = policy.task
     assert again.kernel.num_steps == policy.kernel.num_steps
     assert torch.allclose(again.predict(x, timestep, again.encode(obs)), expected, rtol=0, atol=1e-5)
     torch.manual_seed(6)
