@@ -11,15 +11,16 @@ from lerobot.envs import make_env_pre_post_processors
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.balance import BalanceConfig
 from lerobot_rlft.build import load_policy
-from lerobot_rlft.config import RECOMMENDED_BALANCE, RECOMMENDED_REHEARSAL, load_policy_config
+from lerobot_rlft.commands import CommandConfig
+from lerobot_rlft.config import load_policy_config
 from lerobot_rlft.diversity.attempts import Attempts
 from lerobot_rlft.diversity.guard import DiversityGuard, GuardConfig
 from lerobot_rlft.diversity.metrics import mode_counts
 from lerobot_rlft.envs.avoiding import NUM_MODES
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
+from lerobot_rlft.policies.base import Exploration
+from lerobot_rlft.policies.commanded import commanded
 from lerobot_rlft.rollout import EpisodeRunner
 
 from .iteration import seconds
@@ -43,15 +44,14 @@ def iteration_of(kind: str):  # type: ignore[no-untyped-def]
     """Collection and update of 200 episodes, as `plain` DPPO, `bare` forward objective, or `held`."""
     config, env = load_policy_config(str(BASE), ["--device=cpu"]), AvoidingEnvConfig()
     policy, base = load_policy(config, BASE), load_policy(config, BASE)
+    if kind == "held":
+        policy, base = (commanded(p, Exploration()) for p in (policy, base))
     runner = EpisodeRunner(
         env.create_envs(EPISODES)["avoiding"][0], policy, *make_env_pre_post_processors(env, config)
     )
     options = DPPOConfig(objective="chain" if kind == "plain" else "forward")
-    regularizers = {}
-    if kind == "held":
-        options.balance = BalanceConfig(**RECOMMENDED_BALANCE)
-        regularizers = {"rehearsal": RehearsalConfig(**RECOMMENDED_REHEARSAL).build(policy, base)}
-    algorithm = DPPO(options, policy, base, regularizers=regularizers)
+    options.commands = CommandConfig(enable=kind == "held", steps=300)
+    algorithm = DPPO(options, policy, base)
     weights = {name: value.clone() for name, value in policy.module.state_dict().items()}
 
     def collect():  # type: ignore[no-untyped-def]
@@ -73,6 +73,7 @@ def iteration_of(kind: str):  # type: ignore[no-untyped-def]
             attempts.name(episodes.states[KEY], episodes.mode, episodes.success)
         )
         algorithm.begin(reference, NUM_MODES)
+        weights |= {name: value.clone() for name, value in policy.module.state_dict().items()}
 
     def iteration() -> None:
         data = collect()
