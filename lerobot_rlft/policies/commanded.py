@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from ..commands import COMMAND, MAX_MODES, UNCOMMANDED
+from ..commands import COMMAND, MAX_MODES
 from .base import DenoisingPolicy, register
 from .rlft_commanded.configuration_rlft_commanded import RLFTCommandedConfig
 from .wrapping import WrappingAdapter
@@ -18,8 +18,8 @@ COMMANDED = "rlft_commanded"
 class CommandedAdapter(WrappingAdapter):
     """See `rlft_commanded.modeling_rlft_commanded`.
 
-    The command is one of the observations, `COMMAND`, and the last number of the condition. Where it is
-    missing nothing is commanded: who plays episodes draws commands with `draw`.
+    The command is one of the observations, `COMMAND`, and the last number of the condition. Who plays episodes
+    draws commands with `draw` and keeps them; where the observation is missing one is drawn for each row.
     """
 
     practice = 0.0  # see `commands.CommandConfig`; of a policy in training
@@ -39,7 +39,7 @@ class CommandedAdapter(WrappingAdapter):
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         condition = self.inner.encode({key: value for key, value in obs.items() if key != COMMAND})
-        command = obs.get(COMMAND, condition.new_full((len(condition), 1), UNCOMMANDED))
+        command = obs.get(COMMAND, self.module.draw(len(condition))[:, None])
         return torch.cat([condition, command.to(condition)], 1)
 
     def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
