@@ -18,8 +18,8 @@ COMMANDED = "rlft_commanded"
 class CommandedAdapter(WrappingAdapter):
     """See `rlft_commanded.modeling_rlft_commanded`.
 
-    The command is one of the observations, `COMMAND`, and the last number of the condition. Who plays episodes
-    draws commands with `draw` and keeps them; where the observation is missing one is drawn for each row.
+    The command is one of the observations, `COMMAND`, and the last number of the condition. Who plays
+    episodes draws commands with `draw` and keeps them; where the observation is missing one is drawn.
     """
 
     practice = 0.0  # see `commands.CommandConfig`; of a policy in training
