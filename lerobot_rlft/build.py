@@ -116,9 +116,10 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
             wanted = COMMANDED if _commands(config) else config.policy.type
             if saved.type != wanted:
                 raise UserError(f"it holds a policy of type {saved.type} instead of {wanted}")
-            return _practising(
-                config, load_policy(saved if wanted == COMMANDED else config.policy, folder, exploration)
-            )
+            if wanted == COMMANDED:
+                saved.pretrained_path = None  # as when the run began
+                return _practising(config, load_policy(saved, folder, exploration))
+            return load_policy(config.policy, folder, exploration)
         except UserError as error:
             raise UserError(
                 f"--resume={config.resume}: checkpoint {checkpoint} does not belong to this run or is "

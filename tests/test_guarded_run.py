@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.balance import BalanceConfig
-from lerobot_rlft.config import AtlasConfig, DatasetConfig, EvalConfig, RolloutConfig
+from lerobot_rlft.build import load_policy
+from lerobot_rlft.commands import CommandConfig
+from lerobot_rlft.config import AtlasConfig, DatasetConfig, EvalConfig, RolloutConfig, load_policy_config
 from lerobot_rlft.diversity.guard import DiversityGuard, GuardConfig, retained
 from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
 from lerobot_rlft.errors import UserError
@@ -148,6 +150,26 @@ def test_resumed_equals_uninterrupted_and_the_best_is_exported(
     written = load_file(whole / f"checkpoints/{verdict['iteration']:06d}/pretrained_model/model.safetensors")
     assert written.keys() <= exported.keys()
     assert all(torch.equal(written[key], exported[key]) for key in written)
+
+
+def test_a_commanded_run_resumes_bit_equal_and_acts_as_asked(sides, guarded, read_command, tmp_path):
+    commands = CommandConfig(enable=True, steps=4, batch_size=8)
+    made = {"algorithm": {"balance": BalanceConfig(), "commands": commands}, "regularizers": []}
+    whole, run = tmp_path / "whole", tmp_path / "stopped"
+    Trainer(guarded(output_dir=whole, iterations=2, **made)).train()
+    Trainer(guarded(output_dir=run, iterations=1, **made)).train()
+    Trainer(read_command(f"--resume={run}", "--iterations=2")).train()
+    assert metrics(run, "train") == metrics(whole, "train")
+    expected, found = (contents(r / "checkpoints" / "000002") for r in (whole, run))
+    assert [name for name in expected if expected[name] != found[name]] == []
+    assert all(0 <= line["obeyed"] <= 1 for line in metrics(whole, "train"))
+
+    folder = whole / "checkpoints/best/pretrained_model"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["type"] == "rlft_commanded" and config["inner"]["type"] == "diffusion"
+    known = [mode for mode, share in enumerate(config["shares"]) if share]
+    policy = load_policy(load_policy_config(str(folder), [f"--mode={known[0]}"]), folder)
+    assert policy.draw(3).tolist() == [known[0]] * 3
 
 
 @pytest.mark.parametrize(
