@@ -20,6 +20,7 @@ class Point:
 
     Attributes:
         success: rate.
+        success_low: lower limit of its 95 % interval.
         ratio: of the guard's metric, tuned / base.
         checkpoint: its folder.
     """
@@ -28,6 +29,7 @@ class Point:
     success: float
     ratio: float
     checkpoint: Path
+    success_low: float
 
 
 def points(lines: list[dict[str, Any]], metric: str, run_dir: Path) -> list[Point]:
@@ -54,6 +56,7 @@ def points(lines: list[dict[str, Any]], metric: str, run_dir: Path) -> list[Poin
             line["success"],
             retained(metric, np.array(line["mode_counts"]), np.array(base["mode_counts"])),
             folders[line["iteration"]],
+            line["success_ci"][0],
         )
         for line in deployed
         if line["iteration"] in folders and not line.get("reloaded")
@@ -76,12 +79,15 @@ def front(all_points: list[Point]) -> list[Point]:
 
 
 def best(all_points: list[Point], floor: float) -> Point | None:
-    """The most successful point that respects the floor; None where none does.
-
-    Among equals the more diverse one.
+    """Of the points that respect the floor, the latest that its evaluation does not tell from the most
+    successful one, whose interval it is in: the highest of many noisy readings owes its place to luck, the
+    latest has learnt longest. None where none respects the floor.
     """
     allowed = [p for p in all_points if p.ratio >= floor]
-    return max(allowed, key=lambda p: (p.success, p.ratio), default=None)
+    if not allowed:
+        return None
+    least = max(allowed, key=lambda p: p.success).success_low
+    return max((p for p in allowed if p.success >= least), key=lambda p: p.iteration)
 
 
 def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, chosen: Point) -> None:

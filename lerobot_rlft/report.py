@@ -76,7 +76,7 @@ def conclusion(summary: dict[str, Any]) -> str:
             text += (
                 f"\nGuard: {guard['ratio']:.2f}{interval} of the base's {guard['metric'].replace('_', ' ')} "
                 f"is kept (floor {guard['floor']}). Exported is the checkpoint of iteration "
-                f"{guard['iteration']}, one of {len(guard['front'])} on the front."
+                f"{guard['iteration']}, {len(guard['front'])} are on the front."
             )
     else:
         text += f"\nMean max reward: {base['max_reward']:.3f} before, {tuned['max_reward']:.3f} after."

@@ -8,7 +8,11 @@ from lerobot_rlft.front import Point, best, draw_front, front, link_best, points
 
 
 def make(*pairs):
-    return [Point(i + 1, success, ratio, Path(f"{i + 1:06d}")) for i, (success, ratio) in enumerate(pairs)]
+    """Points (success, ratio), their intervals .05 to each side."""
+    return [
+        Point(i + 1, success, ratio, Path(f"{i + 1:06d}"), success - 0.05)
+        for i, (success, ratio) in enumerate(pairs)
+    ]
 
 
 def iterations(found):
@@ -30,8 +34,9 @@ def test_the_best_is_the_most_successful_above_the_floor():
     assert best(found, 0.1).iteration == 1
 
 
-def test_among_equals_the_more_diverse_then_the_earlier_one_is_best():
-    assert best(make((0.8, 0.96), (0.8, 0.99), (0.8, 0.99)), 0.95).iteration == 2
+def test_among_those_that_noise_does_not_tell_apart_the_latest_is_best():
+    assert best(make((0.7, 0.99), (0.8, 0.96), (0.76, 0.97), (0.74, 1.0)), 0.95).iteration == 3
+    assert best(make((0.8, 0.96), (0.79, 0.94)), 0.95).iteration == 1
 
 
 def test_none_is_best_where_none_respects_the_floor():
@@ -41,7 +46,8 @@ def test_none_is_best_where_none_respects_the_floor():
 
 def line(iteration, counts, success=0.5, **fields):
     return {
-        "iteration": iteration, "sampler": "deployed", "success": success, "mode_counts": counts
+        "iteration": iteration, "sampler": "deployed", "success": success, "mode_counts": counts,
+        "success_ci": [success - 0.1, success + 0.1],
     } | fields  # fmt: skip
 
 
@@ -77,7 +83,7 @@ def test_nothing_is_compared_with_a_base_that_shows_no_diversity(base, run):
 
 def test_the_link_to_the_best_moves(run):
     for name in ("000002", "000004"):
-        link = link_best(Point(2, 0.5, 1.0, run / "checkpoints" / name))
+        link = link_best(Point(2, 0.5, 1.0, run / "checkpoints" / name, 0.4))
         assert link == run / "checkpoints/best" and link.readlink() == Path(name)
     assert sorted(p.name for p in link.parent.iterdir() if p.is_symlink()) == ["best", "last"]
 

@@ -40,7 +40,7 @@ def test_what_the_guard_held_is_said():
     summary = {"env_steps": 1, "base": base, "tuned": tuned, "guard": guard}
     assert conclusion(summary).endswith(
         "\nGuard: 0.91 of the base's smallest share is kept (floor 0.8). Exported is the checkpoint of "
-        "iteration 6, one of 3 on the front."
+        "iteration 6, 3 are on the front."
     )
     guard |= {"metric": "entropy", "ratio_ci": [0.85, 0.97]}
     assert "Guard: 0.91 [0.85, 0.97] of the base's entropy is kept" in conclusion(summary)
