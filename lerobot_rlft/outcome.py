@@ -105,7 +105,8 @@ class Outcome:
         self._draw(iteration, result, episodes)
         print("\n" + conclusion(summary))
         print(f"\nPictures: {config.output_dir / 'pictures'}")
-        print(f"\nRun it with stock LeRobot:\n  {eval_command(folder, config.env)}")
+        ours = " (this plugin installed)" if tuned.module.config.type.startswith("rlft_") else ""
+        print(f"\nRun it with stock LeRobot{ours}:\n  {eval_command(folder, config.env)}")
         self._film(tuned, "tuned")
 
     def _choose(self) -> Point | None:

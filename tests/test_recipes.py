@@ -104,6 +104,12 @@ def test_a_recipe_refits_a_committed_base(name, read_recipe, capsys, tmp_path):
 
 def test_the_quickstart_is_the_measured_recipe_shortened(read_recipe):
     short, measured = read_recipe("quickstart").to_dict(), read_recipe("avoiding_guarded").to_dict()
+    for part, field in (("algorithm.commands", "steps"), ("rollout", "n_reference")):
+        of_short, of_measured = short, measured
+        for name in part.split("."):
+            of_short, of_measured = of_short[name], of_measured[name]
+        assert of_short[field] < of_measured[field]
+        of_short[field] = of_measured[field]
     for part in ("algorithm", "policy", "env", "guard", "rollout", "seed"):
         assert short[part] == measured[part]
     assert short["iterations"] < measured["iterations"]
