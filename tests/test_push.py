@@ -26,6 +26,12 @@ QUICK = (PLAIN, "--eval.n_episodes=100", "--eval.batch_size=100", "--probe_freq=
 TUNED = (*QUICK, "--policy.path=user/base", "--iterations=2", "--save_freq=1", "--license=mit")
 
 
+@pytest.fixture(autouse=True)
+def no_network_here(monkeypatch):
+    """In this process; the stand-in's clients have their own. Without a network, retries take minutes."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture(scope="module")
 def hub():
     with serve() as hub:
