@@ -22,7 +22,7 @@ from torch import Tensor
 from .algorithms.bc import BC, BCConfig
 from .algorithms.configuration_dppo import DPPOConfig
 from .algorithms.dppo import DPPO
-from .commands import CommandConfig
+from .commands import COMMAND, UNCOMMANDED, CommandConfig
 from .config import TrainConfig
 from .data import BatchLoader, make_loader
 from .errors import UserError, one_line
@@ -284,6 +284,8 @@ def remember_demonstrations(config: TrainConfig, policy: DenoisingPolicy, rehear
             batch = next(loader)
             obs = {key: batch[key] for key in config.policy.input_features}
             obs = {k: (v * 255).round().to(torch.uint8) if v.ndim == 5 else v for k, v in obs.items()}
+            if _commands(config):  # nobody asked for them
+                obs[COMMAND] = torch.full((len(batch[ACTION]), 1), UNCOMMANDED)
             rehearsal.remember(obs, policy.preprocessor(batch).get(ACTION), None)
     except (ValueError, KeyError, OSError, HTTPError) as error:
         raise UserError(f"dataset: {one_line(error)}") from error

@@ -6,7 +6,6 @@ from typing import Any
 import jinja2
 from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData, RepoCard
 from jinja2.meta import find_undeclared_variables
-from lerobot.configs import PreTrainedConfig
 
 from .errors import UserError
 from .measures_keys import BLOCKED, KEYS
@@ -141,8 +140,3 @@ def limits(m: dict[str, Any] | None, run: dict[str, Any]) -> list[str]:
     if m.get(f"{BLOCKED}_mean") is None:
         out.append("How it fares when a way of solving the task is blocked was not measured.")
     return out
-
-
-def needs_plugin(policy_type: str) -> bool:
-    """Whether a policy type is not LeRobot's own."""
-    return not PreTrainedConfig.get_choice_class(policy_type).__module__.startswith("lerobot.")

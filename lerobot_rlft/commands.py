@@ -7,20 +7,13 @@ of what is asked for, out of reach of any gradient; RL is left with the question
 The network learns what a command means in hindsight, by cloning successes of the base while it is told the
 modes that they ended in (hindsight relabelling arXiv:1707.01495, goals by supervised learning
 arXiv:1912.06088, commands arXiv:1912.02875). The base is unchanged where nothing is commanded.
-Plain torch. Shapes: B batch, E episodes, D decisions, M modes, F outputs of the conditioned layer.
+Plain torch. Shapes: B batch, E episodes, D decisions, M modes.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
-from tqdm import tqdm
-
-from .policies.base import DenoisingPolicy
+from torch import Tensor
 
 COMMAND = "rlft.command"  # among observations, (B, 1) long; -1 where nothing is commanded
 UNCOMMANDED = -1
@@ -69,36 +62,6 @@ class CommandConfig:
             )
 
 
-class CommandEmbedding(nn.Module):
-    """What is added to the output of a layer for each command; zero at first, so that nothing changes.
-
-    Args:
-        layer: the last linear layer of the network's time embedding.
-    """
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(MAX_MODES, layer.out_features))
-        self.commands: Tensor | None = None
-        layer.register_forward_hook(self._add)
-
-    def _add(self, _layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        if self.commands is None:
-            return output
-        told = (self.commands != UNCOMMANDED).to(self.weight)[:, None]
-        added = told * self.weight[self.commands.clamp(min=0)]  # (B, F)
-        return output + added.view(len(added), *[1] * (output.ndim - 2), -1).to(output.dtype)
-
-    @contextmanager
-    def given(self, commands: Tensor) -> Iterator[None]:
-        """While open, the layer is told `commands`, (B,) long."""
-        self.commands = commands
-        try:
-            yield
-        finally:
-            self.commands = None
-
-
 def draw_commands(shares: Tensor, count: int, practice: float = 0.0) -> Tensor:
     """(count,) long, modes drawn with probabilities `shares` (M,) or, the part `practice` of them, with equal
     probabilities of all that have a share.
@@ -142,56 +105,3 @@ def episode_commands(command: Tensor, episode: Tensor, count: int) -> Tensor:
     out = torch.full((count,), UNCOMMANDED)
     out[episode] = command[:, 0].cpu()
     return out
-
-
-def fit_commands(
-    config: CommandConfig,
-    policy: DenoisingPolicy,
-    obs: dict[str, Tensor],
-    chunks: Tensor,
-    command: Tensor,
-    backward: Callable[[Tensor], None],
-) -> float:
-    """Clone decisions in hindsight, every mode alike.
-
-    Args:
-        policy: reads `COMMAND`.
-        obs, chunks, command: decisions (D, ...) that led to success, the chunk that was sent (D, H, A), and
-            the mode that was reached (D,) long.
-        backward: backward pass of a loss.
-
-    Returns:
-        mean loss of the last tenth of the steps.
-    """
-    device = policy.kernel.timesteps.device
-    command, chunks = command.to(device), chunks.to(device)
-    with torch.no_grad():
-        told = {**obs, COMMAND: command[:, None]}
-        parts = [{k: v[i : i + 1024] for k, v in told.items()} for i in range(0, len(command), 1024)]
-        condition = torch.cat([policy.encode(part) for part in parts])
-    weight = 1 / torch.bincount(command).float()[command]
-    parameters = list(policy.trainable_parameters())
-    average = [p.detach().clone() for p in parameters]
-    update_average = get_ema_multi_avg_fn(config.ema_decay)
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    losses = []
-    for _ in tqdm(range(config.steps), desc="learning commands", unit="step", leave=False):
-        rows = torch.multinomial(weight, config.batch_size, replacement=True)
-        k = torch.randint(policy.kernel.num_steps, (len(rows),), device=device)
-        x, target = policy.kernel.noised(chunks[rows], k, torch.randn_like(chunks[rows]))
-        prediction = policy.predict(x, policy.kernel.timesteps[k], condition[rows])
-        loss = policy.executed(prediction - target).square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        with torch.no_grad():
-            update_average(average, parameters, None)
-    with torch.no_grad():
-        for parameter, value in zip(parameters, average, strict=True):
-            parameter.copy_(value)
-    last = losses[-max(1, len(losses) // 10) :]
-    return sum(last) / len(last)

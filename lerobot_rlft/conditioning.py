@@ -16,40 +16,52 @@ NEGATIVE, POSITIVE, UNKNOWN = range(3)
 LABEL = "advantage_label"  # of each sample in a batch, (B,) long
 
 
-class AdvantageEmbedding(nn.Module):
-    """What is added to the output of a layer for each of `LABELS`; zero at first, so that nothing changes.
+class LabelEmbedding(nn.Module):
+    """What is added to the output of a layer for each label; zero at first, so that nothing changes.
 
     Args:
         layer: the last linear layer of a network's time embedding, `DenoisingPolicy.condition_layer`.
-
-    Raises:
-        ValueError: the layer has no bias to fold into.
+        rows: number of labels.
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, rows: int) -> None:
         super().__init__()
-        if layer.bias is None:
-            raise ValueError("the conditioned layer has no bias into which a label could be folded")
-        self.weight = nn.Parameter(torch.zeros(len(LABELS), layer.out_features).to(layer.bias))
+        self.weight = nn.Parameter(torch.zeros(rows, layer.out_features).to(layer.weight))
         self.labels: Tensor | int | None = None  # what the layer is told; None leaves it alone
         self._handle = layer.register_forward_hook(self._add)
 
     def _add(self, _layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         if self.labels is None:
             return output
-        added = self.weight[self.labels]  # (B, F), or (F,) where one label serves the whole batch
-        if added.ndim == 2:
+        labels = torch.as_tensor(self.labels, device=self.weight.device)
+        added = (labels >= 0).to(self.weight)[..., None] * self.weight[labels.clamp(min=0)]
+        if added.ndim == 2:  # (B, F); (F,) where one label serves the whole batch
             added = added.view(len(added), *[1] * (output.ndim - 2), -1)
         return output + added.to(output.dtype)
 
     @contextmanager
     def given(self, labels: Tensor | int) -> Iterator[None]:
-        """While open, the layer is told `labels`, one for each sample (B,) long, or one for all."""
+        """While open, the layer is told `labels`, one for each sample (B,) long, or one for all; nothing is
+        added for -1.
+        """
         self.labels = labels
         try:
             yield
         finally:
             self.labels = None
+
+
+class AdvantageEmbedding(LabelEmbedding):
+    """That of `LABELS`.
+
+    Raises:
+        ValueError: the layer has no bias to fold into.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer, len(LABELS))
+        if layer.bias is None:
+            raise ValueError("the conditioned layer has no bias into which a label could be folded")
 
     @torch.no_grad()
     def fold(self, layer: nn.Linear, label: int = POSITIVE) -> None:

@@ -326,7 +326,12 @@ class TrainConfig:
         commands = algorithm.commands
         if commands.enable is None:
             chosen = algorithm.balance.enabled or bool(algorithm.regularizers)
-            commands.enable = self.guard.enable and not chosen
+            commands.enable = self.guard.enable and not chosen and self.peft is None
+        if commands.enable and self.peft is not None:
+            raise UserError(
+                "algorithm.commands.enable=true trains an embedding that low-rank adapters do not merge into "
+                "the policy: leave --peft out, or choose --algorithm.commands.enable=false"
+            )
         if self.guard.enable and not commands.enable:
             if not algorithm.balance.enabled:
                 algorithm.balance = BalanceConfig(**RECOMMENDED_BALANCE)

@@ -20,7 +20,7 @@ from .front import Point, best, draw_front, front, link_best, points
 from .monitor import DiversityMonitor
 from .pictures import draw_learning_curve, draw_trajectories, is_planar
 from .policies.base import DenoisingPolicy
-from .pretrained import load_policy_config
+from .pretrained import load_policy_config, needs_plugin
 from .records import Records
 from .report import SUMMARY, conclusion, eval_command
 from .rollout import EpisodeRunner
@@ -105,7 +105,7 @@ class Outcome:
         self._draw(iteration, result, episodes)
         print("\n" + conclusion(summary))
         print(f"\nPictures: {config.output_dir / 'pictures'}")
-        ours = " (this plugin installed)" if tuned.module.config.type.startswith("rlft_") else ""
+        ours = " (this plugin installed)" if needs_plugin(tuned.module.config.type) else ""
         print(f"\nRun it with stock LeRobot{ours}:\n  {eval_command(folder, config.env)}")
         self._film(tuned, "tuned")
 

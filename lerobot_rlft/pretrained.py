@@ -84,3 +84,8 @@ def load_policy_config(
         config = PreTrainedConfig.from_pretrained(path, revision=commit, cli_overrides=overrides)
     config.pretrained_path, config.pretrained_revision = Path(path), commit
     return config
+
+
+def needs_plugin(policy_type: str) -> bool:
+    """Whether a policy type is not LeRobot's own."""
+    return not PreTrainedConfig.get_choice_class(policy_type).__module__.startswith("lerobot.")

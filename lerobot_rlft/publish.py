@@ -20,7 +20,7 @@ from lerobot.utils.constants import (
 
 from . import algorithms  # noqa: F401  registers them
 from .algorithms.base import AlgorithmConfig
-from .cards import limits, needs_plugin, policy_card
+from .cards import limits, policy_card
 from .config import CONFIG_NAME
 from .config_push import PushConfig
 from .errors import UserError
@@ -30,6 +30,7 @@ from .lineage import Ancestor, lineage, on_hub
 from .measured import SHARES, measured, run_report
 from .monitor import FOLDER as DIVERSITY_FOLDER
 from .page import DIVERSITY, PICTURES, REPORT
+from .pretrained import needs_plugin
 from .records import METRICS
 from .report import SUMMARY, eval_command
 from .scrub import short_name, text_without_folders, without_folders

@@ -9,18 +9,19 @@ from families import diffusion, experience, observations
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.hindsight import fit_commands
 from lerobot_rlft.commands import (
     COMMAND,
     MAX_MODES,
     CommandConfig,
     draw_commands,
     episode_commands,
-    fit_commands,
     target_shares,
 )
 from lerobot_rlft.episodes import Rollout
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.commanded import commanded
+from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
 
 ATTEMPT = torch.tensor([0, 0, 0, 2, 2, 1, 1, -1])
 SUCCESS = torch.tensor([True, True, True, True, False, False, False, True])
@@ -88,6 +89,24 @@ def told_policy(**fields):
     return commanded(diffusion(n_obs_steps=1, **fields), Exploration())
 
 
+@torch.no_grad()
+def told(policy, obs, command):
+    return policy.encode(obs | {COMMAND: command[:, None]})
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight():
+    policy = told_policy()
+    policy.freeze(None)
+    command, before = torch.zeros(2, dtype=torch.long), copy.deepcopy(policy.module.state_dict())
+    condition = told(policy, observations(policy, 2), command) * torch.nan
+    chunks = torch.zeros(2, policy.horizon, policy.action_dim)
+    with pytest.raises(
+        FloatingPointError, match=r"algorithm.commands is nan: lower algorithm.commands.lr=0.001"
+    ):
+        fit_commands(CommandConfig(steps=1), policy, condition, chunks, command, torch.Tensor.backward)
+    assert all(torch.equal(before[name], value) for name, value in policy.module.state_dict().items())
+
+
 def test_hindsight_teaches_what_commands_mean():
     """Two constant chunks, told apart by nothing but their command."""
     policy = told_policy(seed=1, prediction_type="sample")
@@ -105,10 +124,8 @@ def test_hindsight_teaches_what_commands_mean():
 
     torch.manual_seed(0)
     assert error(command) == pytest.approx(error(1 - command), rel=0.2)
-    fit_commands(
-        CommandConfig(steps=60, batch_size=32, lr=1e-2, ema_decay=0.5), policy, obs, chunks, command,
-        torch.Tensor.backward,
-    )  # fmt: skip
+    config = CommandConfig(steps=60, batch_size=32, lr=1e-2, ema_decay=0.5)
+    fit_commands(config, policy, told(policy, obs, command), chunks, command, torch.Tensor.backward)
     assert error(command) < 0.7 * error(1 - command)
 
 
@@ -120,18 +137,24 @@ def test_every_mode_is_learnt_alike():
     chunks = command[:, None, None].float().expand(-1, policy.horizon, policy.action_dim)
     noised = policy.kernel.noised
     policy.kernel.noised = lambda x0, k, noise: (drawn.append(x0.mean()), noised(x0, k, noise))[1]
-    fit_commands(CommandConfig(steps=20, batch_size=100), policy, obs, chunks, command, torch.Tensor.backward)
+    config, condition = CommandConfig(steps=20, batch_size=100), told(policy, obs, command)
+    fit_commands(config, policy, condition, chunks, command, torch.Tensor.backward)
     share = torch.stack(drawn).mean()
     assert (share - 0.5).abs() < 4 * math.sqrt(0.25 / 2000)
 
 
 @pytest.fixture
 def dppo():
-    def make(policy, **options):
+    def make(policy, regularizers=None, **options):
         base = policy.frozen_copy()
         fields = {"objective": "forward", "minibatch_size": 16, "critic_hidden_dims": (8,)} | options
         commands = CommandConfig(enable=True, steps=2, batch_size=4)
-        return DPPO(DPPOConfig(commands=commands, scale_reward=False, **fields), policy, base)
+        return DPPO(
+            DPPOConfig(commands=commands, scale_reward=False, **fields),
+            policy,
+            base,
+            regularizers=regularizers,
+        )
 
     return make
 
@@ -177,6 +200,20 @@ def test_only_the_commanded_way_is_paid(dppo):
     metrics = algorithm.update(data)
     assert seen[0].tolist() == [[0.0] * 4, [1.0, 1.0, 0.0, 0.0]]
     assert metrics["obeyed"] == 0.5
+
+
+def test_what_is_rehearsed_is_told_what_it_did(dppo):
+    policy = told_policy()
+    rehearsal = RehearsalConfig(source="recent", batch_size=4).build(policy, policy)
+    algorithm = dppo(policy, {"rehearsal": rehearsal})
+    algorithm.begin(episodes(policy, [0, 1, 0, 1], [True, True, False, True]), 2)
+    assert sorted(rehearsal.obs[COMMAND][:, 0].tolist()) == [0, 0, 1, 1, 1, 1]
+    assert torch.equal(rehearsal.obs[COMMAND][:, 0], rehearsal.mode)
+    data = episodes(policy, [1, 1, 0, 0], [True] * 4)
+    data.obs[COMMAND] = torch.ones(8, 1, dtype=torch.long)
+    data.final_obs[COMMAND] = torch.ones(4, 1, dtype=torch.long)
+    assert algorithm.update(data)["rehearsal_loss"] > 0
+    assert len(rehearsal.obs[COMMAND]) == 14
 
 
 def test_without_modes_nothing_can_be_commanded(dppo):

@@ -145,6 +145,8 @@ def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp
          "algorithm.min_sampling_std=-1.0 is out of range, choose a number >= 0"),
         (["--algorithm.noise_level=2"],
          "algorithm.noise_level=2.0 is out of range, choose 0 to 1.5, for example 0.5; with more the SDE"),
+        (["--algorithm.commands.enable=true", "--peft.r=4"],
+         r"algorithm.commands.enable=true trains an embedding .* leave --peft out"),
         (["--algorithm.objective=chain", "--guard.enable=true", "--algorithm.eta=0"],
          r"algorithm.eta=0.0 is out of range, choose a number in \(0, 1\]; without noise"),
         (["--algorithm.regularizers=[{type: kl_bas}]"],

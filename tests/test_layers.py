@@ -25,8 +25,8 @@ LAYERS = (
     (True, "rlft_flow envs.configuration"),
     (False, "algorithms"),
     (False, "regularizers"),
-    (False, "balance commands distributional recap.labels"),
-    (False, "policies.base advantages conditioning critics diversity envs"),
+    (False, "balance distributional recap.labels"),
+    (False, "policies.base advantages commands conditioning critics diversity envs"),
     (False, "chains flow"),
     (False, "errors files"),
     (False, PACKAGE),  # the package itself: its version

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from ..advantages import RewardScaler, gae
 from ..balance import ModeBalance
 from ..chains import kl_divergence
-from ..commands import COMMAND, episode_commands, fit_commands, target_shares
+from ..commands import COMMAND, episode_commands, target_shares
 from ..critics import ValueMLP, explained_variance
 from ..policies.base import DenoisingPolicy
 from ..regularizers.base import Experience, Regularizer, Step
 from .base import Algorithm, check, check_finite
 from .configuration_dppo import DPPOConfig
+from .hindsight import fit_commands
 from .objectives import OBJECTIVES
 
 KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
@@ -107,7 +108,7 @@ class DPPO(Algorithm):
         Critic and mode classifier are trained on them, so that the first update already knows what to expect.
 
         Raises:
-            ValueError: `balance` has no modes to work with.
+            ValueError: `commands` or `balance` have no modes to work with.
         """
         check_finite("a reward", reference.reward, "fix the environment, nothing was learned from it")
         if self.config.commands.enable:
@@ -148,10 +149,15 @@ class DPPO(Algorithm):
         if self.policy.draw(1) is not None:  # the base of this run was commanded already
             return
         shares = target_shares(options.target, attempt, reference.success, num_modes)
+        # Whoever reads these episodes finds them told what they did.
+        reference.obs[COMMAND] = attempt[reference.episode][:, None]
+        reference.final_obs[COMMAND] = attempt[:, None]
         rows = (reference.success & (attempt >= 0))[reference.episode].nonzero()[:, 0]
-        obs = _rows(reference.obs, rows)
+        with torch.no_grad():
+            condition = self._encode_all(self.policy, _rows(reference.obs, rows), len(rows))
         chunks = reference.chain.x[rows.to(reference.chain.x.device), 0]
-        fit_commands(options, self.policy, obs, chunks, attempt[reference.episode[rows]], self.backward)
+        command = attempt[reference.episode[rows]]
+        fit_commands(options, self.policy, condition, chunks, command, self.backward)
         self.policy.command(shares.tolist())
 
     def _make_balance(self, num_modes: int) -> ModeBalance:

@@ -3,18 +3,15 @@
 from typing import Any
 
 import torch
-from lerobot.policies.factory import get_policy_class
-from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor, nn
 
 from ...conditioning import POSITIVE, UNKNOWN, AdvantageEmbedding
 from ...errors import UserError
-from .. import load_adapters
-from ..base import adapter_class
+from ..wrapped_policy import WrappedPolicy
 from .configuration_rlft_guided import RLFTGuidedConfig
 
 
-class RLFTGuidedPolicy(PreTrainedPolicy):
+class RLFTGuidedPolicy(WrappedPolicy):
     """See the config.
 
     Args:
@@ -29,16 +26,13 @@ class RLFTGuidedPolicy(PreTrainedPolicy):
 
     def __init__(self, config: RLFTGuidedConfig, **kwargs: Any) -> None:
         super().__init__(config)
-        load_adapters()
-        inner = config.policy
-        family = adapter_class(inner.type)
-        if family.network_path is None or family.condition_path is None:
+        if self.family.network_path is None or self.family.condition_path is None:
             raise UserError(
-                f"policy.type={inner.type} cannot be guided: refit it with algorithm.guidance_weight=1"
+                f"policy.type={config.policy.type} cannot be guided: refit it with "
+                "algorithm.guidance_weight=1"
             )
-        self.inner = get_policy_class(inner.type)(inner)
-        self.embedding = AdvantageEmbedding(self.inner.get_submodule(family.condition_path))
-        network = self.inner.get_submodule(family.network_path)
+        self.embedding = AdvantageEmbedding(self.inner.get_submodule(self.family.condition_path))
+        network = self.inner.get_submodule(self.family.network_path)
         network.register_forward_pre_hook(self._ask, with_kwargs=True)
         network.register_forward_hook(self._combine)
 
@@ -62,21 +56,6 @@ class RLFTGuidedPolicy(PreTrainedPolicy):
             return output
         told, untold = output.chunk(2)
         return untold + self.config.guidance_weight * (told - untold)
-
-    def reset(self) -> None:
-        self.inner.reset()
-
-    def supports_rtc(self) -> bool:
-        return self.inner.supports_rtc()
-
-    def get_optim_params(self) -> Any:
-        return self.inner.get_optim_params()
-
-    def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
-        return self.inner.select_action(batch, **kwargs)
-
-    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
-        return self.inner.predict_action_chunk(batch, **kwargs)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict | None]:
         raise NotImplementedError(
