@@ -68,8 +68,8 @@ def conclusion(summary: dict[str, Any]) -> str:
             f"{kept} (mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; "
             f"1 is uniform over {tuned['num_modes']})."
         )
-        if kept < base["modes"] and "guard" not in summary:
-            text += " RL paid for success with ways of solving the task."
+        if kept < base["modes"] and tuned["entropy"] < base["entropy"] and "guard" not in summary:
+            text += " Success was paid for with ways of solving the task."
         if guard := summary.get("guard"):
             low, high = guard.get("ratio_ci", (None, None))
             interval = f" [{low:.2f}, {high:.2f}]" if low is not None else ""

@@ -27,11 +27,11 @@ def test_success_bought_with_modes_is_said_to_be():
         "Success rose: 50.0 % [40.0, 60.0] before, 75.0 % [65.0, 85.0] after 12,345 environment steps" in text
     )
     assert "Of the 20 ways to succeed that the base knew, the tuned policy uses 3" in text
-    assert "entropy 0.900 before, 0.200 after" in text and "RL paid for success" in text
+    assert "entropy 0.900 before, 0.200 after" in text and "Success was paid for with ways" in text
     moved = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.5, **modes(6, 0.9, first=18))})
-    assert "the base knew, the tuned policy uses 2" in moved  # 18 and 19 of the 20, four are new
+    assert "the tuned policy uses 2" in moved and "paid" not in moved  # 18 and 19 of the 20, four are new
     kept = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.5, **modes(20, 0.9))})
-    assert "Success did not rise" in kept and "RL paid" not in kept
+    assert "Success did not rise" in kept and "paid" not in kept
 
 
 def test_what_the_guard_held_is_said():

@@ -104,7 +104,7 @@ class Stages:
             self._checked(number),
             tqdm(total=self.algorithm.value.steps, desc="value", unit="step"),
         )
-        value = self._value()
+        value = self._value(datasets)
         _, total, _ = self._returns(datasets)
         with bar:
 
@@ -131,7 +131,7 @@ class Stages:
         reward, total, over = self._returns(datasets)
         values = [np.full(len(d.index), np.nan) for d in datasets]
         if folder.is_dir():
-            value = self._value()
+            value = self._value(datasets)
             load_value(folder, value, self._how(datasets))
             values = predict_all(value, datasets)
         found = [
@@ -284,11 +284,15 @@ class Stages:
         ends = np.cumsum([len(d.index) for d in datasets])[:-1]
         return np.split(reward, ends), np.split(total, ends), np.split(over, ends)
 
-    def _value(self) -> Value:
+    def _value(self, datasets: list[Recorded]) -> Value:
         try:
-            return Value(self.algorithm.value, self.base)
+            return Value(self.algorithm.value, self.base, self._num_modes(datasets))
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    def _num_modes(self, datasets: list[Recorded]) -> int:
+        """Of the modes that a value is told, 0 where labels do not ask for modes."""
+        return 1 + max(int(d.mode.max(initial=-1)) for d in datasets) if self.algorithm.needs_modes else 0
 
     def _how(self, datasets: list[Recorded]) -> dict[str, Any]:
         algorithm = self.algorithm
@@ -297,6 +301,7 @@ class Stages:
             "hidden_dims": algorithm.value.hidden_dims,
             "returns": algorithm.returns,
             "fail_cost": algorithm.fail_cost,
+            "num_modes": self._num_modes(datasets),
             "datasets": {d.name: d.fingerprint for d in datasets},
         }
 

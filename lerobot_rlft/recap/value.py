@@ -1,7 +1,11 @@
 """The value of a round: fitted to realised returns, checked on held-out episodes, kept as plain files.
 
+Where modes are to be kept it is told the mode that an episode attempts, and an advantage then says how well
+an action serves its mode. A value of the observation alone pays for turning towards modes that go better,
+which is how modes are lost.
+
 `value/` holds value.safetensors, value.json (how to read it), calibration.json (numbers below) and
-calibration.png. Shapes: F frames, C features.
+calibration.png. Shapes: F frames, C features, M modes that the value is told apart, 0 where it is told none.
 
 calibration.json: `frames` and `episodes` held out; `mae` between predicted and realised return, their
 `correlation`, `explained_variance`; `calibration_error`, the mean distance of the two in tenths of the
@@ -11,7 +15,7 @@ frames, ordered by prediction, whose means are `predicted` and `realised`.
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,7 @@ from matplotlib import pyplot as plt
 from ..algorithms.base import check_finite
 from ..algorithms.refit import ValueConfig
 from ..critics import explained_variance
-from ..data import Batch, Windows
+from ..data import Batch
 from ..distributional import DistributionalValue
 from ..errors import UserError, one_line
 from ..files import replacing
@@ -46,16 +50,15 @@ class Value(nn.Module):
     Args:
         config: see there.
         policy: its features; frozen, or copied where the encoder is trained along.
-        keys: vectors of the observation, for input "state".
-        sizes: their lengths.
+        num_modes: M.
 
     Raises:
         ValueError: the input does not fit the policy.
     """
 
-    def __init__(self, config: ValueConfig, policy: DenoisingPolicy) -> None:
+    def __init__(self, config: ValueConfig, policy: DenoisingPolicy, num_modes: int = 0) -> None:
         super().__init__()
-        self.config, self.policy = config, policy
+        self.config, self.policy, self.num_modes = config, policy, num_modes
         features = policy.module.config.input_features
         self.keys = sorted(key for key, feature in features.items() if len(feature.shape) == 1)
         if config.input == "images":
@@ -68,6 +71,7 @@ class Value(nn.Module):
         size = policy.feature_dim
         if config.input == "state":
             size = sum(features[key].shape[0] for key in self.keys) * policy.n_obs_steps
+        size += num_modes
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
         self.head = DistributionalValue(size, config.hidden_dims)
@@ -78,12 +82,15 @@ class Value(nn.Module):
         """Whether features change while it is fitted, so that they cannot be computed once."""
         return self.config.input == "images"
 
-    def encode(self, batch: Batch) -> Tensor:
-        """What the head reads of a batch of windows, (B, C)."""
+    def encode(self, batch: Batch, mode: Tensor) -> Tensor:
+        """What the head reads of a batch of windows, (B, C), told the mode (B,) of each; -1 is none."""
         obs = observations(batch, self.policy)
         if self.config.input == "state":
-            return torch.cat([obs[key].flatten(1) for key in self.keys], 1).to(self.mean)
-        return self.policy.features(self.policy.encode(obs))
+            read = torch.cat([obs[key].flatten(1) for key in self.keys], 1).to(self.mean)
+        else:
+            read = self.policy.features(self.policy.encode(obs))
+        told = mode.to(read.device)[:, None] == torch.arange(self.num_modes, device=read.device)
+        return torch.cat([read, told.to(read)], 1)
 
     def normalise(self, features: Tensor) -> None:
         """Read features in units of their spread over these frames (F, C)."""
@@ -108,15 +115,18 @@ def observations(batch: Batch, policy: DenoisingPolicy) -> dict[str, Tensor]:
     return obs
 
 
-def rows_in_order(windows: Windows) -> Iterator[Batch]:
-    """All frames of a dataset, in order."""
-    return windows.batches(torch.arange(len(windows)).split(ENCODE_BATCH))
+def attempted(data: Recorded) -> Tensor:
+    """(F,) long, the mode of each frame's episode."""
+    return torch.from_numpy(data.mode[data.episode]).long()
 
 
 @torch.no_grad()
-def encode_all(value: Value, windows: Windows) -> Tensor:
+def encode_all(value: Value, data: Recorded) -> Tensor:
     """(F, C) on the CPU."""
-    return torch.cat([value.encode(batch).cpu() for batch in rows_in_order(windows)])
+    rows = torch.arange(len(data.windows)).split(ENCODE_BATCH)
+    modes = attempted(data).split(ENCODE_BATCH)
+    batches = zip(data.windows.batches(rows), modes, strict=True)
+    return torch.cat([value.encode(batch, mode).cpu() for batch, mode in batches])
 
 
 def fit_value(
@@ -148,7 +158,7 @@ def fit_value(
     held = numbers[torch.randperm(len(numbers), generator=generator)[:count].numpy()]
     is_held = torch.from_numpy(np.isin(episode, held))
     train, test = (known & ~is_held).nonzero()[:, 0], (known & is_held).nonzero()[:, 0]
-    features = torch.cat([encode_all(value, d.windows) for d in datasets])
+    features = torch.cat([encode_all(value, d) for d in datasets])
     value.normalise(features[train].to(device))
     starts = np.cumsum([0] + [len(d.windows) for d in datasets])
     optimizer = torch.optim.AdamW([p for p in value.parameters() if p.requires_grad], lr=config.lr)
@@ -159,7 +169,11 @@ def fit_value(
             rows = rows.sort().values
             parts = [rows[(rows >= a) & (rows < b)] - a for a, b in itertools.pairwise(starts)]
             read = torch.cat(
-                [value.encode(d.windows.batch(p)) for d, p in zip(datasets, parts, strict=True) if len(p)]
+                [
+                    value.encode(d.windows.batch(p), attempted(d)[p])
+                    for d, p in zip(datasets, parts, strict=True)
+                    if len(p)
+                ]
             )
         else:
             read = features[rows].to(device)
@@ -183,7 +197,7 @@ def predict_all(value: Value, datasets: list[Recorded], features: Tensor | None 
         features: those of all datasets one after the other, where they are known already.
     """
     if features is None:
-        features = torch.cat([encode_all(value, d.windows) for d in datasets])
+        features = torch.cat([encode_all(value, d) for d in datasets])
     found = torch.cat([value(part.to(value.mean.device)).cpu() for part in features.split(4096)])
     return [part.numpy() for part in found.split([len(d.windows) for d in datasets])]
 

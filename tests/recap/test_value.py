@@ -65,6 +65,19 @@ def test_it_learns_returns_and_is_kept(source, policy, recorded, tmp_path):
         load_value(tmp_path / "value", again, {"input": source})
 
 
+def test_told_modes_it_does_not_pay_for_turning_to_a_better_one(policy, tmp_path):
+    """Two modes from the same states, one returns -.2 and the other -.8: neither is good luck."""
+    data = read(record(tmp_path / "a", (6,) * 40, mode=[i % 2 for i in range(40)]), policy.module.config)
+    target = np.where(data.mode[data.episode] == 0, -0.2, -0.8)
+    config = ValueConfig(input="state", hidden_dims=(32,), steps=300, lr=2e-3, held_out=0.25)
+    told, untold = Value(config, policy, 2), Value(config, policy)
+    known, guessed = (fit_value(v, [data], [target], 0)["explained_variance"] for v in (told, untold))
+    assert known > 0.9 and guessed < 0.1, "of held-out episodes"
+    assert np.abs(predict_all(told, [data])[0] - target).mean() < 0.1
+    batch = data.windows.batch(torch.tensor([0, 6, 12]))
+    assert told.encode(batch, torch.tensor([0, 1, -1]))[:, -2:].tolist() == [[1, 0], [0, 1], [0, 0]]
+
+
 def test_unknown_outcomes_are_left_out(policy, recorded):
     data, target = recorded
     target = target.copy()
@@ -89,16 +102,16 @@ def test_calibration_by_hand():
 def test_images_through_an_encoder_of_its_own():
     policy = diffusion(IMAGES, crop_shape=(40, 40))
     value = Value(ValueConfig(input="images", hidden_dims=(8,)), policy)
-    batch = observations(policy, 3)
-    value.loss(value.encode(batch), torch.tensor([-0.5, -0.2, -0.9])).backward()
-    assert value.encode(batch).shape == (3, policy.feature_dim)
+    batch, unknown = observations(policy, 3), torch.full((3,), -1)
+    value.loss(value.encode(batch, unknown), torch.tensor([-0.5, -0.2, -0.9])).backward()
+    assert value.encode(batch, unknown).shape == (3, policy.feature_dim)
     assert any(p.grad is not None and p.grad.any() for p in value.encoder.parameters())
     assert all(p.grad is None for p in policy.module.parameters())
     assert any(key.startswith("encoder.") for key in value.state_dict())
     frozen = Value(ValueConfig(hidden_dims=(8,)), policy)
     assert set(frozen.state_dict()) == {"mean", "std"} | {f"head.{k}" for k in frozen.head.state_dict()}
     seen = Value(ValueConfig(input="state", hidden_dims=(8,)), policy)
-    assert seen.keys == ["observation.state"] and seen.encode(batch).shape == (3, 8)
+    assert seen.keys == ["observation.state"] and seen.encode(batch, unknown).shape == (3, 8)
 
 
 def test_images_of_a_policy_that_sees_none(policy):
