@@ -66,9 +66,19 @@ def draw_commands(shares: Tensor, count: int, practice: float = 0.0) -> Tensor:
     """(count,) long, modes drawn with probabilities `shares` (M,) or, the part `practice` of them, with equal
     probabilities of all that have a share.
     """
+    return torch.multinomial(practised(shares, practice), count, replacement=True)
+
+
+def practised(shares: Tensor, practice: float) -> Tensor:
+    """Probabilities (M,) with which `draw_commands` draws."""
     known = (shares > 0).float()
-    mixed = (1 - practice) * shares / shares.sum() + practice * known / known.sum()
-    return torch.multinomial(mixed, count, replacement=True)
+    return (1 - practice) * shares / shares.sum() + practice * known / known.sum()
+
+
+def deployed_odds(shares: Tensor, practice: float) -> Tensor:
+    """How much more often each mode (M,) is drawn when deployed than in training; 0 for one never drawn."""
+    probability = practised(shares, practice)
+    return torch.where(probability > 0, shares / shares.sum() / probability, 0.0)
 
 
 def target_shares(target: str, attempt: Tensor, success: Tensor, num_modes: int) -> Tensor:

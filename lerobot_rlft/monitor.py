@@ -12,8 +12,10 @@ import gymnasium as gym
 import numpy as np
 import torch
 from httpx import HTTPError
+from torch import Tensor
 from tqdm import tqdm
 
+from .commands import COMMAND, episode_commands
 from .config import AtlasConfig, TrainConfig
 from .data import episode_paths
 from .diversity.atlas import ModeAtlas
@@ -67,6 +69,10 @@ class DiversityMonitor:
     def folder(self) -> Path:
         return self.config.output_dir / FOLDER
 
+    @property
+    def commanded(self) -> bool:
+        return bool(self.config.algorithm.commands.enable)
+
     def begin(self, env: gym.vector.VectorEnv, deployed: Episodes) -> None:
         """Fit and save the atlas on the base's episodes where the environment names no modes."""
         self.folder.mkdir(exist_ok=True)
@@ -112,7 +118,7 @@ class DiversityMonitor:
             self.tracker = ModeTracker(counts, len(episodes.success), int(episodes.success.sum()))
         if self.config.guard.enable:
             try:
-                self.guard = DiversityGuard(self.config.guard, counts)
+                self.guard = DiversityGuard(self.config.guard, counts, self.commanded)
             except ValueError as error:
                 raise UserError(str(error)) from error
         known = episodes.success & (episodes.mode >= 0)
@@ -154,8 +160,10 @@ class DiversityMonitor:
         episodes = data.episodes
         if data.attempt is not None:
             num_modes = self.atlas.num_modes if self.atlas else int(env.call("num_modes")[0])
-            counts = mode_counts(episodes.mode, episodes.success, num_modes)
-            out["mode_counts"] = counts.tolist()
+            counts = mode_counts(
+                episodes.mode, episodes.success, num_modes, deployed_weight(data, policy.deployed_odds())
+            )
+            out["mode_counts"] = np.round(counts, 3).tolist()
             if self.tracker is not None:
                 out |= self.tracker.update(counts, len(episodes.success), int(episodes.success.sum()))
                 alarms.append(self.tracker.alarm())
@@ -216,7 +224,7 @@ class DiversityMonitor:
         if self.config.guard.enable and state["guard"] is None:
             raise ValueError("the guard needs the base's episodes, which this run has not played")
         if self.config.guard.enable:
-            self.guard = DiversityGuard.from_state(self.config.guard, state["guard"])
+            self.guard = DiversityGuard.from_state(self.config.guard, state["guard"], self.commanded)
         if (self.folder / ATTEMPTS).is_file():
             self.attempts = Attempts.load(self.folder / ATTEMPTS)
         if (self.folder / "atlas.json").is_file():
@@ -224,6 +232,18 @@ class DiversityMonitor:
         if (self.folder / PROBE).is_file():
             floor = self.config.algorithm.min_log_prob_std
             self.probe = Probe.load(self.folder / PROBE, self.base, floor, seed=self.config.seed)
+
+
+def deployed_weight(data: Rollout, odds: Tensor | None) -> np.ndarray | None:
+    """(E,) what each episode counts for as one of the deployed policy, if commands were drawn otherwise.
+
+    Args:
+        odds: (M,), see `DenoisingPolicy.deployed_odds`.
+    """
+    if odds is None or COMMAND not in data.obs:
+        return None
+    command = episode_commands(data.obs[COMMAND], data.episode, len(data.episodes.success))
+    return odds[command].numpy()
 
 
 def padded(rows: list[list[float]]) -> np.ndarray:

@@ -14,6 +14,7 @@ from lerobot_rlft.commands import (
     COMMAND,
     MAX_MODES,
     CommandConfig,
+    deployed_odds,
     draw_commands,
     episode_commands,
     target_shares,
@@ -62,6 +63,18 @@ def test_rare_modes_are_practised_and_unknown_ones_are_not():
     assert count[1] == 0
     # Of the half that is practice, half are of each mode: 0.5 * 0.1 + 0.5 * 0.5
     assert abs(count[2] / 4000 - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 4000)
+
+
+def test_practised_modes_count_for_what_they_are_deployed():
+    # Drawn in training with .7, 0, .3, deployed with .9, 0, .1.
+    odds = deployed_odds(torch.tensor([0.9, 0.0, 0.1]), 0.5)
+    assert torch.allclose(odds, torch.tensor([0.9 / 0.7, 0.0, 0.1 / 0.3]))
+    assert torch.equal(deployed_odds(torch.tensor([0.9, 0.1]), 0.0), torch.ones(2))
+    policy = told_policy()
+    assert policy.deployed_odds() is None
+    policy.command([0.9, 0.0, 0.1])
+    policy.practice = 0.5
+    assert torch.equal(policy.deployed_odds(), odds)
 
 
 def test_the_command_of_an_episode_is_that_of_its_decisions():

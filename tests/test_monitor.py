@@ -1,17 +1,21 @@
 """What a run says about modes while it trains: where the environment names none, and after a resume."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from runs import Killed, contents, metrics
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.commands import COMMAND
 from lerobot_rlft.config import AtlasConfig, DatasetConfig, EvalConfig, RolloutConfig
 from lerobot_rlft.diversity.atlas import ModeAtlas
 from lerobot_rlft.diversity.tracker import ModeTracker
 from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
 from lerobot_rlft.errors import UserError
+from lerobot_rlft.monitor import deployed_weight
 from lerobot_rlft.records import Records
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.trainer import Trainer
@@ -209,3 +213,14 @@ def test_reference_episodes_are_named_by_the_atlas_alone(sides, dppo_config, mon
     Trainer(config).train()
     (line,) = metrics(config.output_dir, "train")
     assert "kl_base_loss" in line
+
+
+def test_practised_episodes_count_for_what_they_are_deployed():
+    told = {COMMAND: torch.tensor([[2], [0], [2], [0], [0]])}
+    episodes = SimpleNamespace(success=np.zeros(3, bool))
+    data = SimpleNamespace(obs=told, episode=torch.tensor([0, 1, 0, 1, 2]), episodes=episodes)
+    odds = torch.tensor([1.2, 0.0, 0.5])
+    assert deployed_weight(data, odds) == pytest.approx([0.5, 1.2, 1.2])
+    assert deployed_weight(data, None) is None
+    data.obs = {}
+    assert deployed_weight(data, odds) is None

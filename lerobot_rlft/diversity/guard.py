@@ -67,13 +67,14 @@ class DiversityGuard:
     Args:
         config: see there.
         base_counts: (M,) successes of the base in each mode.
+        commanded: modes are held by commands, and a strength has nothing to move.
 
     Raises:
         ValueError: the base has fewer than two modes: there is nothing to hold.
     """
 
-    def __init__(self, config: GuardConfig, base_counts: np.ndarray) -> None:
-        self.config, self.base_counts = config, np.asarray(base_counts, float)
+    def __init__(self, config: GuardConfig, base_counts: np.ndarray, commanded: bool = False) -> None:
+        self.config, self.base_counts, self.commanded = config, np.asarray(base_counts, float), commanded
         modes = int((self.base_counts > 0).sum())
         if modes < 2:
             raise ValueError(
@@ -93,18 +94,22 @@ class DiversityGuard:
             episodes: all of it.
 
         Returns:
-            `guard_ratio`, `guard_strength`, and `alarm`, words when the floor is passed or the strength at
-            its end.
+            `guard_ratio`, `guard_strength` (not of a commanded policy), and `alarm`, words when the floor is
+            passed or the strength at its end.
         """
         keep = max(0.0, 1 - episodes / EPISODES)
         self.counts = keep * self.counts + counts
         self.episodes = keep * self.episodes + episodes
+        out: dict[str, Any] = {} if self.commanded else {"guard_strength": self.strength}
         if self.counts.sum() < 2:
-            return {"guard_strength": self.strength}
-        ratio = retained(self.config.metric, self.counts, self.base_counts)
-        wanted = self.strength + self.config.rate * (self.config.floor - ratio)
-        self.strength = float(np.clip(wanted, self.config.least, self.config.most))
-        out: dict[str, Any] = {"guard_ratio": ratio, "guard_strength": self.strength}
+            return out
+        ratio = out["guard_ratio"] = retained(self.config.metric, self.counts, self.base_counts)
+        wanted = self.strength
+        if not self.commanded:
+            wanted += self.config.rate * (self.config.floor - ratio)
+            out["guard_strength"] = self.strength = float(
+                np.clip(wanted, self.config.least, self.config.most)
+            )
         if said := self._words(ratio, wanted):
             out["alarm"] = said
         return out
@@ -119,9 +124,15 @@ class DiversityGuard:
             noise = (high - low) / 2 / float(nats(self.base_counts))  # half of it, as a ratio of entropies
         if not self._below and ratio < self.config.floor - noise:
             self._below = True
+            way_out = f"strength {self.strength:.2f} and rising"
+            if self.commanded:
+                way_out = (
+                    "some commanded modes are done less well; raise --algorithm.commands.practice or lower "
+                    "--algorithm.actor_lr"
+                )
             said = (
                 f"guard: {name} of successes fell to {ratio:.2f} of the base, below the floor "
-                f"{self.config.floor}; strength {self.strength:.2f} and rising"
+                f"{self.config.floor}; {way_out}"
             )
         elif self._below and ratio >= self.config.floor:
             self._below = False
@@ -148,9 +159,11 @@ class DiversityGuard:
         }
 
     @classmethod
-    def from_state(cls, config: GuardConfig, state: dict[str, Any]) -> "DiversityGuard":
+    def from_state(
+        cls, config: GuardConfig, state: dict[str, Any], commanded: bool = False
+    ) -> "DiversityGuard":
         """The guard that `state_dict` describes."""
-        guard = cls(config, np.array(state["base_counts"]))
+        guard = cls(config, np.array(state["base_counts"]), commanded)
         guard.strength, guard.episodes = state["strength"], state["episodes"]
         guard.counts = np.array(state["counts"])
         guard._below, guard._capped = state["below"], state["capped"]

@@ -39,15 +39,19 @@ class ConditionalEntropy(NamedTuple):
     states: int
 
 
-def mode_counts(mode: np.ndarray, success: np.ndarray, num_modes: int) -> np.ndarray:
+def mode_counts(
+    mode: np.ndarray, success: np.ndarray, num_modes: int, weight: np.ndarray | None = None
+) -> np.ndarray:
     """Successful episodes in each mode, (M,).
 
     Args:
         mode: (E,) int, -1 where an episode had none.
         success: (E,) bool.
         num_modes: M.
+        weight: (E,) what an episode counts for; None = 1.
     """
-    return np.bincount(mode[success & (mode >= 0)], minlength=num_modes)
+    known = success & (mode >= 0)
+    return np.bincount(mode[known], None if weight is None else weight[known], num_modes)
 
 
 def nats(counts: np.ndarray, miller_madow: bool = True) -> np.ndarray:

@@ -29,31 +29,33 @@ class ModeTracker:
     """
 
     def __init__(
-        self, base_counts: Sequence[int], base_episodes: int, base_successes: int | None = None
+        self, base_counts: Sequence[float], base_episodes: int, base_successes: int | None = None
     ) -> None:
         self.base_counts, self.base_episodes = np.asarray(base_counts), base_episodes
         self.base_effective = effective_modes(self.base_counts)
         self.base_low, _ = bootstrap_interval(self.base_counts)  # nats
         # (episodes, successes, successes in each mode) of an iteration
-        self.window: list[tuple[int, int, list[int]]] = []
+        self.window: list[tuple[int, int, list[float]]] = []
         self.alarm_level = 1 - ALARM_STEP
         if base_successes is None:
             base_successes = int(self.base_counts.sum())
         self.alarm_success = base_successes / base_episodes
 
-    def update(self, counts: Sequence[int], episodes: int, successes: int | None = None) -> dict[str, float]:
+    def update(
+        self, counts: Sequence[float], episodes: int, successes: int | None = None
+    ) -> dict[str, float]:
         """Add an iteration.
 
         Args:
-            counts: (M,) successes in each mode.
+            counts: (M,) successes in each mode, which may be weighted.
             episodes: all of the iteration.
             successes: of them; None = those in a known mode.
 
         Returns:
             `effective_modes` and `js_to_base` (bits) of the window; nothing while it holds no success.
         """
-        known = int(sum(counts))
-        self.window.append((episodes, known if successes is None else successes, [int(c) for c in counts]))
+        known = round(sum(counts))
+        self.window.append((episodes, known if successes is None else successes, [float(c) for c in counts]))
         while sum(e for e, *_ in self.window[1:]) >= WINDOW_EPISODES:
             self.window.pop(0)
         total = self.counts
@@ -66,8 +68,8 @@ class ModeTracker:
 
     @property
     def counts(self) -> np.ndarray:
-        """(M,) successes of the window in each mode."""
-        return np.sum([counts for *_, counts in self.window], 0)
+        """(M,) successes of the window in each mode, to whole ones."""
+        return np.rint(np.sum([counts for *_, counts in self.window], 0)).astype(int)
 
     def alarm(self) -> str | None:
         """A sentence when another tenth of the base's effective modes is gone for sure, else None.

@@ -167,6 +167,12 @@ class DenoisingPolicy(ABC):
         """
         return None
 
+    def deployed_odds(self) -> Tensor | None:
+        """How much more often each mode is commanded when deployed than in training, (M,); None where nothing
+        is commanded.
+        """
+        return None
+
     def command(self, shares: list[float]) -> None:
         """From now on draw commands with these probabilities; only called where `commanded` wrapped it."""
         raise NotImplementedError

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from ..commands import COMMAND, MAX_MODES
+from ..commands import COMMAND, MAX_MODES, deployed_odds
 from .base import DenoisingPolicy, register
 from .rlft_commanded.configuration_rlft_commanded import RLFTCommandedConfig
 from .wrapping import WrappingAdapter
@@ -36,6 +36,9 @@ class CommandedAdapter(WrappingAdapter):
         if not self.shares:
             return None
         return self.module.draw(count, 0.0 if deployed else self.practice)
+
+    def deployed_odds(self) -> Tensor | None:
+        return deployed_odds(torch.tensor(self.shares), self.practice) if self.shares else None
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         condition = self.inner.encode({key: value for key, value in obs.items() if key != COMMAND})

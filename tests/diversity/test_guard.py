@@ -103,6 +103,16 @@ def test_words_below_the_floor_and_back_once_each():
     assert said[4].startswith("guard: entropy of successes fell to 0.50")
 
 
+def test_a_commanded_policy_has_no_strength_to_move():
+    g = DiversityGuard(GuardConfig(floor=0.95), np.array([400] * 4), commanded=True)
+    out = g.update([400, 400, 0, 0], 960)
+    assert out["guard_ratio"] == pytest.approx(0.5, abs=0.01) and "guard_strength" not in out
+    assert out["alarm"].endswith("raise --algorithm.commands.practice or lower --algorithm.actor_lr")
+    assert g.strength == 1
+    again = DiversityGuard.from_state(g.config, g.state_dict(), commanded=True)
+    assert again.update([400, 0, 0, 0], 960) == g.update([400, 0, 0, 0], 960)
+
+
 def test_a_fall_that_may_be_noise_is_not_said():
     few, many = guard(floor=1.0, rate=0.1), guard(floor=1.0, rate=0.1)
     assert "alarm" not in few.update([9, 5, 4, 1], 100)

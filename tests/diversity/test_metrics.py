@@ -30,6 +30,8 @@ def test_only_successes_with_a_mode_are_counted():
     success = np.array([True, True, True, True, False, False])
     assert mode_counts(mode, success, 4).tolist() == [1, 0, 2, 0]
     assert mode_counts(mode, np.zeros(6, bool), 4).tolist() == [0, 0, 0, 0]
+    weight = np.array([0.5, 1, 0.25, 9, 9, 9])
+    assert mode_counts(mode, success, 4, weight).tolist() == [0.5, 0, 1.25, 0]
 
 
 @pytest.mark.parametrize(
