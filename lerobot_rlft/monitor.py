@@ -173,17 +173,63 @@ class DiversityMonitor:
         if said := " ".join(filter(None, alarms)):
             tqdm.write(f"iteration {number}: {said}")
             out["alarm"] = said
-        every, floor = self.config.probe_freq, self.config.algorithm.min_log_prob_std
+        every = self.config.probe_freq
+        if every and (number % every == 0 or number == 1):
+            out |= self._compare(policy, (data.obs, data.t) if number == 1 else None)
+        return out
+
+    def after_round(
+        self,
+        evaluations: list[dict[str, Any]],
+        policy: DenoisingPolicy,
+        decisions: tuple[dict[str, Tensor], Tensor],
+    ) -> dict[str, Any]:
+        """What a round of refits shows, for its line in metrics.jsonl.
+
+        Args:
+            evaluations: lines of the deployed base and of the rounds up to this one, in order.
+            policy: of this round.
+            decisions: observations of recorded decisions and which of its episode each is, see
+                `Probe.choose`.
+        """
+        out: dict[str, Any] = {}
+        counted = [
+            (line["mode_counts"], line["n_episodes"], round(line["success"] * line["n_episodes"]))
+            for line in evaluations
+            if "mode_counts" in line
+        ]
+        if counted and sum(counted[0][0]):
+            self.tracker = ModeTracker(*counted[0])
+            for of_round in counted[1:]:
+                out = {"mode_counts": of_round[0], **self.tracker.update(*of_round)}
+                alarm = self.tracker.alarm()
+            if alarm:
+                tqdm.write(f"round {evaluations[-1]['iteration']}: {alarm}")
+                out["alarm"] = alarm
+        if self.config.probe_freq:
+            if (self.folder / PROBE).is_file() and self.probe is None:
+                self.probe = Probe.load(self.folder / PROBE, self.base, self._floor, seed=self.config.seed)
+            out |= self._compare(policy, decisions if self.probe is None else None)
+        return out
+
+    @property
+    def _floor(self) -> float:
+        """Smallest std of log-probabilities."""
+        return getattr(self.config.algorithm, "min_log_prob_std", self.base.std_floor)
+
+    def _compare(
+        self, policy: DenoisingPolicy, decisions: tuple[dict[str, Tensor], Tensor] | None
+    ) -> dict[str, Any]:
+        """Base and policy at the probe states, which are chosen among `decisions` of the base if given."""
         try:
-            if every and number == 1:
-                self.probe = Probe.choose(self.base, data.obs, data.t, floor, seed=self.config.seed)
+            if decisions is not None:
+                self.probe = Probe.choose(self.base, *decisions, self._floor, seed=self.config.seed)
                 self.probe.save(self.folder / PROBE)
-            if self.probe is not None and every and (number % every == 0 or number == 1):
-                out |= vars(self.probe.measure(policy))
+            return vars(self.probe.measure(policy)) if self.probe is not None else {}
         except ValueError as error:  # a base that always acts the same, or chunks of a single number
             self.probe = None
             tqdm.write(f"warning: base and tuned policy are not compared at branching states, {error}")
-        return out
+            return {}
 
     def status(self, metrics: dict[str, Any]) -> str:
         """For the progress line."""
@@ -230,8 +276,7 @@ class DiversityMonitor:
         if (self.folder / "atlas.json").is_file():
             self.atlas = load_atlas(self.folder, self.config.env.type, self.config.atlas.key)
         if (self.folder / PROBE).is_file():
-            floor = self.config.algorithm.min_log_prob_std
-            self.probe = Probe.load(self.folder / PROBE, self.base, floor, seed=self.config.seed)
+            self.probe = Probe.load(self.folder / PROBE, self.base, self._floor, seed=self.config.seed)
 
 
 def deployed_weight(data: Rollout, odds: Tensor | None) -> np.ndarray | None:

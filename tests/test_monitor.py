@@ -224,3 +224,20 @@ def test_practised_episodes_count_for_what_they_are_deployed():
     assert deployed_weight(data, None) is None
     data.obs = {}
     assert deployed_weight(data, odds) is None
+
+
+def test_rounds_are_read_like_iterations(many, capsys):
+    """8 equal modes, then the same, then two of them: the last round is alarming, from any resume."""
+    trainer = Trainer(many(probe_freq=0))
+    base = {"iteration": 0, "n_episodes": 480, "success": 400 / 480, "mode_counts": [50] * 8}
+    same = base | {"iteration": 1}
+    fewer = base | {"iteration": 2, "success": 440 / 480, "mode_counts": [220, 220, *[0] * 6]}
+    monitor = trainer.monitor
+    first = monitor.after_round([base, same], trainer.policy, ({}, torch.empty(0)))
+    assert first["effective_modes"] == pytest.approx(8) and "alarm" not in first
+    second = monitor.after_round([base, same, fewer], trainer.policy, ({}, torch.empty(0)))
+    assert second["effective_modes"] == pytest.approx(2, abs=0.01)
+    assert second["alarm"].startswith("effective modes fell to 25 % of the base (2.0 of 8.0) while success")
+    assert "round 2: effective modes fell" in capsys.readouterr().out
+    blind = {k: v for k, v in base.items() if k != "mode_counts"}
+    assert monitor.after_round([blind, blind], trainer.policy, ({}, torch.empty(0))) == {}

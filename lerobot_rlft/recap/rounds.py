@@ -170,6 +170,16 @@ class Rounds:
             self.outcome.tester = self.tester
             self.outcome.finish(number, self.stages.env_steps(number), self._seconds())
             self._add_rounds()
+        if not any(line["iteration"] == number and "step" not in line for line in self.records.read("train")):
+            self._watch(number)
+
+    def _watch(self, number: int) -> None:
+        """Say and write down what a round did to modes, beside the base."""
+        lines = {line["iteration"]: line for line in self.records.read("eval")}
+        evaluations = [lines[i] for i in range(number + 1)]
+        found = self.monitor.after_round(evaluations, self.stages.newest(number + 1), self.stages.decisions())
+        self.records.write("train", number, self.stages.env_steps(number), found)
+        self.monitor.draw(number)
 
     def _seconds(self) -> float:
         files = (self.config.output_dir / ROUNDS).glob("*/seconds.json")

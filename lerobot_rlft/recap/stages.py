@@ -1,15 +1,18 @@
 """What each stage of a round reads and leaves; `rounds` chains them and says where."""
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from httpx import HTTPError
 from lerobot.common.train_utils import get_step_checkpoint_dir
 from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
+from torch import Tensor
 from tqdm import tqdm
 
 from ..algorithms.refit import EpisodeData, Scores
@@ -27,9 +30,10 @@ from .mixing import make_mixed
 from .recorded import Recorded, check_alike, check_outcomes, data_name, name_attempts, read_recorded
 from .refit import Refit
 from .sidecar import read_sidecar, write_sidecar
-from .value import Value, fit_value, load_value, predict_all, save_value
+from .value import Value, fit_value, load_value, observations, predict_all, save_value
 
 DEMONSTRATIONS = "demonstrations"
+DECISIONS = 512  # recorded ones among which branching states are chosen
 
 
 class Stages:
@@ -186,7 +190,11 @@ class Stages:
         state = self.folder(number) / "refit"
         refit.resume(loader, state)
         self.records.forget(
-            lambda line: line["kind"] == "train" and line["iteration"] == number and line["step"] > refit.step
+            lambda line: (
+                line["kind"] == "train"
+                and line["iteration"] == number
+                and line.get("step", math.inf) > refit.step
+            )
         )
         with tqdm(total=config.iterations, initial=refit.step, desc="refit", unit="step") as bar:
 
@@ -311,6 +319,15 @@ class Stages:
             return self.base
         folder = self.result("refit", number - 1) / PRETRAINED_MODEL_DIR
         return load_policy(load_policy_config(str(folder), [f"--device={self.config.policy.device}"]), folder)
+
+    def decisions(self) -> tuple[dict[str, Tensor], Tensor]:
+        """Observations of recorded frames, of the policy's own if there are any, and which decision of its
+        episode each would be.
+        """
+        data = min(self.datasets(1), key=lambda d: d.demonstration)
+        rows = torch.linspace(0, len(data.windows) - 1, min(DECISIONS, len(data.windows))).long()
+        obs = observations(data.windows.batch(rows), self.base)
+        return obs, torch.from_numpy(data.frame_index[rows.numpy()]) // self.base.n_action_steps
 
     def env_steps(self, number: int) -> int:
         """Environment steps collected up to a round."""

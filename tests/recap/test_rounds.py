@@ -135,8 +135,13 @@ def test_two_rounds_leave_what_they_promise(whole, base_policy):
     assert [(line["iteration"], line.get("reloaded")) for line in lines if line["kind"] == "eval"] == [
         (0, None), (1, None), (2, True)
     ]  # fmt: skip
-    train = [(line["iteration"], line["step"]) for line in lines if line["kind"] == "train"]
-    assert train == [(number, step) for number in (1, 2) for step in range(1, STEPS + 1)]
+    train = [line for line in lines if line["kind"] == "train"]
+    steps = [(line["iteration"], line["step"]) for line in train if "step" in line]
+    assert steps == [(number, step) for number in (1, 2) for step in range(1, STEPS + 1)]
+    watched = [line for line in train if "step" not in line]
+    assert [line["iteration"] for line in watched] == [1, 2]
+    assert all(line["chunk_spread"] > 0 and max(line["kl_forward"]) > 0 for line in watched)
+    assert (run / "diversity/probe.safetensors").is_file()
     assert [line["env_steps"] for line in lines if line["kind"] == "eval"] == [0, 32, 64]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["env_steps"] == 64 and [r["round"] for r in summary["rounds"]] == [0, 1, 2]
