@@ -2,9 +2,9 @@
 
 import logging
 
-from . import bc_loader, flow, guard, iteration, memory, monitor, prefix
+from . import bc_loader, flow, guard, guidance, iteration, memory, monitor, prefix
 
 logging.disable(logging.WARNING)
-for section in (iteration, monitor, guard, flow, memory, bc_loader, prefix):
+for section in (iteration, monitor, guard, flow, memory, bc_loader, prefix, guidance):
     for name, value in section.run():
         print(f"{name:52} {value}", flush=True)

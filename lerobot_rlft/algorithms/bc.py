@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .base import Algorithm, AlgorithmConfig, check, check_finite
+from .base import Algorithm, AlgorithmConfig, check, descend
 
 
 @AlgorithmConfig.register_subclass("bc")
@@ -70,20 +70,15 @@ class BC(Algorithm):
         advice = (
             "lower --policy.optimizer_lr, or check the dataset's statistics (a feature with an extreme range)"
         )
-        check_finite(f"the loss of algorithm.type={self.config.type}", loss, advice)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
-        check_finite(f"the gradient of algorithm.type={self.config.type}", norm, advice)
-        self.optimizer.step()
-        lr = self.optimizer.param_groups[0]["lr"]
+        what, lr = f"algorithm.type={self.config.type}", self.optimizer.param_groups[0]["lr"]
+        norm = descend(loss, self.optimizer, self.backward, self.config.max_grad_norm, what, advice)
         if self.scheduler is not None:
             self.scheduler.step()
         if self.ema is not None:
             with torch.no_grad():
                 get_ema_multi_avg_fn(self.config.ema_decay)(self.ema, list(self.module.parameters()), None)
         self.module.eval()
-        return {"loss": loss.item(), "grad_norm": norm.item(), "lr": lr}
+        return {"loss": loss.item(), "grad_norm": norm, "lr": lr}
 
     @contextmanager
     def deployed_weights(self) -> Iterator[None]:

@@ -9,23 +9,23 @@ What holds diversity: `balance` changes the advantages, `regularizers` add to re
 they are may be moved from outside (`holds`).
 """
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..advantages import RewardScaler, gae
 from ..balance import ModeBalance
 from ..chains import kl_divergence
-from ..commands import COMMAND, episode_commands, target_shares
-from ..critics import ValueMLP, explained_variance
+from ..commands import COMMAND, episode_commands
+from ..critics import explained_variance
 from ..policies.base import DenoisingPolicy
 from ..regularizers.base import Experience, Regularizer, Step
-from .base import Algorithm, check, check_finite
+from .base import Algorithm, check, check_finite, descend
 from .configuration_dppo import DPPOConfig
-from .hindsight import fit_commands
+from .critic import Critic
+from .hindsight import learn_commands
 from .objectives import OBJECTIVES
 
 KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
@@ -76,21 +76,9 @@ class DPPO(Algorithm):
         if policy.guided:
             raise ValueError(GUIDED)
         policy.freeze(config.train_encoder)
-        own_encoder = config.critic_features == "own" and policy.encoder is not None
-        self.critic_encoder = policy.copy_encoder() if own_encoder else None
-        expert = config.critic_features == "expert"
-        self.feature_dim = policy.expert_dim if expert else policy.feature_dim
-        self.features = policy.expert_features if expert else policy.features
-        self.critic = ValueMLP(self.feature_dim, config.critic_hidden_dims).to(self.device)
-        self.critic_weights = nn.ModuleDict({"critic": self.critic})
-        if self.critic_encoder is not None and self.critic_encoder.encoder is not None:
-            # Trained also where the policy's own is frozen.
-            self.critic_weights["encoder"] = self.critic_encoder.encoder.requires_grad_(True)
+        self.critic = Critic(config, policy, backward)
         self.actor_optimizer = torch.optim.AdamW(
             policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0, fused=True
-        )
-        self.critic_optimizer = torch.optim.AdamW(
-            self.critic_weights.parameters(), lr=config.critic_lr, weight_decay=0.0, fused=True
         )
         self.reward_scaler = RewardScaler(config.gamma)
         self.balance: ModeBalance | None = None
@@ -112,7 +100,7 @@ class DPPO(Algorithm):
         """
         check_finite("a reward", reference.reward, "fix the environment, nothing was learned from it")
         if self.config.commands.enable:
-            self._learn_commands(reference, num_modes)
+            learn_commands(self.config.commands, self.policy, reference, num_modes, self.backward)
         for regularizer in self.regularizers.values():
             regularizer.begin(reference)
         if not self.config.balance.enabled:
@@ -129,43 +117,22 @@ class DPPO(Algorithm):
         if self.config.scale_reward:
             self.reward_scaler(reference.reward, reference.valid)
         with torch.no_grad():
-            condition = self._encode_all(self.policy, reference.obs, len(reference.chain.x))
-            features = self.features(condition)
+            condition = self.policy.encode_all(reference.obs, len(reference.chain.x))
+            features = self.critic.features(condition)
         attempt = reference.attempt[reference.episode].to(self.device)
         for _ in range(WARMUP_PASSES):
             _, target, _ = self._advantages(reference, reference.reward / self.reward_scale, features)
             for _ in range(WARMUP_STEPS):
                 rows = torch.randint(len(features), (WARMUP_BATCH,), device=self.device)
-                self._critic_step(reference.obs, features, rows, target[rows])
+                self.critic.step(reference.obs, features, rows, target[rows])
                 balance.step(features[rows], attempt[rows])
-
-    def _learn_commands(self, reference: Experience, num_modes: int | None) -> None:
-        options, attempt = self.config.commands, reference.attempt
-        if num_modes is None or attempt is None:
-            raise ValueError(
-                "algorithm.commands needs modes, and neither the environment nor an atlas names any: choose "
-                "what to cluster (--atlas.key, --atlas.dims), or switch guard and algorithm.commands off"
-            )
-        if self.policy.draw(1) is not None:  # the base of this run was commanded already
-            return
-        shares = target_shares(options.target, attempt, reference.success, num_modes)
-        # Whoever reads these episodes finds them told what they did.
-        reference.obs[COMMAND] = attempt[reference.episode][:, None]
-        reference.final_obs[COMMAND] = attempt[:, None]
-        rows = (reference.success & (attempt >= 0))[reference.episode].nonzero()[:, 0]
-        with torch.no_grad():
-            condition = self._encode_all(self.policy, _rows(reference.obs, rows), len(rows))
-        chunks = reference.chain.x[rows.to(reference.chain.x.device), 0]
-        command = attempt[reference.episode[rows]]
-        fit_commands(options, self.policy, condition, chunks, command, self.backward)
-        self.policy.command(shares.tolist())
 
     def _make_balance(self, num_modes: int) -> ModeBalance:
         config = self.config
         return ModeBalance(
             config.balance,
             num_modes,
-            self.feature_dim,
+            self.critic.feature_dim,
             config.critic_hidden_dims,
             config.critic_lr,
             self.device,
@@ -196,8 +163,8 @@ class DPPO(Algorithm):
         decisions = len(chain.x)
         encode_once = not self.policy.encoder_trained(config.train_encoder)
         with torch.no_grad():
-            condition = self._encode_all(self.policy, data.obs, decisions)  # (D, C)
-            features = self.features(condition)  # (D, F)
+            condition = self.policy.encode_all(data.obs, decisions)  # (D, C)
+            features = self.critic.features(condition)  # (D, F)
 
         def encode(policy: DenoisingPolicy, rows: Tensor) -> Tensor:
             # A frozen or missing encoder is the base's, too; a reference has its own normalisation.
@@ -232,7 +199,7 @@ class DPPO(Algorithm):
             value_rows = self._value_rows(decisions, len(minibatches))
             for i, (pair, rows) in enumerate(zip(minibatches, value_rows, strict=True)):
                 if len(rows):  # fewer decisions than minibatches leave some without
-                    log.add(value_loss=self._critic_step(data.obs, features, rows, target[rows]))
+                    log.add(value_loss=self.critic.step(data.obs, features, rows, target[rows]))
                     if balance is not None:
                         log.add(mode_loss=balance.step(features[rows], attempt[rows]))
                 if not train_actor or stop:
@@ -250,7 +217,7 @@ class DPPO(Algorithm):
                     anchor = self._anchor_loss(chain.x, encode, len(rows))
                     log.add(anchor_loss=anchor)
                     loss = loss + config.anchor_coef * anchor
-                log.add(grad_norm=self._descend(loss, self.actor_optimizer, config.max_grad_norm))
+                log.add(grad_norm=self._descend(loss))
                 stop = config.target_kl is not None and seen.get("approx_kl", 0.0) > config.target_kl
         self.iterations_done += 1
         kl = self._kl_to_base(chain.x, encode)
@@ -282,9 +249,9 @@ class DPPO(Algorithm):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Advantages (T, E), value targets (D,) and values (D,)."""
         with torch.no_grad():
-            value = self._value_all(data.obs, features)
-            final = self.features(self._encode_all(self.policy, data.final_obs, len(data.terminated)))
-            final_value = self._value_all(data.final_obs, final)
+            final = self.critic.features(self.policy.encode_all(data.final_obs, len(data.terminated)))
+        value = self.critic.values(data.obs, features)
+        final_value = self.critic.values(data.final_obs, final)
         advantage, target = gae(
             reward,
             data.grid(value.cpu()),
@@ -357,47 +324,18 @@ class DPPO(Algorithm):
             wanted = self.base.predict(noisy, timestep, encode(self.base, rows))
         return (self.policy.predict(noisy, timestep, encode(self.policy, rows)) - wanted).square().mean()
 
-    def _critic_step(self, obs: dict[str, Tensor], features: Tensor, rows: Tensor, target: Tensor) -> float:
-        read = features[rows]  # "shared": the policy's features as they were when the iteration began
-        if self.critic_encoder is not None:
-            read = self.critic_encoder.features(self.critic_encoder.encode(_rows(obs, rows)))
-        loss = 0.5 * (self.critic(read) - target).square().mean()
-        self._descend(loss, self.critic_optimizer, None)
-        return loss.item()
-
-    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float | None) -> float:
-        advice = (
-            f"lower algorithm.actor_lr={self.config.actor_lr} or "
-            f"algorithm.critic_lr={self.config.critic_lr}, or check the scale of the environment's rewards"
-        )
-        check_finite("a loss of algorithm.type=dppo", loss, advice)
-        optimizer.zero_grad(set_to_none=True)
-        self.backward(loss)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
-        check_finite("a gradient of algorithm.type=dppo", norm, advice)
-        optimizer.step()
-        return norm.item()
-
-    def _encode_all(self, policy: DenoisingPolicy, obs: dict[str, Tensor], count: int) -> Tensor:
-        size = policy.encode_batch
-        parts = [{k: v[i : i + size] for k, v in obs.items()} for i in range(0, count, size)]
-        return torch.cat([policy.encode(part) for part in parts])
-
-    def _value_all(self, obs: dict[str, Tensor], features: Tensor) -> Tensor:
-        if self.critic_encoder is not None:
-            condition = self._encode_all(self.critic_encoder, obs, len(features))
-            features = self.critic_encoder.features(condition)
-        return self.critic(features)
+    def _descend(self, loss: Tensor) -> float:
+        lr, most = self.config.actor_lr, self.config.max_grad_norm
+        advice = f"lower algorithm.actor_lr={lr}, or check the scale of the environment's rewards"
+        return descend(loss, self.actor_optimizer, self.backward, most, "algorithm.type=dppo", advice)
 
     def state_dict(self) -> dict[str, Any]:
         head = self.policy.noise_head
         return {
             "noise_head": head and head.state_dict(),
             "adapters": self.policy.adapters(),
-            "critic": self.critic_weights.state_dict(),
+            "critic": self.critic.state_dict(),
             "actor_optimizer": self.actor_optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
             "reward_scaler": self.reward_scaler.state_dict(),
             "iterations_done": self.iterations_done,
             "strength": self.strength,
@@ -412,12 +350,10 @@ class DPPO(Algorithm):
             self.policy.noise_head.load_state_dict(state["noise_head"])
         for name, adapter in self.policy.adapters().items():
             adapter.copy_(state["adapters"][name])
-        self.critic_weights.load_state_dict(state["critic"])
+        self.critic.load_state_dict(state["critic"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        # The rates of this configuration, not those that were saved: a resume may want smaller steps.
+        # The rate of this configuration, not the one that was saved: a resume may want smaller steps.
         self.actor_optimizer.param_groups[0]["lr"] = self.config.actor_lr
-        self.critic_optimizer.param_groups[0]["lr"] = self.config.critic_lr
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.iterations_done = state["iterations_done"]
         self.success_value = state["success_value"]

@@ -7,9 +7,47 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ..commands import CommandConfig
+from ..commands import COMMAND, CommandConfig, target_shares
 from ..policies.base import DenoisingPolicy
-from .base import check_finite
+from ..regularizers.base import Experience
+from .base import descend
+
+MAX_GRAD_NORM = 10.0  # as in behaviour cloning
+
+
+def learn_commands(
+    config: CommandConfig,
+    policy: DenoisingPolicy,
+    reference: Experience,
+    num_modes: int | None,
+    backward: Callable[[Tensor], None],
+) -> None:
+    """Teach the policy what its base's successes have in common, and command it from then on.
+
+    One that is commanded already stays as it is. The reference is told what it did.
+
+    Raises:
+        ValueError: there are no modes, too many, or no success in one.
+        FloatingPointError: a loss is NaN or inf.
+    """
+    attempt = reference.attempt
+    if num_modes is None or attempt is None:
+        raise ValueError(
+            "algorithm.commands needs modes, and neither the environment nor an atlas names any: choose "
+            "what to cluster (--atlas.key, --atlas.dims), or switch guard and algorithm.commands off"
+        )
+    if policy.draw(1) is not None:
+        return
+    shares = target_shares(config.target, attempt, reference.success, num_modes)
+    reference.obs[COMMAND] = attempt[reference.episode][:, None]
+    reference.final_obs[COMMAND] = attempt[:, None]
+    rows = (reference.success & (attempt >= 0))[reference.episode].nonzero()[:, 0]
+    obs = {key: value[rows.to(value.device)] for key, value in reference.obs.items()}
+    with torch.no_grad():
+        condition = policy.encode_all(obs, len(rows))
+    chunks = reference.chain.x[rows.to(reference.chain.x.device), 0]
+    fit_commands(config, policy, condition, chunks, attempt[reference.episode[rows]], backward)
+    policy.command(shares.tolist())
 
 
 def fit_commands(
@@ -45,11 +83,8 @@ def fit_commands(
         x, target = policy.kernel.noised(chunks[rows], k, torch.randn_like(chunks[rows]))
         prediction = policy.predict(x, policy.kernel.timesteps[k], condition[rows])
         loss = policy.executed(prediction - target).square().mean()
-        check_finite("a loss of algorithm.commands", loss, f"lower algorithm.commands.lr={config.lr}")
-        optimizer.zero_grad(set_to_none=True)
-        backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
+        advice = f"lower algorithm.commands.lr={config.lr}"
+        descend(loss, optimizer, backward, MAX_GRAD_NORM, "algorithm.commands", advice)
         schedule.step()
         with torch.no_grad():
             update_average(average, parameters, None)

@@ -274,6 +274,12 @@ class DenoisingPolicy(ABC):
     def feature_dim(self) -> int:
         """F, the size of `features`."""
 
+    def encode_all(self, obs: dict[str, Tensor], count: int) -> Tensor:
+        """`encode` of `count` decisions, `encode_batch` at once, (count, C)."""
+        size = self.encode_batch
+        parts = [{k: v[i : i + size] for k, v in obs.items()} for i in range(0, count, size)]
+        return torch.cat([self.encode(part) for part in parts])
+
     def features(self, condition: Tensor) -> Tensor:
         """What critics and mode classifiers read of a condition, (B, F); the condition itself by default."""
         return condition

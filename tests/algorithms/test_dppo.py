@@ -112,7 +112,7 @@ def same(module, before):
 def silence_critic(algorithm):
     """Values are 0 from now on."""
     with torch.no_grad():
-        for parameter in algorithm.critic.net[-1].parameters():
+        for parameter in algorithm.critic.net.net[-1].parameters():
             parameter.zero_()
 
 
@@ -187,8 +187,8 @@ def test_a_time_limit_bootstraps_from_the_final_observation(monkeypatch):
     algorithm, calls = make(), []
     data = explore(algorithm.policy)
     monkeypatch.setattr(dppo, "gae", lambda *args: calls.append(args) or gae(*args))
-    expected = algorithm.critic(data.final_obs["observation.state"]).detach()
-    values = algorithm.critic(data.obs["observation.state"]).detach()
+    expected = algorithm.critic.net(data.final_obs["observation.state"]).detach()
+    values = algorithm.critic.net(data.obs["observation.state"]).detach()
     algorithm.update(data)
     reward, value, final_value, terminated, valid = calls[0][:5]
     torch.testing.assert_close(final_value, expected)
@@ -362,10 +362,10 @@ def test_critic_warmup_leaves_the_actor_alone():
     algorithm = make(Toy(encoder=True), critic_warmup_iterations=2, critic_features="own")
     actor = weights(algorithm.policy.module)
     for _ in range(2):
-        critic = weights(algorithm.critic)
+        critic = weights(algorithm.critic.net)
         metrics = algorithm.update(explore(algorithm.policy))
         assert all(same(algorithm.policy.module, actor)) and metrics["kl_to_base"] == 0
-        assert not any(same(algorithm.critic, critic))
+        assert not any(same(algorithm.critic.net, critic))
     algorithm.update(explore(algorithm.policy))
     assert not any(same(algorithm.policy.module, actor))
 
@@ -375,7 +375,7 @@ def test_target_kl_stops_the_actor_but_not_the_critic():
     for target_kl in (None, 1e-12):
         algorithm = make(target_kl=target_kl, minibatch_size=6, update_epochs=3, actor_lr=1e-2)
         algorithm.update(explore(algorithm.policy))
-        optimizers = (algorithm.actor_optimizer, algorithm.critic_optimizer)
+        optimizers = (algorithm.actor_optimizer, algorithm.critic.optimizer)
         steps[target_kl] = [o.state_dict()["state"][0]["step"].item() for o in optimizers]
     # 24 pairs: four minibatches an epoch. The first has ratio 1 and KL 0, the second is the first to exceed.
     assert steps == {None: [12, 12], 1e-12: [2, 12]}
@@ -386,23 +386,28 @@ def test_an_unusable_reward_changes_nothing(bad):
     algorithm = make(scale_reward=False, minibatch_size=1)
     data = explore(algorithm.policy, lengths=(1, 1, 1, 1, 1))
     data.reward[0, 4] = bad
-    before = weights(algorithm.policy.module), weights(algorithm.critic), algorithm.reward_scaler.state_dict()
+    before = (
+        weights(algorithm.policy.module),
+        weights(algorithm.critic.net),
+        algorithm.reward_scaler.state_dict(),
+    )
     with pytest.raises(FloatingPointError, match=f"a reward is {bad}"):
         algorithm.update(data)
-    assert all(same(algorithm.policy.module, before[0])) and all(same(algorithm.critic, before[1]))
+    assert all(same(algorithm.policy.module, before[0])) and all(same(algorithm.critic.net, before[1]))
     assert algorithm.reward_scaler.state_dict() == before[2]
 
 
 def test_a_bad_loss_changes_nothing():
     algorithm = make()
     with torch.no_grad():
-        algorithm.critic.net[-1].bias.fill_(math.nan)
-    before = weights(algorithm.policy.module), weights(algorithm.critic.net[0])
+        algorithm.critic.net.net[-1].bias.fill_(math.nan)
+    before = weights(algorithm.policy.module), weights(algorithm.critic.net.net[0])
     with pytest.raises(
-        FloatingPointError, match=r"loss of algorithm.type=dppo is nan.*actor_lr=3e-05.*critic_lr"
+        FloatingPointError,
+        match=r"a loss of the critic of algorithm.type=dppo is nan: lower .*critic_lr=0.001, or",
     ):
         algorithm.update(explore(algorithm.policy))
-    assert all(same(algorithm.policy.module, before[0])) and all(same(algorithm.critic.net[0], before[1]))
+    assert all(same(algorithm.policy.module, before[0])) and all(same(algorithm.critic.net.net[0], before[1]))
 
 
 def test_a_bad_gradient_changes_nothing():
@@ -449,16 +454,16 @@ def test_a_resumed_run_is_bit_equal(fields):
         metrics |= algorithm.update(explore(algorithm.policy, seed=10))
         algorithm.last = metrics
     assert all(same(resumed.policy.module, weights(whole.policy.module)))
-    assert all(same(resumed.critic, weights(whole.critic)))
+    assert all(same(resumed.critic.net, weights(whole.critic.net)))
     assert resumed.last == whole.last
     assert resumed.iterations_done == 4
 
 
 def test_shared_features_leave_the_encoder_to_the_actor():
     algorithm = make(Toy(encoder=True), critic_warmup_iterations=1)
-    assert algorithm.critic_encoder is None
-    optimised = {id(p) for group in algorithm.critic_optimizer.param_groups for p in group["params"]}
-    assert optimised == {id(p) for p in algorithm.critic.parameters()}
+    assert algorithm.critic.twin is None
+    optimised = {id(p) for group in algorithm.critic.optimizer.param_groups for p in group["params"]}
+    assert optimised == {id(p) for p in algorithm.critic.net.parameters()}
     encoder = weights(algorithm.policy.encoder)
     algorithm.update(explore(algorithm.policy))
     assert all(same(algorithm.policy.encoder, encoder))
@@ -470,9 +475,9 @@ def test_shared_features_leave_the_encoder_to_the_actor():
 def test_own_features_train_a_copy_of_the_encoder(train_encoder):
     algorithm = make(Toy(encoder=True), critic_features="own", train_encoder=train_encoder)
     encoder = weights(algorithm.policy.encoder)
-    assert all(same(algorithm.critic_encoder.encoder, encoder))
+    assert all(same(algorithm.critic.twin.encoder, encoder))
     algorithm.update(explore(algorithm.policy))
-    assert not any(same(algorithm.critic_encoder.encoder, encoder))
+    assert not any(same(algorithm.critic.twin.encoder, encoder))
     assert all(same(algorithm.policy.encoder, encoder)) == (not train_encoder)
 
 
@@ -480,13 +485,13 @@ def test_own_features_are_those_of_the_copy():
     algorithm = make(Toy(encoder=True), critic_features="own", update_epochs=1, critic_lr=1e-12)
     data = explore(algorithm.policy)
     with torch.no_grad():
-        algorithm.critic_encoder.encoder.bias += 5
-        value = algorithm.critic(algorithm.critic_encoder.encode(data.obs))
+        algorithm.critic.twin.encoder.bias += 5
+        value = algorithm.critic.net(algorithm.critic.twin.encode(data.obs))
     assert algorithm.update(data)["value_mean"] == pytest.approx(value.mean().item(), abs=1e-5)
 
 
 def test_a_policy_without_encoder_has_nothing_to_copy():
-    assert make(critic_features="own").critic_encoder is None
+    assert make(critic_features="own").critic.twin is None
 
 
 def test_a_frozen_encoder_encodes_each_decision_once():
@@ -505,7 +510,7 @@ def test_many_decisions_are_encoded_in_parts():
     algorithm.policy.encode_batch = 4
     data = explore(algorithm.policy)
     whole = algorithm.policy.encode(data.obs)
-    torch.testing.assert_close(algorithm._encode_all(algorithm.policy, data.obs, 6), whole)
+    torch.testing.assert_close(algorithm.policy.encode_all(data.obs, 6), whole)
 
 
 @pytest.mark.parametrize("finetuned, reached", [(None, -0.4), (2, -2.5)])
@@ -557,7 +562,7 @@ def test_a_reference_teaches_the_critic_and_the_classifier_before_the_first_iter
     predicted = algorithm.balance.predict(obs).detach()
     modes = data.attempt[data.episode]
     assert predicted[torch.arange(6), modes].mean() > 0.8 and predicted[:, 2:].max() < 0.2
-    value = algorithm.critic(obs).detach()
+    value = algorithm.critic.net(obs).detach()
     assert (value * algorithm.reward_scale).mean().item() == pytest.approx(4, abs=2)
 
 

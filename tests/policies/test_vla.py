@@ -106,7 +106,9 @@ def test_critics_can_read_the_action_expert(kind):
         copy.deepcopy(policy),
     )
     metrics = algorithm.update(experience(policy))
-    assert metrics["first_ratio_error"] <= 1e-4 and algorithm.critic.net[0].in_features == policy.expert_dim
+    assert (
+        metrics["first_ratio_error"] <= 1e-4 and algorithm.critic.net.net[0].in_features == policy.expert_dim
+    )
 
 
 @pytest.mark.parametrize("train_encoder, moves", [(None, False), (True, True)])
