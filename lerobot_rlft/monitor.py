@@ -257,13 +257,14 @@ class DiversityMonitor:
         return {
             "tracker": self.tracker and self.tracker.state_dict(),
             "guard": self.guard and self.guard.state_dict(),
+            "attempts": self.attempts is not None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue a run; atlas and probe are read from its folder.
 
         Raises:
-            UserError: one of them is damaged.
+            UserError: one of them is missing or damaged.
         """
         if state["tracker"] is not None:
             self.tracker = ModeTracker.from_state(state["tracker"])
@@ -271,7 +272,7 @@ class DiversityMonitor:
             raise ValueError("the guard needs the base's episodes, which this run has not played")
         if self.config.guard.enable:
             self.guard = DiversityGuard.from_state(self.config.guard, state["guard"], self.commanded)
-        if (self.folder / ATTEMPTS).is_file():
+        if state["attempts"]:
             self.attempts = Attempts.load(self.folder / ATTEMPTS)
         if (self.folder / "atlas.json").is_file():
             self.atlas = load_atlas(self.folder, self.config.env.type, self.config.atlas.key)

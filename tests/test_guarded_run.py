@@ -244,7 +244,11 @@ def test_a_strength_that_diverges_is_capped_and_the_run_goes_on(
     # the coefficients of this configuration: nothing would move a strength now
     assert again.algorithm.regularizers["kl_base"].coef == 0.5 and again.algorithm.balance.strength == 1
     assert again.monitor.guard is None
-    (config.output_dir / "diversity/attempts.safetensors").write_bytes(b"cut")
+    attempts = config.output_dir / "diversity/attempts.safetensors"
+    attempts.write_bytes(b"cut")
+    with pytest.raises(UserError, match=r"attempts.safetensors, are missing or damaged"):
+        Trainer(read_command(resume))
+    attempts.unlink()
     with pytest.raises(UserError, match=r"attempts.safetensors, are missing or damaged"):
         Trainer(read_command(resume))
 
