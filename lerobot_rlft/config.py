@@ -326,7 +326,9 @@ class TrainConfig:
         commands = algorithm.commands
         if commands.enable is None:
             chosen = algorithm.balance.enabled or bool(algorithm.regularizers)
-            commands.enable = self.guard.enable and not chosen and self.peft is None
+            # PPO on the chain made commanded policies deaf (recipes/avoiding_guarded.yaml).
+            fits = algorithm.objective == "forward" and self.peft is None
+            commands.enable = self.guard.enable and not chosen and fits
         if commands.enable and self.peft is not None:
             raise UserError(
                 "algorithm.commands.enable=true trains an embedding that low-rank adapters do not merge into "

@@ -226,7 +226,7 @@ def test_a_guard_fills_in_the_recommended_combination(dppo_config):
     assert made(False) == ("chain", chain, BalanceConfig(), False)
     assert made(True) == ("forward", forward, BalanceConfig(), True)
     # What was chosen stays.
-    assert made(True, objective="chain") == ("chain", chain, BalanceConfig(), True)
+    assert made(True, objective="chain") == ("chain", chain, recommended, False)
     assert made(False, objective="forward") == ("forward", forward, BalanceConfig(), False)
     assert made(True, commands=off) == ("forward", forward, recommended, False)
     assert made(True, balance=BalanceConfig(tau=0.1))[3] is False
