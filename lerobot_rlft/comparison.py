@@ -15,7 +15,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.envs import EnvConfig
 from tqdm import tqdm
 
-from .build import check_features, load_policy, make_runner, runner_in
+from .build import load_policy
 from .config_compare import BASE, CompareConfig
 from .diversity.atlas import ModeAtlas
 from .diversity.metrics import mode_counts
@@ -32,11 +32,12 @@ from .measures import (
     measure_paths,
     measure_probe,
 )
-from .monitor import fit_atlas, load_atlas
+from .naming import fit_atlas, load_atlas
 from .policies.base import DenoisingPolicy
 from .policies.source import fetch_weights, file_hash
 from .report import env_options
 from .rollout import VECTORS, EpisodeRunner
+from .runners import check_features, make_runner, runner_in
 
 
 @dataclass

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .commands import COMMAND, episode_commands
-from .config import AtlasConfig, TrainConfig
+from .config import TrainConfig
 from .data import episode_paths
 from .diversity.atlas import ModeAtlas
 from .diversity.attempts import Attempts
@@ -24,16 +24,15 @@ from .diversity.guard import DiversityGuard
 from .diversity.metrics import mode_counts
 from .diversity.probe import Probe
 from .diversity.tracker import ModeTracker
-from .episodes import Episodes, Rollout, join_paths
+from .episodes import Episodes, Rollout
 from .errors import UserError
 from .evaluation import Evaluation, name_modes
+from .naming import fit_atlas, load_atlas
 from .pictures import draw_atlas, draw_kl, draw_mode_shares
 from .policies.base import DenoisingPolicy
 from .records import Records
 
 FOLDER, PROBE, ATTEMPTS = "diversity", "probe.safetensors", "attempts.safetensors"
-ENOUGH_SUCCESSES = 20  # with fewer, an atlas clusters all episodes of the base
-MANY_PATHS = 500  # with fewer, clusters of a task with 24 modes are not stable under resampling
 
 
 class DiversityMonitor:
@@ -296,55 +295,3 @@ def padded(rows: list[list[float]]) -> np.ndarray:
     """Rows of different lengths (a resume may change the number of steps) as one array, filled with NaN."""
     longest = max(map(len, rows))
     return np.array([row + [np.nan] * (longest - len(row)) for row in rows])
-
-
-def load_atlas(folder: Path, env: str, key: str) -> ModeAtlas:
-    """Read an atlas that fits the environment.
-
-    Raises:
-        UserError: it is missing, damaged, or of another environment or observation.
-    """
-    atlas = ModeAtlas.load(folder)
-    atlas.check(env, key)
-    return atlas
-
-
-def fit_atlas(
-    options: AtlasConfig, env: str, demonstrations: list[np.ndarray], episodes: Episodes
-) -> tuple[ModeAtlas | None, str]:
-    """Cluster the paths of the base's successes and of demonstrations.
-
-    Args:
-        env: type of the environment.
-        demonstrations: arrays (E, L+1, S).
-        episodes: of the base.
-
-    Returns:
-        the atlas, None where there is nothing to cluster, and a sentence about it.
-    """
-    if options.key not in episodes.states:
-        known = ", ".join(episodes.states) or "none"
-        return None, (
-            f"warning: no modes, the environment gives no {options.key} whose path could be clustered "
-            f"(--atlas.key, known here: {known})"
-        )
-    chosen, of = episodes[episodes.success], "successes"
-    if chosen.success.sum() < ENOUGH_SUCCESSES:
-        chosen, of = episodes, f"episodes (only {int(episodes.success.sum())} succeeded)"
-    paths = [chosen.states[options.key], *demonstrations]
-    try:
-        atlas = ModeAtlas.fit(
-            join_paths(paths),
-            options.dims,
-            env=env,
-            key=options.key,
-            min_cluster_size=options.min_cluster_size,
-        )
-    except UserError as error:
-        return None, f"warning: no modes, {error}"
-    count = sum(map(len, paths))
-    said = f"mode atlas: {atlas.num_modes} modes in {count} paths of {options.key}, the base's {of}; "
-    said += f"{100 * atlas.unknown_share:.0f} % belong to none"
-    if count < MANY_PATHS:
-        said += f". Below {MANY_PATHS} paths modes may be split or merged: play more episodes"
-    return atlas, said

@@ -8,7 +8,7 @@ import numpy as np
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from tqdm import tqdm
 
-from .build import load_policy, make_runner, runner_in
+from .build import load_policy
 from .checkpoint import last_checkpoint
 from .config import TrainConfig
 from .diversity.guard import retained
@@ -24,6 +24,7 @@ from .pretrained import load_policy_config, needs_plugin
 from .records import Records
 from .report import SUMMARY, conclusion, eval_command
 from .rollout import EpisodeRunner
+from .runners import make_runner, runner_in
 
 
 class Outcome:

@@ -9,12 +9,12 @@ from lerobot.datasets.dataset_metadata import CODEBASE_VERSION
 from lerobot.envs import EnvConfig
 from lerobot.utils.constants import ACTION, DONE, OBS_PREFIX, REWARD, SUCCESS
 
-from .build import make_runner
 from .cards import TASK, TEMPLATES, render
 from .comparison import Comparison
 from .evaluation import summarise
 from .hub import push
 from .rollout_dataset import INTERVENTION, MODE, write_rollouts
+from .runners import make_runner
 from .scrub import short_name
 
 FOLDER = "dataset"

@@ -35,15 +35,7 @@ from lerobot.utils.random_utils import set_seed
 from tqdm import tqdm
 
 from . import algorithms  # noqa: F401  registers the algorithms
-from .build import (
-    check_wandb,
-    fingerprint,
-    make_algorithm,
-    make_base,
-    make_batches,
-    make_policy,
-    make_runner,
-)
+from .build import check_wandb, fingerprint, make_algorithm, make_base, make_batches, make_policy
 from .checkpoint import (
     forget_revision,
     last_checkpoint,
@@ -63,6 +55,7 @@ from .outcome import Outcome
 from .publish import push_run
 from .records import Records
 from .report import sizes, would_write
+from .runners import make_runner
 
 DRY_RUN_ENVS, DRY_RUN_DECISIONS = 2, 2
 

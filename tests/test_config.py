@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.arguments import suggest
 from lerobot_rlft.balance import BalanceConfig
-from lerobot_rlft.build import check_features
 from lerobot_rlft.checkpoint import write_config
 from lerobot_rlft.commands import CommandConfig
 from lerobot_rlft.config import (
@@ -36,6 +35,7 @@ from lerobot_rlft.errors import UserError
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
 from lerobot_rlft.rollout import EpisodeRunner
+from lerobot_rlft.runners import check_features
 from lerobot_rlft.trainer import Trainer
 
 DPPO = ("--algorithm.type=dppo", "--env.type=avoiding")

@@ -12,7 +12,7 @@ from lerobot.utils.constants import OBS_STATE
 from torch import nn
 from toy import LENGTHS, MAX_STEPS, toy_envs
 
-from lerobot_rlft.build import load_policy, make_runner
+from lerobot_rlft.build import load_policy
 from lerobot_rlft.chains import Chain
 from lerobot_rlft.config import load_policy_config
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
@@ -20,6 +20,7 @@ from lerobot_rlft.episodes import Episodes
 from lerobot_rlft.errors import EnvironmentFailure
 from lerobot_rlft.policies.base import DenoisingPolicy
 from lerobot_rlft.rollout import EpisodeRunner
+from lerobot_rlft.runners import make_runner
 
 BOTH_MODES = pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 HISTORY, CHUNK = 2, 3
@@ -223,7 +224,7 @@ def test_processes_give_the_same_and_leave_ctrl_c_to_the_trainer(dppo_config, mo
 
     config = dppo_config()
     monkeypatch.setattr(AvoidingEnvConfig, "create_envs", create_envs)
-    monkeypatch.setattr("lerobot_rlft.build.check_features", lambda *args: None)
+    monkeypatch.setattr("lerobot_rlft.runners.check_features", lambda *args: None)
     monkeypatch.setattr("multiprocessing.set_forkserver_preload", lambda modules: None)  # takes seconds
     runner = make_runner(config.env, ToyPolicy(), 4, asynchronous=True)
     try:

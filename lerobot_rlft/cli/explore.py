@@ -93,9 +93,10 @@ def run(config: ExploreConfig) -> None:
         UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
     """
     # After --help, which needs no models.
-    from ..build import load_policy, make_runner
+    from ..build import load_policy
     from ..exploration import measure
     from ..exploration_report import conclusion, draw, table
+    from ..runners import make_runner
 
     policy = load_policy(config.policy, config.policy.pretrained_path, trust=config.trust_remote_code)
     policy.module.requires_grad_(False)

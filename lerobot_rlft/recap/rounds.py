@@ -23,16 +23,18 @@ from lerobot.utils.random_utils import set_seed
 from tqdm import tqdm
 
 from ..algorithms.refit import STAGES
-from ..build import check_wandb, load_policy, make_runner, runner_in
+from ..build import check_wandb, load_policy
 from ..checkpoint import remove_partial, write_config
 from ..config import CONFIG_NAME, ROUNDS, TrainConfig
 from ..diversity.metrics import entropy_ratio
 from ..errors import EnvironmentFailure, UserError, one_line
 from ..files import replacing
-from ..monitor import DiversityMonitor, load_atlas
+from ..monitor import DiversityMonitor
+from ..naming import load_atlas
 from ..outcome import Outcome
 from ..records import Records
 from ..report import SUMMARY
+from ..runners import make_runner, runner_in
 from ..trainer import Interrupted
 from .recorded import check_alike, check_outcomes
 from .refit import check_form

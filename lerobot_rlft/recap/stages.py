@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..algorithms.refit import EpisodeData, Scores
-from ..build import load_policy, make_runner
+from ..build import load_policy
 from ..checkpoint import save_checkpoint
 from ..conditioning import NEGATIVE, POSITIVE, UNKNOWN
 from ..config import ROUNDS, TrainConfig, load_policy_config
@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..policies.base import DenoisingPolicy
 from ..records import Records
 from ..rollout_dataset import write_rollouts
+from ..runners import make_runner
 from .labels import advantages, returns, scaled_rewards, step_rewards
 from .mixing import make_mixed
 from .recorded import Recorded, check_alike, check_outcomes, data_name, name_attempts, read_recorded

@@ -130,8 +130,9 @@ def test_lerobot_makes_the_env_from_its_config():
 
 
 def test_the_runner_records_the_way_to_the_grasp(tmp_path):
-    from lerobot_rlft.build import load_policy, load_policy_config, make_runner
+    from lerobot_rlft.build import load_policy, load_policy_config
     from lerobot_rlft.evaluation import play, summarise
+    from lerobot_rlft.runners import make_runner
 
     sizes = {"observation.state": 2, "observation.environment_state": 2}
     base = save_policy(tmp_path / "base", sizes, reach=1.0, n_obs_steps=1, horizon=2, n_action_steps=1)
