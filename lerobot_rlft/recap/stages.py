@@ -21,6 +21,7 @@ from ..checkpoint import save_checkpoint
 from ..conditioning import NEGATIVE, POSITIVE, UNKNOWN
 from ..config import ROUNDS, TrainConfig, load_policy_config
 from ..diversity.atlas import ModeAtlas
+from ..diversity.probe import CANDIDATES
 from ..errors import UserError
 from ..policies.base import DenoisingPolicy
 from ..records import Records
@@ -34,7 +35,6 @@ from .sidecar import read_sidecar, write_sidecar
 from .value import Value, fit_value, load_value, observations, predict_all, save_value
 
 DEMONSTRATIONS = "demonstrations"
-DECISIONS = 512  # recorded ones among which branching states are chosen
 
 
 class Stages:
@@ -326,7 +326,7 @@ class Stages:
         episode each would be.
         """
         data = min(self.datasets(1), key=lambda d: d.demonstration)
-        rows = torch.linspace(0, len(data.windows) - 1, min(DECISIONS, len(data.windows))).long()
+        rows = torch.linspace(0, len(data.windows) - 1, min(CANDIDATES, len(data.windows))).long()
         obs = observations(data.windows.batch(rows), self.base)
         return obs, torch.from_numpy(data.frame_index[rows.numpy()]) // self.base.n_action_steps
 
