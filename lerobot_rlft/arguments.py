@@ -9,6 +9,7 @@ from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import draccus
@@ -37,7 +38,23 @@ def parse_command_line[T](config_class: type[T]) -> T:
         return config
 
     with explained(config_class):
+        _paths_to_command_line(config_class)
         return parsed()
+
+
+def _paths_to_command_line(config_class: type) -> None:
+    """Give `path` of a --config_path file on the command line too: only there does LeRobot's parser take the
+    other options of its field, --policy.n_action_steps beside policy.path, for overrides.
+    """
+    file = Path(parser.parse_arg("config_path") or "")
+    if file.suffix not in (".yaml", ".yml") or not file.is_file():
+        return
+    content = yaml.safe_load(file.read_text())
+    for name in getattr(config_class, "__get_path_fields__", list)():
+        written = content.get(name) if isinstance(content, dict) else None
+        given = parser.parse_arg(f"{name}.{parser.PATH_KEY}")
+        if given is None and isinstance(written, dict) and parser.PATH_KEY in written:
+            sys.argv.append(f"--{name}.{parser.PATH_KEY}={written[parser.PATH_KEY]}")
 
 
 @contextmanager
