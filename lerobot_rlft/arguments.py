@@ -47,9 +47,9 @@ def _paths_to_command_line(config_class: type) -> None:
     other options of its field, --policy.n_action_steps beside policy.path, for overrides.
     """
     file = Path(parser.parse_arg("config_path") or "")
-    if file.suffix not in (".yaml", ".yml") or not file.is_file():
+    if file.suffix.lower() not in (".yaml", ".yml", ".json") or not file.is_file():
         return
-    content = yaml.safe_load(file.read_text())
+    content = yaml.safe_load(file.read_text())  # which reads JSON as well
     for name in getattr(config_class, "__get_path_fields__", list)():
         written = content.get(name) if isinstance(content, dict) else None
         given = parser.parse_arg(f"{name}.{parser.PATH_KEY}")

@@ -154,7 +154,8 @@ class TrainConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     atlas: AtlasConfig = field(default_factory=AtlasConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
-    # Iterations between comparisons with the base at fixed branching states; 0 = never.
+    # Iterations between comparisons with the base at fixed branching states (every round of episodes is
+    # compared); 0 = never.
     probe_freq: int = 5
     # dppo: rounds of collect + update. bc: gradient steps. recap, filtered_bc, awr: gradient steps of each
     # round's refit. A resumed run may be given more.

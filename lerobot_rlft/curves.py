@@ -62,7 +62,8 @@ def read_curve(run: Path) -> Curve:
     base = [line for line in lines if line.get("sampler") == "exploratory" and "mode_counts" in line]
     if not train or not base:
         raise UserError(
-            f"{run} counted no modes in its first iteration: choose a run whose {METRICS} has mode_counts"
+            f"{run} counted no modes of exploratory episodes: choose a run of dppo whose {METRICS} has "
+            "mode_counts in its train lines"
         )
     tracker = ModeTracker(base[0]["mode_counts"], base[0]["n_episodes"])
     modes, counts = [], []

@@ -23,7 +23,7 @@ CAPTIONS = {
     "trajectories.png": ("Trajectories", "Episodes of the final evaluation, successes coloured by mode."),
     "front.png": ("Success and diversity", "Evaluated checkpoints; the star is the exported one."),
     "learning_curve.png": ("Learning curve", "Evaluations of the deployed sampler while it trained."),
-    "modes.png": ("Modes while training", "Shares of modes among the newest exploratory episodes."),
+    "modes.png": ("Modes while training", "Shares of modes among the newest episodes."),
     "kl.png": ("KL to the base", "By denoising step and iteration."),
     "atlas.png": ("Mode atlas", "The modes that clustering found in the base's paths."),
 }

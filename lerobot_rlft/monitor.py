@@ -5,6 +5,7 @@ modes, `diversity/probe.safetensors`, the observations of the probe states, and,
 the modes they attempted, `diversity/attempts.safetensors`, paths of the base's successes.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .diversity.attempts import Attempts
 from .diversity.guard import DiversityGuard
 from .diversity.metrics import mode_counts
 from .diversity.probe import Probe
-from .diversity.tracker import ModeTracker
+from .diversity.tracker import ADVICE_TO_ROUNDS, ModeTracker
 from .episodes import Episodes, Rollout
 from .errors import UserError
 from .evaluation import Evaluation, name_modes
@@ -69,8 +70,10 @@ class DiversityMonitor:
         return self.config.output_dir / FOLDER
 
     @property
-    def commanded(self) -> bool:
-        return bool(self.config.algorithm.commands.enable)
+    def _commands_alone(self) -> bool:
+        """Nothing but commands holds modes: there is nothing whose strength could be moved."""
+        algorithm = self.config.algorithm
+        return bool(algorithm.commands.enable) and not (algorithm.balance.enabled or algorithm.regularizers)
 
     def begin(self, env: gym.vector.VectorEnv, deployed: Episodes) -> None:
         """Fit and save the atlas on the base's episodes where the environment names no modes."""
@@ -95,10 +98,15 @@ class DiversityMonitor:
             explored.mode_counts, explored.n_episodes, round(explored.success * explored.n_episodes)
         )
 
-    def begin_reference(self, env: gym.vector.VectorEnv, reference: Rollout) -> int | None:
+    def begin_reference(
+        self, env: gym.vector.VectorEnv, reference: Rollout, odds: Tensor | None = None
+    ) -> int | None:
         """Take many episodes of the base, as it collects, as what failures and shares are held to.
 
         Names the modes of `reference`. Returns M, None where nothing names modes.
+
+        Args:
+            odds: (M,) of a base that is commanded already, see `DenoisingPolicy.deployed_odds`.
 
         Raises:
             UserError: a guard is asked for and there are no modes to hold.
@@ -112,12 +120,13 @@ class DiversityMonitor:
                     "choose what to cluster (--atlas.key, --atlas.dims), or switch the guard off"
                 )
             return None
-        counts = mode_counts(episodes.mode, episodes.success, num_modes)
+        weight = deployed_weight(reference, odds)
+        counts = np.rint(mode_counts(episodes.mode, episodes.success, num_modes, weight)).astype(int)
         if counts.sum():
-            self.tracker = ModeTracker(counts, len(episodes.success), int(episodes.success.sum()))
+            self.tracker = ModeTracker(counts, len(episodes.success), successes(episodes, weight))
         if self.config.guard.enable:
             try:
-                self.guard = DiversityGuard(self.config.guard, counts, self.commanded)
+                self.guard = DiversityGuard(self.config.guard, counts, self._commands_alone)
             except ValueError as error:
                 raise UserError(str(error)) from error
         known = episodes.success & (episodes.mode >= 0)
@@ -159,12 +168,11 @@ class DiversityMonitor:
         episodes = data.episodes
         if data.attempt is not None:
             num_modes = self.atlas.num_modes if self.atlas else int(env.call("num_modes")[0])
-            counts = mode_counts(
-                episodes.mode, episodes.success, num_modes, deployed_weight(data, policy.deployed_odds())
-            )
+            weight = deployed_weight(data, policy.deployed_odds())
+            counts = mode_counts(episodes.mode, episodes.success, num_modes, weight)
             out["mode_counts"] = np.round(counts, 3).tolist()
             if self.tracker is not None:
-                out |= self.tracker.update(counts, len(episodes.success), int(episodes.success.sum()))
+                out |= self.tracker.update(counts, len(episodes.success), successes(episodes, weight))
                 alarms.append(self.tracker.alarm())
             if self.guard is not None:
                 out |= self.guard.update(counts, len(episodes.success))
@@ -181,34 +189,39 @@ class DiversityMonitor:
         self,
         evaluations: list[dict[str, Any]],
         policy: DenoisingPolicy,
-        decisions: tuple[dict[str, Tensor], Tensor],
+        decisions: Callable[[], tuple[dict[str, Tensor], Tensor]],
     ) -> dict[str, Any]:
-        """What a round of refits shows, for its line in metrics.jsonl.
+        """What a round of refits shows, for its line in metrics.jsonl. Each round is a policy of its own, and
+        read by itself.
 
         Args:
             evaluations: lines of the deployed base and of the rounds up to this one, in order.
             policy: of this round.
-            decisions: observations of recorded decisions and which of its episode each is, see
-                `Probe.choose`.
+            decisions: gives observations of recorded decisions and which of its episode each is, see
+                `Probe.choose`; called once in a run.
         """
         out: dict[str, Any] = {}
-        counted = [
-            (line["mode_counts"], line["n_episodes"], round(line["success"] * line["n_episodes"]))
-            for line in evaluations
-            if "mode_counts" in line
-        ]
-        if counted and sum(counted[0][0]):
-            self.tracker = ModeTracker(*counted[0])
-            for of_round in counted[1:]:
-                out = {"mode_counts": of_round[0], **self.tracker.update(*of_round)}
-                alarm = self.tracker.alarm()
+        base, *rounds = evaluations
+        of_base = base.get("mode_counts", [])
+        if sum(of_base):
+            self.tracker = ModeTracker(
+                of_base, base["n_episodes"], round(base["success"] * base["n_episodes"])
+            )
+            alarm = None
+            for line in rounds:
+                # An environment that names modes of successes only names none where there is no success.
+                counts, episodes = line.get("mode_counts", [0] * len(of_base)), line["n_episodes"]
+                self.tracker.window.clear()
+                shown = self.tracker.update(counts, episodes, round(line["success"] * episodes))
+                out = {"mode_counts": counts, **shown}
+                alarm = self.tracker.alarm(ADVICE_TO_ROUNDS)
             if alarm:
                 tqdm.write(f"round {evaluations[-1]['iteration']}: {alarm}")
                 out["alarm"] = alarm
         if self.config.probe_freq:
             if (self.folder / PROBE).is_file() and self.probe is None:
                 self.probe = Probe.load(self.folder / PROBE, self.base, self._floor, seed=self.config.seed)
-            out |= self._compare(policy, decisions if self.probe is None else None)
+            out |= self._compare(policy, decisions() if self.probe is None else None)
         return out
 
     @property
@@ -270,7 +283,7 @@ class DiversityMonitor:
         if self.config.guard.enable and state["guard"] is None:
             raise ValueError("the guard needs the base's episodes, which this run has not played")
         if self.config.guard.enable:
-            self.guard = DiversityGuard.from_state(self.config.guard, state["guard"], self.commanded)
+            self.guard = DiversityGuard.from_state(self.config.guard, state["guard"], self._commands_alone)
         if state["attempts"]:
             self.attempts = Attempts.load(self.folder / ATTEMPTS)
         if (self.folder / "atlas.json").is_file():
@@ -289,6 +302,11 @@ def deployed_weight(data: Rollout, odds: Tensor | None) -> np.ndarray | None:
         return None
     command = episode_commands(data.obs[COMMAND], data.episode, len(data.episodes.success))
     return odds[command].numpy()
+
+
+def successes(episodes: Episodes, weight: np.ndarray | None) -> int:
+    """Successes, as many as `deployed_weight` makes of them."""
+    return round(float(episodes.success.sum() if weight is None else weight[episodes.success].sum()))
 
 
 def padded(rows: list[list[float]]) -> np.ndarray:

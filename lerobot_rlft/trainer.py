@@ -3,7 +3,7 @@
 `metrics.jsonl` in the folder of the run has one JSON object on each line. All lines have `kind`, `iteration`
 and `env_steps` (taken for training so far); the rest depends on `kind`:
 
-train, every `log_freq` iterations:
+train, every `log_freq` iterations, and with every alarm:
     seconds: of collection and update; the only number that differs between two equal runs.
     success, return, max_reward: rate and means over the exploratory episodes (rollouts only).
     mode_counts: successes in each mode; effective_modes, js_to_base (bits): of the newest 480 episodes or
@@ -21,10 +21,7 @@ eval, before the first iteration (dppo), every `eval_freq` iterations, and at th
 """
 
 import shlex
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +42,19 @@ from .checkpoint import (
     write_config,
 )
 from .config import CONFIG_NAME, TrainConfig
-from .config_push import PushConfig
 from .episodes import Rollout
 from .errors import EnvironmentFailure, RatioError, UserError
 from .evaluation import Evaluation
 from .hub import check_login
+from .interrupts import Interrupted, stop_on_signal
 from .monitor import DiversityMonitor
 from .outcome import Outcome
-from .publish import push_run
+from .pushing import push_checkpoint, push_finished
 from .records import Records
 from .report import sizes, would_write
 from .runners import make_runner
 
 DRY_RUN_ENVS, DRY_RUN_DECISIONS = 2, 2
-
-
-class Interrupted(Exception):
-    """The user asked to stop; the message says how to go on."""
 
 
 class Trainer:
@@ -139,7 +132,7 @@ class Trainer:
         bar = tqdm(
             total=config.iterations, initial=self.iteration, unit="it", desc=config.job_name, smoothing=0.1
         )
-        with bar, self._stop_on_signal() as stopped:
+        with bar, stop_on_signal() as stopped:
             if self.iteration == 0 and self.runner is not None:
                 self._phase = "evaluation of the base"
                 self.outcome.begin(self.policy)
@@ -176,7 +169,7 @@ class Trainer:
         self.outcome.finish(self.iteration, self.env_steps, self.seconds)
         if config.push_to_hub:
             self._phase = "push"
-            self._publish()
+            push_finished(config)
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.iteration % every == 0
@@ -190,7 +183,7 @@ class Trainer:
         rollout = self.config.rollout
         count = -(-rollout.n_reference // rollout.n_envs) * rollout.n_envs
         data = self._play(count, spawn=(self.config.seed, 0, 0))
-        num_modes = self.monitor.begin_reference(self.runner.env, data)
+        num_modes = self.monitor.begin_reference(self.runner.env, data, self.policy.deployed_odds())
         try:
             self.algorithm.begin(data, num_modes)
         except ValueError as error:
@@ -298,35 +291,7 @@ class Trainer:
         checkpoint = save_checkpoint(self.config, self.iteration, self._export, state)
         self.records.saved(checkpoint)
         if self.config.save_checkpoint_to_hub:
-            try:
-                self._push(checkpoint=checkpoint.name, tag=checkpoint.name, training_state=True)
-            except UserError as error:  # the next one may succeed, and this one lies on disk
-                tqdm.write(f"warning: checkpoint {checkpoint.name} was not pushed: {error}")
-
-    def _push(self, **options: Any) -> str:
-        """Publish a checkpoint, see `config_push`; returns the commit's address."""
-        config = self.config
-        target = {"repo_id": config.repo_id, "private": config.private, "license": config.license}
-        return push_run(PushConfig(run_dir=config.output_dir, **target, **options))
-
-    def _publish(self) -> None:
-        """Push the exported checkpoint.
-
-        Raises:
-            UserError: it failed; the message says how to do it later.
-        """
-        config = self.config
-        try:
-            address = self._push(training_state=config.save_checkpoint_to_hub)
-        except UserError as error:
-            later = f"lerobot-rlft-push --run_dir={shlex.quote(str(config.output_dir))}"
-            raise UserError(
-                f"the run is finished and lies in {config.output_dir}, but was not pushed: {error}. Push it "
-                f"later with\n  {later} --repo_id={config.repo_id}"
-                + ("" if config.private is None else f" --private={str(config.private).lower()}")
-                + ("" if config.license is None else f" --license={shlex.quote(config.license)}")
-            ) from error
-        print(f"\nPublished: {address}")
+            push_checkpoint(self.config, checkpoint)
 
     def _export(self, folder: Path) -> None:
         # Only here: the training state above refers to the weights in place.
@@ -375,29 +340,6 @@ class Trainer:
             )
         else:
             self._status = f"loss {metrics['loss']:.4f}"
-        every = self.config.log_freq
-        if every and self.iteration % every == 0:
-            self._record("train", {"seconds": round(seconds, 3), **metrics})
-
-    def _record(self, kind: str, values: dict[str, Any]) -> None:
-        self.records.write(kind, self.iteration, self.env_steps, values)
-
-    @contextmanager
-    def _stop_on_signal(self) -> Iterator[list[int]]:
-        """A list that fills on Ctrl-C or SIGTERM; the second Ctrl-C stops at once."""
-        received: list[int] = []
-
-        def on_signal(number: int, _frame: Any) -> None:
-            received.append(number)
-            signal.signal(number, signal.default_int_handler)
-            tqdm.write(
-                "stopping after this iteration; press Ctrl-C again to stop at once (back to the last "
-                "checkpoint)"
-            )
-
-        old = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield received
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+        if self._due(self.config.log_freq) or (self.config.log_freq and "alarm" in metrics):
+            values = {"seconds": round(seconds, 3), **metrics}
+            self.records.write("train", self.iteration, self.env_steps, values)

@@ -14,7 +14,8 @@ from lerobot_rlft import checkpoint as checkpoint_module
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.checkpoint import last_checkpoint, load_state, save_checkpoint
 from lerobot_rlft.errors import UserError
-from lerobot_rlft.trainer import Interrupted, Trainer
+from lerobot_rlft.interrupts import Interrupted
+from lerobot_rlft.trainer import Trainer
 
 FINETUNED = DPPOConfig(update_epochs=1, minibatch_size=16, critic_hidden_dims=(8,), finetuned_steps=2)
 

@@ -75,6 +75,8 @@ def test_practised_modes_count_for_what_they_are_deployed():
     policy.command([0.9, 0.0, 0.1])
     policy.practice = 0.5
     assert torch.equal(policy.deployed_odds(), odds)
+    policy.module.config.mode = 2  # asked for in training, too
+    assert policy.deployed_odds() is None
 
 
 def test_the_command_of_an_episode_is_that_of_its_decisions():

@@ -79,15 +79,18 @@ def test_yaml_with_a_policy_path_and_overrides(base_policy, read_command, tmp_pa
     assert (config.algorithm.gamma, config.iterations) == (0.9, 8)
 
 
-@pytest.mark.parametrize("given", [["--policy.n_action_steps=2"], ["--policy.n_action_steps", "2"]])
-def test_an_override_of_a_policy_whose_path_is_in_yaml(given, base_policy, read_command, tmp_path):
+@pytest.mark.parametrize(
+    "name, given",
+    [("recipe.yaml", ["--policy.n_action_steps=2"]), ("recipe.json", ["--policy.n_action_steps", "2"])],
+)
+def test_an_override_of_a_policy_whose_path_is_in_a_file(name, given, base_policy, read_command, tmp_path):
     recipe = {
         "algorithm": {"type": "dppo"},
         "policy": {"path": str(base_policy), "n_action_steps": 4, "num_inference_steps": 3},
         "env": {"type": "avoiding"},
     }
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe))
+    file = tmp_path / name
+    file.write_text(json.dumps(recipe))  # is YAML, too
     policy = read_command(f"--config_path={file}", *given, f"--output_dir={tmp_path / 'run'}").policy
     assert (policy.pretrained_path, policy.n_action_steps, policy.num_inference_steps) == (base_policy, 2, 3)
 

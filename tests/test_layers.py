@@ -11,7 +11,10 @@ PACKAGE = "lerobot_rlft"
 # stands for all that is inside it or continues it with an underscore. True: may import lerobot.
 LAYERS = (
     (True, "cli"),
-    (True, "recap trainer publish measured recording cards lineage page curves exploration leaderboard"),
+    (
+        True,
+        "recap trainer pushing publish measured recording cards lineage page curves exploration leaderboard",
+    ),
     (True, "comparison outcome"),
     (True, "monitor front naming"),
     (True, "measures"),
@@ -28,7 +31,7 @@ LAYERS = (
     (False, "balance distributional recap.labels"),
     (False, "policies.base advantages commands conditioning critics diversity envs"),
     (False, "chains flow"),
-    (False, "errors files"),
+    (False, "errors files interrupts"),
     (False, PACKAGE),  # the package itself: its version
 )
 

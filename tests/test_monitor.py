@@ -12,10 +12,12 @@ from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.commands import COMMAND
 from lerobot_rlft.config import AtlasConfig, DatasetConfig, EvalConfig, RolloutConfig
 from lerobot_rlft.diversity.atlas import ModeAtlas
+from lerobot_rlft.diversity.guard import GuardConfig
 from lerobot_rlft.diversity.tracker import ModeTracker
 from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
+from lerobot_rlft.episodes import Episodes
 from lerobot_rlft.errors import UserError
-from lerobot_rlft.monitor import deployed_weight
+from lerobot_rlft.monitor import deployed_weight, successes
 from lerobot_rlft.records import Records
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.trainer import Trainer
@@ -153,7 +155,7 @@ def test_an_alarm_is_written_down(many, monkeypatch):
         return step(self, actions)
 
     monkeypatch.setattr(AvoidingVectorEnv, "step", stepped)
-    config = many(iterations=1)
+    config = many(iterations=1, log_freq=2)  # not at other times
     Trainer(config).train()
     assert metrics(config.output_dir, "train")[0]["alarm"] == "modes are leaving"
 
@@ -226,18 +228,53 @@ def test_practised_episodes_count_for_what_they_are_deployed():
     assert deployed_weight(data, odds) is None
 
 
-def test_rounds_are_read_like_iterations(many, capsys):
+def test_the_reference_of_a_commanded_base_is_read_as_deployed(many):
+    """Practice showed modes 0 and 1 alike, 40 and 40; deployed, they are drawn 3 to 1."""
+    config = many(guard=GuardConfig(enable=True), eval_freq=1)
+    trainer = Trainer(config)
+    config.output_dir.mkdir()
+    trainer.monitor.begin(trainer.runner.env, SimpleNamespace(mode=np.zeros(1)))
+    mode = np.arange(80) % 2
+    episodes = Episodes(
+        success=np.ones(80, bool), mode=mode, total_reward=np.ones(80), max_reward=np.ones(80),
+        length=np.ones(80, int),
+    )  # fmt: skip
+    told = {COMMAND: torch.from_numpy(mode)[:, None]}
+    data = SimpleNamespace(obs=told, episode=torch.arange(80), episodes=episodes, attempt=None)
+    trainer.monitor.begin_reference(trainer.runner.env, data, torch.tensor([1.5, 0.5]))
+    assert trainer.monitor.guard.base_counts[:2].tolist() == [60, 20]
+    assert trainer.monitor.tracker.base_counts[:2].tolist() == [60, 20]
+
+
+def test_successes_are_weighted_as_modes_are():
+    episodes = SimpleNamespace(success=np.array([True, False, True]))
+    assert successes(episodes, None) == 2
+    assert successes(episodes, np.array([2.5, 9.0, 0.3])) == 3
+
+
+def test_each_round_is_read_by_itself(many, capsys):
     """8 equal modes, then the same, then two of them: the last round is alarming, from any resume."""
     trainer = Trainer(many(probe_freq=0))
-    base = {"iteration": 0, "n_episodes": 480, "success": 400 / 480, "mode_counts": [50] * 8}
+    base = {"iteration": 0, "n_episodes": 120, "success": 112 / 120, "mode_counts": [14] * 8}
     same = base | {"iteration": 1}
-    fewer = base | {"iteration": 2, "success": 440 / 480, "mode_counts": [220, 220, *[0] * 6]}
-    monitor = trainer.monitor
-    first = monitor.after_round([base, same], trainer.policy, ({}, torch.empty(0)))
+    fewer = base | {"iteration": 2, "success": 1, "mode_counts": [60, 60, *[0] * 6]}
+    failed = {"iteration": 3, "n_episodes": 120, "success": 0}
+
+    def read(*lines):
+        return trainer.monitor.after_round(
+            [*lines], trainer.policy, lambda: pytest.fail("nothing to compare")
+        )
+
+    first = read(base, same)
     assert first["effective_modes"] == pytest.approx(8) and "alarm" not in first
-    second = monitor.after_round([base, same, fewer], trainer.policy, ({}, torch.empty(0)))
+    second = read(base, same, fewer)
     assert second["effective_modes"] == pytest.approx(2, abs=0.01)
-    assert second["alarm"].startswith("effective modes fell to 25 % of the base (2.0 of 8.0) while success")
+    assert second["alarm"].startswith(
+        "effective modes fell to 25 % of the base (2.0 of 8.0) while success rose"
+    )
+    assert second["alarm"].endswith("a larger --algorithm.base_fraction")
     assert "round 2: effective modes fell" in capsys.readouterr().out
+    assert read(base, same, fewer, failed) == {"mode_counts": [0] * 8}
     blind = {k: v for k, v in base.items() if k != "mode_counts"}
-    assert monitor.after_round([blind, blind], trainer.policy, ({}, torch.empty(0))) == {}
+    assert read(blind, blind) == {}
+    assert read(blind, same) == {}

@@ -11,6 +11,7 @@ from ..arguments import parse_command_line
 from ..checkpoint import saved_config
 from ..config import TrainConfig
 from ..errors import EnvironmentFailure, RatioError, UserError
+from ..interrupts import Interrupted
 from . import quiet
 
 # With --resume the run's own configuration decides about these.
@@ -76,7 +77,7 @@ def run(config: TrainConfig) -> None:
         print(plan(config))
         return
     from ..recap.rounds import Rounds  # after --help, which needs no models
-    from ..trainer import Interrupted, Trainer
+    from ..trainer import Trainer
 
     trainer = Rounds(config) if config.algorithm.consumes == "episodes" else Trainer(config)
     if config.dry_run:

@@ -67,7 +67,7 @@ class DiversityGuard:
     Args:
         config: see there.
         base_counts: (M,) successes of the base in each mode.
-        commanded: modes are held by commands, and a strength has nothing to move.
+        commanded: modes are held by commands alone, and a strength has nothing to move.
 
     Raises:
         ValueError: the base has fewer than two modes: there is nothing to hold.

@@ -13,6 +13,17 @@ from .metrics import bootstrap_interval, effective_modes, jensen_shannon
 
 WINDOW_EPISODES = 480  # a reading covers the newest iterations with at least so many episodes together
 ALARM_STEP = 0.1  # words at .9 of the base's effective modes and at every further tenth that is lost
+# What to do about a loss of modes, by what happened to success meanwhile.
+ADVICE = {
+    "fell": "lower --algorithm.actor_lr",
+    "flat": "raise --rollout.n_episodes or lower --algorithm.actor_lr",
+    "rose": "an earlier checkpoint keeps more, a smaller --algorithm.finetuned_steps slows the loss",
+}
+ADVICE_TO_ROUNDS = {
+    "fell": "raise --algorithm.base_fraction or lower --policy.optimizer_lr",
+    "flat": "raise --rollout.n_episodes or --algorithm.base_fraction",
+    "rose": "an earlier round keeps more, and so does a larger --algorithm.base_fraction",
+}
 FLAT = 0.03  # a smaller change of the success rate counts as flat, and so does one within two standard errors
 
 
@@ -71,7 +82,7 @@ class ModeTracker:
         """(M,) successes of the window in each mode, to whole ones."""
         return np.rint(np.sum([counts for *_, counts in self.window], 0)).astype(int)
 
-    def alarm(self) -> str | None:
+    def alarm(self, advice: dict[str, str] = ADVICE) -> str | None:
         """A sentence when another tenth of the base's effective modes is gone for sure, else None.
 
         For sure: the 95 % interval of the window, moved up by the base's own uncertainty, lies below it.
@@ -95,16 +106,15 @@ class ModeTracker:
         moved = f"({100 * before:.0f} % to {100 * success:.0f} %)"
         change = total / total.sum() - self.base_counts / self.base_counts.sum()
         if success < before - flat:
-            return f"{lost} and success fell {moved}: the policy is breaking; lower --algorithm.actor_lr"
+            return f"{lost} and success fell {moved}: the policy is breaking; {advice['fell']}"
         if success <= before + flat:
             return (
-                f"{lost} while success is flat {moved}: drift, equally good modes are lost to noise; raise "
-                "--rollout.n_episodes or lower --algorithm.actor_lr"
+                f"{lost} while success is flat {moved}: drift, equally good modes are lost to noise; "
+                f"{advice['flat']}"
             )
         return (
             f"{lost} while success rose {moved}: selection, mode {int(change.argmax())} gained most and mode "
-            f"{int(change.argmin())} lost most; an earlier checkpoint keeps more, a smaller "
-            "--algorithm.finetuned_steps slows the loss"
+            f"{int(change.argmin())} lost most; {advice['rose']}"
         )
 
     def state_dict(self) -> dict[str, Any]:

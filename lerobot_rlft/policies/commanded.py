@@ -38,7 +38,9 @@ class CommandedAdapter(WrappingAdapter):
         return self.module.draw(count, 0.0 if deployed else self.practice)
 
     def deployed_odds(self) -> Tensor | None:
-        return deployed_odds(torch.tensor(self.shares), self.practice) if self.shares else None
+        if not self.shares or self.module.config.mode is not None:  # a fixed one is drawn in training, too
+            return None
+        return deployed_odds(torch.tensor(self.shares), self.practice)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         condition = self.inner.encode({key: value for key, value in obs.items() if key != COMMAND})

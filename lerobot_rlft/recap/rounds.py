@@ -10,6 +10,9 @@ In the folder of the run, for every round 001, 002, ...:
     rounds/001/seconds.json  what each stage took
     checkpoints/000001/      refit: the policy as it is deployed, an ordinary checkpoint
 
+`metrics.jsonl` is that of `trainer`, its `iteration` a round: train lines with `step` are of the refit, one
+without is what the deployed policy of the round shows (`DiversityMonitor.after_round`).
+
 To have a stage made again, delete what it left; to correct labels, change label or weight in the table.
 """
 
@@ -29,13 +32,13 @@ from ..config import CONFIG_NAME, ROUNDS, TrainConfig
 from ..diversity.metrics import entropy_ratio
 from ..errors import EnvironmentFailure, UserError, one_line
 from ..files import replacing
+from ..interrupts import Interrupted
 from ..monitor import DiversityMonitor
 from ..naming import load_atlas
 from ..outcome import Outcome
 from ..records import Records
 from ..report import SUMMARY
 from ..runners import make_runner, runner_in
-from ..trainer import Interrupted
 from .recorded import check_alike, check_outcomes
 from .refit import check_form
 from .stages import Stages
@@ -99,6 +102,8 @@ class Rounds:
         asked, rounds = self.algorithm.stage, range(1, self.algorithm.n_rounds + 1)
         for number in rounds:
             if self.stages.result("refit", number).is_dir() and asked != "all":
+                if self.tester is not None:  # an interrupted evaluation is made up for
+                    self._evaluate(number)
                 continue
             for stage in self._wanted(number, asked):
                 if self.stages.result(stage, number).is_dir():
@@ -179,7 +184,7 @@ class Rounds:
         """Say and write down what a round did to modes, beside the base."""
         lines = {line["iteration"]: line for line in self.records.read("eval")}
         evaluations = [lines[i] for i in range(number + 1)]
-        found = self.monitor.after_round(evaluations, self.stages.newest(number + 1), self.stages.decisions())
+        found = self.monitor.after_round(evaluations, self.stages.newest(number + 1), self.stages.decisions)
         self.records.write("train", number, self.stages.env_steps(number), found)
         self.monitor.draw(number)
 

@@ -37,6 +37,11 @@ from .value import Value, fit_value, load_value, observations, predict_all, save
 DEMONSTRATIONS = "demonstrations"
 
 
+def round_name(number: int) -> str:
+    """The name of the dataset that a round collects."""
+    return f"round_{number:03}"
+
+
 class Stages:
     """The stages of one run.
 
@@ -93,7 +98,7 @@ class Stages:
             _, episodes = write_rollouts(
                 runner,
                 self.result("collect", number),
-                f"local/round_{number:03}",
+                f"local/{round_name(number)}",
                 rollout.n_episodes,
                 int(np.random.SeedSequence((config.seed, number)).generate_state(1)[0]) // 2,
                 fps=config.env.fps,
@@ -110,6 +115,10 @@ class Stages:
             tqdm(total=self.algorithm.value.steps, desc="value", unit="step"),
         )
         value = self._value(datasets)
+        if self.algorithm.needs_modes and not self._num_modes(datasets):
+            tqdm.write(
+                "  the value is not told modes: failures have none without recorded paths (--atlas.key)"
+            )
         _, total, _ = self._returns(datasets)
         with bar:
 
@@ -190,12 +199,9 @@ class Stages:
         refit = Refit(config)
         state = self.folder(number) / "refit"
         refit.resume(loader, state)
+        # And what an earlier refit of this round came to.
         self.records.forget(
-            lambda line: (
-                line["kind"] == "train"
-                and line["iteration"] == number
-                and line.get("step", math.inf) > refit.step
-            )
+            lambda line: line["iteration"] == number and line.get("step", math.inf) > refit.step
         )
         with tqdm(total=config.iterations, initial=refit.step, desc="refit", unit="step") as bar:
 
@@ -226,7 +232,7 @@ class Stages:
         for earlier in range(1, number + 1):
             root = self.result("collect", earlier)
             if root.is_dir():
-                name = f"round_{earlier:03}"
+                name = round_name(earlier)
                 sources.append((name, EpisodeData(repo_id=f"local/{name}", root=root), False))
         if config.dataset.repo_id:
             d = config.dataset
@@ -300,8 +306,12 @@ class Stages:
             raise UserError(str(error)) from error
 
     def _num_modes(self, datasets: list[Recorded]) -> int:
-        """Of the modes that a value is told, 0 where labels do not ask for modes."""
-        return 1 + max(int(d.mode.max(initial=-1)) for d in datasets) if self.algorithm.needs_modes else 0
+        """Of the modes that a value is told, 0 where labels do not ask for modes, or where failures have
+        none: to have no mode would tell it that an episode fails.
+        """
+        if not self.algorithm.needs_modes or any(((d.mode < 0) & (d.success == 0)).any() for d in datasets):
+            return 0
+        return 1 + max(int(d.mode.max(initial=-1)) for d in datasets)
 
     def _how(self, datasets: list[Recorded]) -> dict[str, Any]:
         algorithm = self.algorithm
@@ -319,13 +329,17 @@ class Stages:
         if number == 1:
             return self.base
         folder = self.result("refit", number - 1) / PRETRAINED_MODEL_DIR
-        return load_policy(load_policy_config(str(folder), [f"--device={self.config.policy.device}"]), folder)
+        policy = load_policy(
+            load_policy_config(str(folder), [f"--device={self.config.policy.device}"]), folder
+        )
+        policy.task = self.base.task
+        return policy
 
     def decisions(self) -> tuple[dict[str, Tensor], Tensor]:
-        """Observations of recorded frames, of the policy's own if there are any, and which decision of its
+        """Observations of recorded frames, of the base's own if there are any, and which decision of its
         episode each would be.
         """
-        data = min(self.datasets(1), key=lambda d: d.demonstration)
+        data = min(self.datasets(1), key=lambda d: (d.name != round_name(1), d.demonstration))
         rows = torch.linspace(0, len(data.windows) - 1, min(CANDIDATES, len(data.windows))).long()
         obs = observations(data.windows.batch(rows), self.base)
         return obs, torch.from_numpy(data.frame_index[rows.numpy()]) // self.base.n_action_steps

@@ -30,9 +30,10 @@ from lerobot_rlft.demos.dataset import write_dataset
 from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
 from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.errors import EnvironmentFailure, UserError
+from lerobot_rlft.interrupts import Interrupted
+from lerobot_rlft.outcome import Outcome
 from lerobot_rlft.recap import refit as refit_module
 from lerobot_rlft.recap.rounds import Rounds
-from lerobot_rlft.trainer import Interrupted
 
 STEPS = 6
 
@@ -220,6 +221,47 @@ def test_an_interrupted_stage_goes_on_or_starts_again(whole, make, monkeypatch, 
     )
 
 
+def test_an_evaluation_that_was_interrupted_is_made_up_for(whole, make, monkeypatch):
+    config = make()
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    for stage in ("collect", "value", "advantages"):
+        Rounds(with_stage(config, stage)).train()
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Outcome, "during", stop)
+        Rounds(with_stage(config, "refit")).train()
+    for stage in ("collect", "value", "advantages", "refit"):
+        Rounds(with_stage(config, stage)).train()
+    assert metrics(config.output_dir) == metrics(whole.output_dir)
+
+
+def test_a_refit_made_again_is_evaluated_again(make, monkeypatch):
+    config = make(RecapConfig(label="episode_success", batch_size=8))
+    Rounds(config).train()
+    before = metrics(config.output_dir)
+    shutil.rmtree(config.output_dir / "checkpoints/000001")
+    played, during = [], Outcome.during
+
+    def counted(self, number, env_steps):
+        played.append(number)
+        return during(self, number, env_steps)
+
+    monkeypatch.setattr(Outcome, "during", counted)
+    Rounds(replace(config, resume=config.output_dir)).train()
+    assert played == [1]
+    key = str
+    assert sorted(metrics(config.output_dir), key=key) == sorted(before, key=key)  # its data are the same
+
+
+def test_all_policies_are_told_the_task(whole):
+    rounds = Rounds(replace(whole, resume=whole.output_dir))
+    rounds.base.task = "push the block"
+    assert rounds.stages.newest(2).task == "push the block"
+    rounds.close()
+
+
 def test_a_corrected_label_changes_the_refit(make, tmp_path):
     config = make(RecapConfig(label="episode_success", batch_size=8, n_rounds=1))
     for stage in ("collect", "advantages"):
@@ -321,6 +363,19 @@ def test_modes_that_nobody_names(make, tmp_path):
     config = make(algorithm, env=None)
     with pytest.raises(UserError, match=r"per_mode_quantile needs modes, .*or label=quantile"):
         Rounds(config).train()
+
+
+@pytest.mark.parametrize("key, told", [(STATE, 2), ("observation.unknown", 0)])
+def test_the_value_is_not_told_how_an_episode_ends(key, told, make, tmp_path, capsys):
+    """Without paths failures have no mode, and who is told modes would know a failure by that."""
+    data = record(tmp_path / "r", (5, 4, 6), next_success=[True, False, True], mode=[0, -1, 1])
+    algorithm = RecapConfig(label="per_mode_quantile", data=[data], n_rounds=1, value=ValueConfig(steps=1))
+    config = make(algorithm, env=None, dataset=DatasetConfig(repo_id=None))
+    config.atlas.key = key
+    Rounds(with_stage(config, "value")).train()
+    assert ("is not told modes" in capsys.readouterr().out) == (not told)
+    how = json.loads((config.output_dir / "rounds/001/value/value.json").read_text())
+    assert how["num_modes"] == told
 
 
 def test_a_value_and_advantages_of_other_data(make, tmp_path):
