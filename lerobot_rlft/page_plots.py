@@ -15,6 +15,7 @@ from .page_table import columns
 from .pictures import BASE_COLOUR, policy_colours, save
 
 FAN_CHUNKS = 64
+RINGS = 10  # points: how far the marker of the first policy stands out around that of the last
 
 
 def draw_success_and_diversity(path: Path, m: dict[str, Any], floor: float | None) -> None:
@@ -35,7 +36,7 @@ def draw_success_and_diversity(path: Path, m: dict[str, Any], floor: float | Non
         (x_low, x_high), (y_low, y_high) = side["success_ci"], side["entropy_ratio_ci"]
         axis.errorbar(
             x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]], fmt="o", capsize=3,
-            markersize=4 + 2 * (len(points) - i),  # equal points lie on each other as rings
+            markersize=5 + min(2, RINGS / len(points)) * (len(points) - 1 - i),  # equal points lie as rings
             color=colour, markerfacecolor="white" if side["claim_refusal"] else colour, label=name,
         )  # fmt: skip
     if floor is not None:
@@ -44,7 +45,7 @@ def draw_success_and_diversity(path: Path, m: dict[str, Any], floor: float | Non
     axis.set_ylabel("success entropy ratio to the base")
     axis.set_ylim(bottom=-0.03)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=9)
+    axis.legend(fontsize=8)
     figure.tight_layout()
     save(figure, path)
 
