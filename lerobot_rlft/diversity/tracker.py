@@ -24,6 +24,7 @@ ADVICE_TO_ROUNDS = {
     "flat": "raise --rollout.n_episodes or --algorithm.base_fraction",
     "rose": "an earlier round keeps more, and so does a larger --algorithm.base_fraction",
 }
+FALL = 0.15  # words at a success rate so much, and four standard errors, below the best one
 FLAT = 0.03  # a smaller change of the success rate counts as flat, and so does one within two standard errors
 
 
@@ -50,7 +51,7 @@ class ModeTracker:
         self.alarm_level = 1 - ALARM_STEP
         if base_successes is None:
             base_successes = int(self.base_counts.sum())
-        self.alarm_success = base_successes / base_episodes
+        self.alarm_success = self.best_success = base_successes / base_episodes
 
     def update(
         self, counts: Sequence[float], episodes: int, successes: int | None = None
@@ -83,15 +84,29 @@ class ModeTracker:
         return np.rint(np.sum([counts for *_, counts in self.window], 0)).astype(int)
 
     def alarm(self, advice: dict[str, str] = ADVICE) -> str | None:
-        """A sentence when another tenth of the base's effective modes is gone for sure, else None.
+        """A sentence when another tenth of the base's effective modes is gone for sure, or when success
+        falls, else None.
 
         For sure: the 95 % interval of the window, moved up by the base's own uncertainty, lies below it.
         """
+        episodes = sum(e for e, *_ in self.window)
+        success = sum(s for _, s, _ in self.window) / episodes
+        said = self._lost_modes(success, episodes, advice)
+        best, error = self.best_success, math.sqrt(success * (1 - success) / episodes)
+        fell = best - success > max(FALL, 4 * error)
+        self.best_success = success if fell else max(best, success)
+        if said or not fell:
+            return said
+        return (
+            f"success fell ({100 * best:.0f} % to {100 * success:.0f} %): the policy is breaking; "
+            f"{advice['fell']}, and go on from an earlier checkpoint"
+        )
+
+    def _lost_modes(self, success: float, episodes: int, advice: dict[str, str]) -> str | None:
         total = self.counts
         if not total.sum():
             return None
-        episodes = sum(e for e, *_ in self.window)
-        now, success = effective_modes(total), sum(s for _, s, _ in self.window) / episodes
+        now = effective_modes(total)
         share = now / self.base_effective
         most = math.exp(bootstrap_interval(total)[1] - self.base_low)
         if most > self.alarm_level:
@@ -124,6 +139,7 @@ class ModeTracker:
             "window": [list(entry) for entry in self.window],
             "alarm_level": self.alarm_level,
             "alarm_success": self.alarm_success,
+            "best_success": self.best_success,
         }
 
     @classmethod
@@ -131,5 +147,6 @@ class ModeTracker:
         """The tracker that `state_dict` describes."""
         tracker = cls(state["base_counts"], state["base_episodes"])
         tracker.window = [tuple(entry) for entry in state["window"]]
-        tracker.alarm_level, tracker.alarm_success = state["alarm_level"], state["alarm_success"]
+        for name in ("alarm_level", "alarm_success", "best_success"):
+            setattr(tracker, name, state[name])
         return tracker

@@ -30,9 +30,10 @@ def test_the_window_holds_the_newest_480_episodes_or_just_more():
     assert [counts[0] for *_, counts in tracker.window] == [9]
 
 
-def test_without_a_success_there_is_no_reading_and_no_alarm():
+def test_without_a_success_there_is_no_reading():
     tracker = ModeTracker(FOUR, 300)
-    assert tracker.update([0, 0, 0, 0], 100) == {} and tracker.alarm() is None
+    assert tracker.update([0, 0, 0, 0], 100) == {}
+    assert tracker.alarm().startswith("success fell (80 % to 0 %): the policy is breaking")
     with pytest.raises(ValueError, match="holds no successes"):
         ModeTracker([0, 0], 10)
 
@@ -69,6 +70,23 @@ def test_an_alarm_for_every_further_tenth():
         said.append(tracker.alarm())
     assert [text is not None for text in said] == [False, False, False, False, True, False, True]
     assert "80 % of the base" in said[4] and "50 % of the base" in said[6]
+
+
+def test_a_policy_that_breaks_is_said_whatever_its_modes():
+    """One mode is all there ever was to lose after it; success falls from 1 to .8 to 0 of the window."""
+    tracker = ModeTracker([300, 1], 300)
+    said = []
+    for successes in (500, 490, 400, 390, 0, 0):
+        tracker.update([successes, 0], 500)
+        said.append(tracker.alarm())
+    assert [text is not None for text in said] == [False, False, True, False, True, False]
+    assert said[2].startswith(
+        "success fell (100 % to 80 %): the policy is breaking; lower --algorithm.actor_lr"
+    )
+    assert said[4].startswith("success fell (80 % to 0 %)")
+    few = ModeTracker([80, 80], 200)
+    few.update([30, 31], 100)  # .61 after .8: 4 standard errors are .195
+    assert few.alarm() is None
 
 
 def test_it_continues_from_its_state():
