@@ -92,6 +92,11 @@ class Run:
         return self.checkpoint / PRETRAINED_MODEL_DIR
 
     @property
+    def policy_type(self) -> str:
+        """Of the checkpoint: a run may wrap the policy that it began with."""
+        return json.loads((self.policy / "config.json").read_text())["type"]
+
+    @property
     def summary(self) -> dict[str, Any]:
         return json.loads((self.folder / SUMMARY).read_text())
 
@@ -121,7 +126,7 @@ def push_run(options: PushConfig) -> str:
         private=options.private,
         branch=options.branch,
         tag=options.tag,
-        policy_type=run.config["policy"]["type"],
+        policy_type=run.policy_type,
     )
 
 
@@ -218,11 +223,19 @@ def card(
     algorithm = draccus.decode(AlgorithmConfig, run.config["algorithm"])
     env = run.config["env"] and draccus.decode(EnvConfig, run.config["env"])
     on_base = base.card_field if base is not None else {}.get
-    kind, dataset = config["policy"]["type"], run.config["dataset"]
+    kind, dataset = run.policy_type, run.config["dataset"]
     datasets = [dataset["repo_id"]] if dataset["repo_id"] and dataset["root"] is None else []
     inherited = on_base("datasets") or []
     datasets += [name for name in inherited if name not in datasets]
-    tags = ["lerobot", "robotics", kind, algorithm.type, env and env.type, *options.tags]
+    tags = [
+        "lerobot",
+        "robotics",
+        kind,
+        config["policy"]["type"],
+        algorithm.type,
+        env and env.type,
+        *options.tags,
+    ]
     if algorithm.consumes == "rollouts":
         tags.insert(2, "reinforcement-learning")
     front: dict[str, Any] = {"license": options.license or config["policy"]["license"] or on_base("license")}

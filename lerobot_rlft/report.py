@@ -55,7 +55,10 @@ def conclusion(summary: dict[str, Any]) -> str:
                 f" It uses {tuned['modes']} of {tuned['num_modes']} modes (entropy {tuned['entropy']:.3f})."
             )
         return text
-    verb = "rose" if tuned["success"] > base["success"] else "did not rise"
+    if tuned["success"] > base["success"]:
+        verb = "rose"
+    else:
+        verb = "fell" if tuned["success_ci"][1] < base["success_ci"][0] else "did not rise"
     text = (
         f"Success {verb}: {_percent(base)} before, {_percent(tuned)} after {summary['env_steps']:,} "
         f"environment steps ({tuned['n_episodes']} episodes each, 95 % intervals, same seeds)."

@@ -445,6 +445,18 @@ def test_a_run_that_has_not_finished_is_pushed_by_name_only(finished):
         dry_run(options(finished))
 
 
+def test_the_card_is_about_the_checkpoint_and_not_about_what_it_began_with(finished):
+    """A guarded run exports another policy type than it began with."""
+    for file in finished.glob("checkpoints/*/pretrained_model/config.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"type": "rlft_commanded"}))
+    dry_run(options(finished))
+    card = ModelCard.load(finished.with_name("sent") / "README.md")
+    assert "A LeRobot `rlft_commanded` policy" in card.text and "belongs to the plugin" in card.text
+    assert {"rlft_commanded", "diffusion"} <= set(
+        card.data.tags
+    ) and "Stock LeRobot is enough" not in card.text
+
+
 def test_a_template_with_an_unknown_field_is_refused(finished, tmp_path):
     template = tmp_path / "card.md"
     template.write_text("---\n{{ card_data }}\n---\n{{ repo_id }} by {{ author }}")

@@ -32,6 +32,8 @@ def test_success_bought_with_modes_is_said_to_be():
     assert "the tuned policy uses 2" in moved and "paid" not in moved  # 18 and 19 of the 20, four are new
     kept = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.5, **modes(20, 0.9))})
     assert "Success did not rise" in kept and "paid" not in kept
+    broken = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.25, **modes(20, 0.9))})
+    assert "Success fell: 50.0 % [40.0, 60.0] before, 25.0 % [15.0, 35.0] after" in broken
 
 
 def test_what_the_guard_held_is_said():

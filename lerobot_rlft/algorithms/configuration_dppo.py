@@ -52,7 +52,7 @@ class DPPOConfig(AlgorithmConfig):
     # "chain": PPO on the sampled chain, which needs exploration noise and log-probabilities. "forward":
     # advantage-weighted regression on executed chunks noised anew (DiffusionNFT), which explores with the
     # deployed sampler. null = chain, or forward under --guard.enable=true.
-    objective: str = None  # type: ignore[assignment]
+    objective: str = None
     # Terms that hold the base's diversity, freely combined, for example
     # [{type: kl_base, coef: 0.01}, {type: rehearsal, coef: 1}].
     regularizers: list[RegularizerConfig] = field(default_factory=list)
@@ -61,12 +61,12 @@ class DPPOConfig(AlgorithmConfig):
     # forward: weight of the squared distance to the network that collected the data.
     proximal_coef: float = 1.0
     # null = 3e-5 (chain), 5e-5 (forward).
-    actor_lr: float = None  # type: ignore[assignment]
+    actor_lr: float = None
     critic_lr: float = 1e-3
     # Passes over the (decision, denoising step) pairs of an iteration; null = 4 (chain), 1 (forward).
-    update_epochs: int = None  # type: ignore[assignment]
+    update_epochs: int = None
     # Passes of the critic over the decisions, for each pass of the actor; null = 1 (chain), 8 (forward).
-    critic_epochs: int = None  # type: ignore[assignment]
+    critic_epochs: int = None
     # (decision, denoising step) pairs in a minibatch of the actor; the critic's has 1 / K' of as many,
     # and as many with hybrid.
     minibatch_size: int = 512
@@ -87,18 +87,18 @@ class DPPOConfig(AlgorithmConfig):
     anchor_coef: float = 30.0
     # Smallest std of the noise of collection, at every denoising step; null = 0 (forward, and chain where
     # every step of the sampler adds noise by itself, as those of flow policies do), else 0.1.
-    min_sampling_std: float = None  # type: ignore[assignment]
+    min_sampling_std: float = None
     # Smallest std in log-probabilities and KLs; null = 0 where every step adds noise by itself, else 0.1.
-    min_log_prob_std: float = None  # type: ignore[assignment]
+    min_log_prob_std: float = None
     # DDIM only: noise of the sampler of collection, 0 to 1 (the deployed sampler keeps eta 0); null = 1
     # (chain, which needs noise), 0 (forward).
-    eta: float = None  # type: ignore[assignment]
+    eta: float = None
     # Flow policies, chain: "sde" adds the noise of an SDE with the marginals of the flow (Flow-SDE), "head"
     # adds noise whose std is learned (Flow-Noise, ReinFlow). Deployed is the noise-free flow with both.
     flow_noise: str = "sde"
     # flow_noise=sde: size of its noise, 0 to 1.5 (the deployed sampler has 0); null = 0.5 (chain),
     # 0 (forward).
-    noise_level: float = None  # type: ignore[assignment]
+    noise_level: float = None
     # flow_noise=head: smallest and largest std of a step.
     noise_std_range: tuple[float, float] = (0.08, 0.16)
     # Flow policies, chain: one random step of each chain adds noise and is trained, the others follow the

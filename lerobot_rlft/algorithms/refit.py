@@ -96,8 +96,9 @@ class RefitConfig(BCConfig):
     """
 
     consumes = "episodes"
-    # Which stage of the first unfinished round to run: collect, value, advantages or refit; all = all of
-    # them, of all rounds. A stage whose result is there is skipped; delete the result to have it made again.
+    # Which stage to run, of the first round that lacks its result: collect, value, advantages or refit; all =
+    # all of them, of all rounds. A stage whose result is there is skipped; delete the result to have it made
+    # again. Of this call only: --resume without it goes on with all.
     stage: str = "all"
     n_rounds: int = 2
     # Recorded episodes beside those that are collected, for example

@@ -60,6 +60,8 @@ def read_config() -> TrainConfig:
     sys.argv.append(f"--config_path={saved_config(run_dir)}")
     config = parse_command_line(TrainConfig)
     config.output_dir = config.resume = run_dir
+    if config.algorithm.consumes == "episodes" and parser.parse_arg("algorithm.stage") is None:
+        config.algorithm.stage = "all"  # a stage is asked for once; --resume goes on with what is left
     config.check()
     return config
 

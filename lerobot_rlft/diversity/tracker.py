@@ -147,6 +147,6 @@ class ModeTracker:
         """The tracker that `state_dict` describes."""
         tracker = cls(state["base_counts"], state["base_episodes"])
         tracker.window = [tuple(entry) for entry in state["window"]]
-        for name in ("alarm_level", "alarm_success", "best_success"):
-            setattr(tracker, name, state[name])
+        tracker.alarm_level, tracker.alarm_success = state["alarm_level"], state["alarm_success"]
+        tracker.best_success = state.get("best_success", tracker.best_success)  # new in this version
         return tracker

@@ -101,7 +101,7 @@ class Rounds:
     def _train(self) -> None:
         asked, rounds = self.algorithm.stage, range(1, self.algorithm.n_rounds + 1)
         for number in rounds:
-            if self.stages.result("refit", number).is_dir() and asked != "all":
+            if asked != "all" and self._finished(number, asked):
                 if self.tester is not None:  # an interrupted evaluation is made up for
                     self._evaluate(number)
                 continue
@@ -116,7 +116,15 @@ class Rounds:
             if asked != "all":
                 return
         if asked != "all":
-            print(f"all {self.algorithm.n_rounds} rounds are finished: raise --algorithm.n_rounds")
+            print(
+                f"all {self.algorithm.n_rounds} rounds are finished: raise --algorithm.n_rounds, or delete "
+                f"what stage={asked} left ({self.stages.result(asked, number)}) to have it made again"
+            )
+
+    def _finished(self, number: int, asked: str) -> bool:
+        """Whether a round has its policy and what the stage `asked` leaves, if it is one of its stages."""
+        needed = {"refit", asked} & set(self._wanted(number, "all"))
+        return all(self.stages.result(stage, number).is_dir() for stage in needed)
 
     def _wanted(self, number: int, asked: str) -> list[str]:
         if asked != "all":

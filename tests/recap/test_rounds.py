@@ -170,7 +170,12 @@ def test_one_stage_at_a_time_makes_the_same(whole, make, capsys):
     assert metrics(config.output_dir, "eval") == metrics(whole.output_dir, "eval")
     capsys.readouterr()
     Rounds(with_stage(config, "value")).train()
-    assert "all 2 rounds are finished: raise --algorithm.n_rounds" in capsys.readouterr().out
+    assert "all 2 rounds are finished: raise --algorithm.n_rounds, or delete" in capsys.readouterr().out
+    labels = config.output_dir / "rounds/001/advantages"
+    was = {file.name: file.read_bytes() for file in labels.iterdir()}
+    shutil.rmtree(labels)
+    Rounds(with_stage(config, "advantages")).train()
+    assert {file.name: file.read_bytes() for file in labels.iterdir()} == was
 
 
 def test_a_refit_starts_from_the_pretrained_policy_and_sees_all_rounds(make, monkeypatch):
@@ -486,6 +491,7 @@ def test_the_command_line_continues_a_run(make, read_command, base_policy, demos
     )
     Rounds(again).train()
     assert (run / "rounds/001/advantages/local__x.parquet").is_file()
+    assert read_command(f"--resume={run}").algorithm.stage == "all"
 
 
 def test_a_dry_run_writes_nothing(make, capsys):
