@@ -145,7 +145,9 @@ def _unknown_flag(argument: str, config_class: type, prefix: str) -> str:
     options = ArgumentParser(config_class).parser._option_string_actions
     # Those of whole groups, --rollout beside --rollout.n_envs, would only read another file.
     known = [
-        f"--{prefix}{name[2:]}" for name in options if not any(o.startswith(f"{name}.") for o in options)
+        f"--{prefix}{name[2:]}"
+        for name in options
+        if name.startswith("--") and not any(o.startswith(f"{name}.") for o in options)  # -h is none
     ]
     flag = f"--{prefix}{argument.partition('=')[0][2:]}"
     place, _, leaf = flag.removeprefix("--").rpartition(".")

@@ -136,6 +136,7 @@ def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp
         (["--rollout.qqqqqqqqqqqqqqqqq=4"],
          r"qqq is unknown, known: --rollout.n_envs, --rollout.n_episodes, "),
         (["--policy.horison=4"], r"--policy.horison is unknown, did you mean --policy.horizon\?"),
+        (["--policy.mode=3"], r"--policy.mode is unknown, did you mean --policy.\w+|--help lists"),
         (["--policy.horizon=x"], r"`policy.horizon`: Couldn't parse 'x' into an int"),
         (["iterations=4"], r"'iterations=4' is no option: write --name=value"),
         # It exists, for another algorithm.
