@@ -295,13 +295,18 @@ class DiversityMonitor:
 def deployed_weight(data: Rollout, odds: Tensor | None) -> np.ndarray | None:
     """(E,) what each episode counts for as one of the deployed policy, if commands were drawn otherwise.
 
+    Self-normalised importance weights: their mean over the episodes is 1, so that no share of them exceeds 1
+    whatever commands chance drew.
+
     Args:
         odds: (M,), see `DenoisingPolicy.deployed_odds`.
     """
     if odds is None or COMMAND not in data.obs:
         return None
     command = episode_commands(data.obs[COMMAND], data.episode, len(data.episodes.success))
-    return odds[command].numpy()
+    weight = odds[command].double().numpy()
+    total = weight.sum()
+    return weight * len(weight) / total if total else weight
 
 
 def successes(episodes: Episodes, weight: np.ndarray | None) -> int:

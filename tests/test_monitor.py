@@ -222,10 +222,21 @@ def test_practised_episodes_count_for_what_they_are_deployed():
     episodes = SimpleNamespace(success=np.zeros(3, bool))
     data = SimpleNamespace(obs=told, episode=torch.tensor([0, 1, 0, 1, 2]), episodes=episodes)
     odds = torch.tensor([1.2, 0.0, 0.5])
-    assert deployed_weight(data, odds) == pytest.approx([0.5, 1.2, 1.2])
+    assert deployed_weight(data, odds) == pytest.approx([1.5 / 2.9, 3.6 / 2.9, 3.6 / 2.9])
     assert deployed_weight(data, None) is None
     data.obs = {}
     assert deployed_weight(data, odds) is None
+
+
+@pytest.mark.parametrize("drawn", [[0, 0, 0, 0, 1], [0, 0, 0, 0, 2]])
+def test_no_more_episodes_succeed_than_were_played(drawn):
+    """Four of five drew the command that the deployed policy is told more often, and all succeed."""
+    told = {COMMAND: torch.tensor(drawn)[:, None]}
+    episodes = SimpleNamespace(success=np.ones(5, bool))
+    data = SimpleNamespace(obs=told, episode=torch.arange(5), episodes=episodes)
+    weight = deployed_weight(data, torch.tensor([1.5, 0.5, 0.0]))
+    assert weight.sum() == pytest.approx(5)
+    assert successes(episodes, weight) == 5
 
 
 def test_the_reference_of_a_commanded_base_is_read_as_deployed(many):

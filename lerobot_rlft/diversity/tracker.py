@@ -51,7 +51,7 @@ class ModeTracker:
         self.alarm_level = 1 - ALARM_STEP
         if base_successes is None:
             base_successes = int(self.base_counts.sum())
-        self.alarm_success = self.best_success = base_successes / base_episodes
+        self.alarm_success = self.best_success = min(base_successes, base_episodes) / base_episodes
 
     def update(
         self, counts: Sequence[float], episodes: int, successes: int | None = None
@@ -61,13 +61,14 @@ class ModeTracker:
         Args:
             counts: (M,) successes in each mode, which may be weighted.
             episodes: all of the iteration.
-            successes: of them; None = those in a known mode.
+            successes: of them; None = those in a known mode. Weighted ones that exceed the episodes count as all.
 
         Returns:
             `effective_modes` and `js_to_base` (bits) of the window; nothing while it holds no success.
         """
-        known = round(sum(counts))
-        self.window.append((episodes, known if successes is None else successes, [float(c) for c in counts]))
+        if successes is None:
+            successes = round(sum(counts))
+        self.window.append((episodes, min(successes, episodes), [float(c) for c in counts]))
         while sum(e for e, *_ in self.window[1:]) >= WINDOW_EPISODES:
             self.window.pop(0)
         total = self.counts
@@ -146,7 +147,8 @@ class ModeTracker:
     def from_state(cls, state: dict[str, Any]) -> "ModeTracker":
         """The tracker that `state_dict` describes."""
         tracker = cls(state["base_counts"], state["base_episodes"])
-        tracker.window = [tuple(entry) for entry in state["window"]]
-        tracker.alarm_level, tracker.alarm_success = state["alarm_level"], state["alarm_success"]
-        tracker.best_success = state.get("best_success", tracker.best_success)  # new in this version
+        # Weights were not normalised once: a window of then may hold more successes than episodes.
+        tracker.window = [(e, min(s, e), counts) for e, s, counts in state["window"]]
+        tracker.alarm_level, tracker.alarm_success = state["alarm_level"], min(1.0, state["alarm_success"])
+        tracker.best_success = min(1.0, state.get("best_success", tracker.best_success))
         return tracker

@@ -102,3 +102,19 @@ def test_a_success_in_no_known_mode_is_a_success():
     tracker = ModeTracker([40, 40, 40, 40], 240)
     tracker.update([300, 20, 20, 0], 500, successes=500)
     assert "success rose (67 % to 100 %)" in tracker.alarm()
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_run_in_which_all_episodes_succeed_goes_on(restored):
+    """Weighted, 103 of 100 successes were read, and the standard error of more than all is no number."""
+    tracker = ModeTracker([66, 33, 27, 26, 11, 6], 240, 169)
+    tracker.update([49.651, 15.22, 13.241, 12.492, 6.833, 5.177], 100, 103)
+    if restored:  # from a state that was saved when such windows were kept
+        state = tracker.state_dict() | {"best_success": 1.03, "alarm_success": 1.03}
+        state["window"][0][1] = 103
+        tracker = ModeTracker.from_state(state)
+    assert tracker.alarm() is None
+    assert tracker.best_success == 1
+    tracker.update([40, 20, 15, 14, 6, 5], 100, 100)
+    assert tracker.alarm() is None
+    assert tracker.best_success == 1
