@@ -37,7 +37,7 @@ RUNS = {
     " --n_episodes=96 --batch_size=48 --seed=5",
     "push": "push --run_dir=dppo --repo_id=user/tuned --license=mit --dry_run=true",
 }
-UNSTABLE = re.compile(r"\.(png|html|yaml|yml|mp4|svg)$")
+UNSTABLE = re.compile(r"\.(png|html|yaml|yml|mp4|svg)$|^seconds\.json$|^stats\.json$")
 CLOCK = {"seconds", "metrics_bytes", "created", "date", "time"}
 
 

@@ -61,7 +61,8 @@ class ModeTracker:
         Args:
             counts: (M,) successes in each mode, which may be weighted.
             episodes: all of the iteration.
-            successes: of them; None = those in a known mode. Weighted ones that exceed the episodes count as all.
+            successes: of them; None = those in a known mode. Weighted, they may exceed the episodes, which
+                then count as all.
 
         Returns:
             `effective_modes` and `js_to_base` (bits) of the window; nothing while it holds no success.
