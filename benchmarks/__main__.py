@@ -2,7 +2,7 @@
 
 import logging
 
-from . import bc_loader, flow, guard, guidance, iteration, memory, monitor, prefix
+from benchmarks import bc_loader, flow, guard, guidance, iteration, memory, monitor, prefix
 
 logging.disable(logging.WARNING)
 for section in (iteration, monitor, guard, flow, memory, bc_loader, prefix, guidance):

@@ -10,16 +10,16 @@ import statistics
 import time
 from pathlib import Path
 
+import lerobot_policy_rlft  # noqa: F401  registers rlft_flow
 import numpy as np
 from lerobot.envs import make_env_pre_post_processors
 
-import lerobot_policy_rlft  # noqa: F401  registers rlft_flow
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.build import load_policy
-from lerobot_rlft.config import load_policy_config
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.rollout import EpisodeRunner
+from lerobot_rlft.configs.train import load_policy_config
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.rollout.runner import EpisodeRunner
+from lerobot_rlft.training.setup import load_policy
 
 BASE = Path(__file__).parents[1] / "recipes/avoiding_flow_base"
 EPISODES, REPEATS = 100, 5

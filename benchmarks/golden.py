@@ -1,8 +1,8 @@
-"""Tiny runs of every kind and the hashes of what they leave: equal before and after a change that only moves code.
+"""Tiny runs of every kind and the hashes of what they leave, to be equal before and after code only moves.
 
 `python -m benchmarks.golden FOLDER > golden.json` runs them below FOLDER; the same commit gives the same file
-on the same machine. What the clock says is left out, and so are pictures, pages and configuration files, which
-name folders.
+on the same machine. What the clock says is left out, and so are pictures, pages and configuration files,
+which name folders.
 """
 
 import hashlib

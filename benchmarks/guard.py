@@ -9,21 +9,20 @@ import numpy as np
 import torch
 from lerobot.envs import make_env_pre_post_processors
 
+from benchmarks.iteration import seconds
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.build import load_policy
-from lerobot_rlft.commands import CommandConfig
-from lerobot_rlft.config import load_policy_config
+from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.diversity.attempts import Attempts
 from lerobot_rlft.diversity.guard import DiversityGuard, GuardConfig
-from lerobot_rlft.diversity.metrics import mode_counts
-from lerobot_rlft.envs.avoiding import NUM_MODES
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.envs.avoiding.avoiding import NUM_MODES
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.metrics.modes import mode_counts
 from lerobot_rlft.policies.base import Exploration
-from lerobot_rlft.policies.commanded import commanded
-from lerobot_rlft.rollout import EpisodeRunner
-
-from .iteration import seconds
+from lerobot_rlft.policies.rlft_commanded.adapter import commanded
+from lerobot_rlft.policies.rlft_commanded.commands import CommandConfig
+from lerobot_rlft.rollout.runner import EpisodeRunner
+from lerobot_rlft.training.setup import load_policy
 
 BASE = Path(__file__).parents[1] / "recipes" / "avoiding_base"
 EPISODES, REPEATS, KEY = 200, 5, "observation.state"

@@ -22,12 +22,12 @@ from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.episodes import Rollout
+from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.diffusion import DiffusionAdapter
-from lerobot_rlft.rollout import EpisodeRunner
+from lerobot_rlft.rollout.episodes import Rollout
+from lerobot_rlft.rollout.runner import EpisodeRunner
 
 STATS = {
     "observation.state": {"min": [0.2, -0.3, 0.2, -0.3], "max": [0.8, 0.4, 0.8, 0.4]},

@@ -13,9 +13,8 @@ import sys
 import numpy as np
 from lerobot.configs import FeatureType, PolicyFeature
 
-from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
-
-from .iteration import make_policy, make_runner
+from benchmarks.iteration import make_policy, make_runner
+from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
 
 ENVS = 100
 CASES = {"state": 20, "image": 2}  # rounds of 6 decisions in each environment

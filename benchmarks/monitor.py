@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 from lerobot.envs import make_env_pre_post_processors
 
+from benchmarks.iteration import seconds
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.build import load_policy
-from lerobot_rlft.config import TrainConfig, load_policy_config
-from lerobot_rlft.diversity.metrics import mode_counts
+from lerobot_rlft.configs.train import TrainConfig, load_policy_config
 from lerobot_rlft.diversity.probe import Probe
 from lerobot_rlft.diversity.tracker import ModeTracker
-from lerobot_rlft.envs.avoiding import NUM_MODES
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.rollout import EpisodeRunner
-
-from .iteration import seconds
+from lerobot_rlft.envs.avoiding.avoiding import NUM_MODES
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.metrics.modes import mode_counts
+from lerobot_rlft.rollout.runner import EpisodeRunner
+from lerobot_rlft.training.setup import load_policy
 
 BASE = Path(__file__).parents[1] / "recipes" / "avoiding_base"
 EPISODES, REPEATS, FLOOR = 100, 5, 0.1

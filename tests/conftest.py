@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import lerobot_policy_rlft  # noqa: F401  registers --env.type=avoiding
 import numpy as np
 import pytest
 import torch
@@ -13,14 +14,19 @@ from lerobot.policies import make_pre_post_processors
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.factory import get_policy_class
 
-import lerobot_policy_rlft  # noqa: F401  registers --env.type=avoiding
 from lerobot_rlft.algorithms.bc import BCConfig
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.cli.train import read_config
-from lerobot_rlft.config import DatasetConfig, EvalConfig, RolloutConfig, TrainConfig, load_policy_config
-from lerobot_rlft.demos.dataset import write_dataset
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.rlft_flow.configuration_rlft_flow import RLFTFlowConfig
+from lerobot_rlft.configs.train import (
+    DatasetConfig,
+    EvalConfig,
+    RolloutConfig,
+    TrainConfig,
+    load_policy_config,
+)
+from lerobot_rlft.datasets.writer import write_dataset
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.policies.rlft_flow.configuration_rlft_flow import RLFTFlowConfig
 
 # Each parse reads the sources of all policies anew for the help texts.
 field_wrapper.docstring.get_attribute_docstring = cache(field_wrapper.docstring.get_attribute_docstring)

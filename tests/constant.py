@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from lerobot_rlft.chains import Chain, DDPMKernel
-from lerobot_rlft.episodes import Episodes, Rollout
+from lerobot_rlft.chains.chain import Chain, DDPMKernel
 from lerobot_rlft.policies.base import DenoisingPolicy
 from lerobot_rlft.regularizers.base import Step
+from lerobot_rlft.rollout.episodes import Episodes, Rollout
 
 FLOOR = 0.5
 ALPHAS_CUMPROD = torch.tensor([0.9, 0.5, 0.1])

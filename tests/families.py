@@ -16,14 +16,14 @@ from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig
 from lerobot.policies.multi_task_dit.modeling_multi_task_dit import MultiTaskDiTPolicy
 
-from lerobot_rlft.chains import Chain
-from lerobot_rlft.episodes import Rollout
+from lerobot_rlft.chains.chain import Chain
 from lerobot_rlft.policies.base import DenoisingPolicy, Exploration
 from lerobot_rlft.policies.diffusion import DiffusionAdapter
 from lerobot_rlft.policies.multi_task_dit import MultiTaskDiTAdapter
-from lerobot_rlft.policies.rlft_flow import RLFTFlowAdapter
-from lerobot_rlft.rlft_flow.configuration_rlft_flow import RLFTFlowConfig
-from lerobot_rlft.rlft_flow.modeling_rlft_flow import RLFTFlowPolicy
+from lerobot_rlft.policies.rlft_flow.adapter import RLFTFlowAdapter
+from lerobot_rlft.policies.rlft_flow.configuration_rlft_flow import RLFTFlowConfig
+from lerobot_rlft.policies.rlft_flow.modeling_rlft_flow import RLFTFlowPolicy
+from lerobot_rlft.rollout.episodes import Rollout
 
 STATE = {"observation.state": (FeatureType.STATE, (4,))}
 ENVIRONMENT_STATE = STATE | {"observation.environment_state": (FeatureType.ENV, (3,))}

@@ -71,15 +71,15 @@ def serve() -> None:
     from lerobot.utils.import_utils import register_third_party_plugins
 
     from lerobot_rlft import algorithms  # noqa: F401
-    from lerobot_rlft.arguments import parse_command_line
-    from lerobot_rlft.config import TrainConfig
-    from lerobot_rlft.config_compare import CompareConfig
-    from lerobot_rlft.config_push import PushConfig
+    from lerobot_rlft.configs.eval import CompareConfig
+    from lerobot_rlft.configs.parser import parse_command_line
+    from lerobot_rlft.configs.push import PushConfig
+    from lerobot_rlft.configs.train import TrainConfig
 
     register_third_party_plugins()
     names = ("train", "eval", "push", "compare")
     mains = {name: import_module(f"lerobot_rlft.cli.{name}").main for name in names}
-    for name in ("trainer", "publish", "leaderboard", "comparison"):
+    for name in ("training.trainer", "hub.bundle", "evaluation.leaderboard", "evaluation.comparison"):
         import_module(f"lerobot_rlft.{name}")
     # Each parse would read the sources of all policies anew for the help texts.
     docs.get_attribute_docstring = cache(docs.get_attribute_docstring)

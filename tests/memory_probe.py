@@ -10,9 +10,9 @@ from families import diffusion, experience, vla
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.config import TrainConfig
-from lerobot_rlft.memory import footprint, without_weights
+from lerobot_rlft.configs.train import TrainConfig
 from lerobot_rlft.policies.base import DenoisingPolicy
+from lerobot_rlft.training.footprint import footprint, without_weights
 
 
 def build(family: str, width: int) -> DenoisingPolicy:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lerobot_rlft.records import METRICS
+from lerobot_rlft.training.records import METRICS
 
 
 class Killed(BaseException):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lerobot_rlft.advantages import RewardScaler, clip_schedule, denoising_discount, gae
+from lerobot_rlft.critics.advantages import RewardScaler, clip_schedule, denoising_discount, gae
 
 # Two episodes: three decisions up to a time limit, and two that end by themselves; 7 and 9 are garbage.
 REWARD = torch.tensor([[1.0, 1.0], [2.0, 1.0], [3.0, 7.0]])

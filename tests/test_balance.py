@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from lerobot_rlft.balance import BalanceConfig, ModeBalance, centred, counts
+from lerobot_rlft.regularizers.mode_balance import BalanceConfig, ModeBalance, centred, counts
 
 
 def make(num_modes=2, shares=None, **fields):

@@ -7,8 +7,8 @@ from huggingface_hub import ModelCard
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 
-from lerobot_rlft.cards import evaluation_results, policy_card
-from lerobot_rlft.pretrained import needs_plugin
+from lerobot_rlft.configs.pretrained import needs_plugin
+from lerobot_rlft.hub.card import evaluation_results, policy_card
 
 NUMBERS = {
     "env": "grasps", "env_options": {"best_reward": 1.0}, "seed": 7, "n_episodes": 200, "name": "tuned",

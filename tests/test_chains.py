@@ -7,8 +7,8 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch.distributions import Normal
 
-from lerobot_rlft import chains
-from lerobot_rlft.chains import DDIMKernel, DDPMKernel, kl_divergence, sample_chain, step_log_prob
+from lerobot_rlft.chains import chain as chains
+from lerobot_rlft.chains.chain import DDIMKernel, DDPMKernel, kl_divergence, sample_chain, step_log_prob
 
 
 def everything(x):

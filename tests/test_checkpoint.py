@@ -10,12 +10,12 @@ import torch
 from conftest import save_policy
 from runs import Killed, contents, metrics
 
-from lerobot_rlft import checkpoint as checkpoint_module
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.checkpoint import last_checkpoint, load_state, save_checkpoint
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.interrupts import Interrupted
-from lerobot_rlft.trainer import Trainer
+from lerobot_rlft.training import checkpoint as checkpoint_module
+from lerobot_rlft.training.checkpoint import last_checkpoint, load_state, save_checkpoint
+from lerobot_rlft.training.trainer import Trainer
+from lerobot_rlft.utils.errors import UserError
+from lerobot_rlft.utils.signals import Interrupted
 
 FINETUNED = DPPOConfig(update_epochs=1, minibatch_size=16, critic_hidden_dims=(8,), finetuned_steps=2)
 
@@ -50,7 +50,11 @@ def kill_in_save(trainer: Trainer, monkeypatch) -> None:
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than the runs."""
-    for name in ("outcome.draw_trajectories", "outcome.draw_learning_curve", "monitor.draw_kl"):
+    for name in (
+        "training.evaluator.draw_trajectories",
+        "training.evaluator.draw_learning_curve",
+        "training.monitor.draw_kl",
+    ):
         monkeypatch.setattr(f"lerobot_rlft.{name}", lambda *args: None)
 
 

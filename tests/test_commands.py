@@ -10,7 +10,9 @@ from families import diffusion, experience, observations
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.algorithms.hindsight import fit_commands
-from lerobot_rlft.commands import (
+from lerobot_rlft.policies.base import Exploration
+from lerobot_rlft.policies.rlft_commanded.adapter import commanded
+from lerobot_rlft.policies.rlft_commanded.commands import (
     COMMAND,
     MAX_MODES,
     CommandConfig,
@@ -19,10 +21,8 @@ from lerobot_rlft.commands import (
     episode_commands,
     target_shares,
 )
-from lerobot_rlft.episodes import Rollout
-from lerobot_rlft.policies.base import Exploration
-from lerobot_rlft.policies.commanded import commanded
 from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
+from lerobot_rlft.rollout.episodes import Rollout
 
 ATTEMPT = torch.tensor([0, 0, 0, 2, 2, 1, 1, -1])
 SUCCESS = torch.tensor([True, True, True, True, False, False, False, True])

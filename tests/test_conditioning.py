@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lerobot_rlft.conditioning import (
+from lerobot_rlft.policies.conditioning import (
     LABEL,
     NEGATIVE,
     POSITIVE,

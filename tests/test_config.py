@@ -17,11 +17,8 @@ from lerobot.policies.act.modeling_act import ACTPolicy
 from safetensors.torch import load_file, save_file
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.arguments import suggest
-from lerobot_rlft.balance import BalanceConfig
-from lerobot_rlft.checkpoint import write_config
-from lerobot_rlft.commands import CommandConfig
-from lerobot_rlft.config import (
+from lerobot_rlft.configs.parser import suggest
+from lerobot_rlft.configs.train import (
     CONFIG_NAME,
     AtlasConfig,
     DatasetConfig,
@@ -30,13 +27,16 @@ from lerobot_rlft.config import (
     load_policy_config,
 )
 from lerobot_rlft.diversity.guard import GuardConfig
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.errors import UserError
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.policies.rlft_commanded.commands import CommandConfig
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
+from lerobot_rlft.regularizers.mode_balance import BalanceConfig
 from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
-from lerobot_rlft.rollout import EpisodeRunner
-from lerobot_rlft.runners import check_features
-from lerobot_rlft.trainer import Trainer
+from lerobot_rlft.rollout.environments import check_features
+from lerobot_rlft.rollout.runner import EpisodeRunner
+from lerobot_rlft.training.checkpoint import write_config
+from lerobot_rlft.training.trainer import Trainer
+from lerobot_rlft.utils.errors import UserError
 
 DPPO = ("--algorithm.type=dppo", "--env.type=avoiding")
 

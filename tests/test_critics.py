@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lerobot_rlft.critics import ValueMLP, explained_variance
+from lerobot_rlft.critics.networks import ValueMLP, explained_variance
 
 
 def test_value_mlp_by_hand():

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from lerobot_rlft.cli import curves as command
-from lerobot_rlft.curves import draw_shares, read_curve
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.pictures import mode_colour
+from lerobot_rlft.plots.curves import draw_shares, read_curve
+from lerobot_rlft.plots.run import mode_colour
+from lerobot_rlft.utils.errors import UserError
 
 
 def write_run(folder, counts, base=(60, 60, 60)):
@@ -49,7 +49,7 @@ def drawn(monkeypatch, tmp_path):
 
     def draw(*runs):
         figures = []
-        monkeypatch.setattr("lerobot_rlft.curves.save", lambda figure, path: figures.append(figure))
+        monkeypatch.setattr("lerobot_rlft.plots.curves.save", lambda figure, path: figures.append(figure))
         draw_shares(tmp_path / "shares.png", [read_curve(run) for run in runs])
         (figure,) = figures
         return figure

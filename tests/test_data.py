@@ -13,7 +13,13 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from torch.utils.data import default_collate
 
-from lerobot_rlft.data import BatchLoader, ChunkDataset, DecodedDataset, make_loader, start_indices
+from lerobot_rlft.datasets.windows import (
+    BatchLoader,
+    ChunkDataset,
+    DecodedDataset,
+    make_loader,
+    start_indices,
+)
 
 LENGTHS = (
     5,

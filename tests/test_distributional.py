@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lerobot_rlft.distributional import NUM_BINS, DistributionalValue, bins, two_hot
+from lerobot_rlft.critics.distributional import NUM_BINS, DistributionalValue, bins, two_hot
 
 
 def test_two_hot_targets_by_hand():

@@ -10,14 +10,14 @@ from lerobot.scripts.lerobot_eval import eval_policy
 from lerobot.utils.constants import OBS_STATE
 from toy import toy_envs
 
-from lerobot_rlft.build import load_policy
-from lerobot_rlft.config import load_policy_config
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.episodes import Episodes
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.evaluation import Evaluation, film, play, summarise
-from lerobot_rlft.pictures import draw_learning_curve, draw_trajectories, is_planar
-from lerobot_rlft.rollout import EpisodeRunner
+from lerobot_rlft.configs.train import load_policy_config
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.plots.run import draw_learning_curve, draw_trajectories, is_planar
+from lerobot_rlft.rollout.episodes import Episodes
+from lerobot_rlft.rollout.evaluation import Evaluation, film, play, summarise
+from lerobot_rlft.rollout.runner import EpisodeRunner
+from lerobot_rlft.training.setup import load_policy
+from lerobot_rlft.utils.errors import UserError
 
 
 def evaluate(runner, *arguments, **options):
@@ -100,7 +100,8 @@ def test_videos_show_the_episode_and_not_the_next(tmp_path, monkeypatch):
 
     written = {}
     monkeypatch.setattr(
-        "lerobot_rlft.evaluation.write_video", lambda path, frames, fps: written.update({path: (frames, fps)})
+        "lerobot_rlft.rollout.evaluation.write_video",
+        lambda path, frames, fps: written.update({path: (frames, fps)}),
     )
     before = torch.get_rng_state()
     film(EpisodeRunner(toy_envs(2), ToyPolicy(), identity, identity), 0, tmp_path / "videos/base.mp4")

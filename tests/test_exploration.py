@@ -8,8 +8,8 @@ import torch
 from lerobot.utils.constants import OBS_STATE
 from torch.distributions import Normal
 
-from lerobot_rlft.episodes import Episodes
-from lerobot_rlft.exploration import (
+from lerobot_rlft.evaluation.exploration_report import compare, conclusion, draw, headline, table
+from lerobot_rlft.evaluation.structured_exploration import (
     ARMS,
     LEAST_SUCCESSES,
     estimate_moments,
@@ -17,8 +17,8 @@ from lerobot_rlft.exploration import (
     neighbours,
     ratio_interval,
 )
-from lerobot_rlft.exploration_report import compare, conclusion, draw, headline, table
 from lerobot_rlft.policies.base import DenoisingPolicy
+from lerobot_rlft.rollout.episodes import Episodes
 
 FLOOR = 0.1
 

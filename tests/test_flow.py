@@ -8,8 +8,8 @@ from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig
 from lerobot.policies.multi_task_dit.modeling_multi_task_dit import FlowMatchingObjective
 
-from lerobot_rlft.chains import sample_chain, step_log_prob
-from lerobot_rlft.flow import FlowSDEKernel, HybridKernel, NoiseHead
+from lerobot_rlft.chains.chain import sample_chain, step_log_prob
+from lerobot_rlft.chains.flow import FlowSDEKernel, HybridKernel, NoiseHead
 
 
 def numbers(*values):

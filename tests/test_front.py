@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lerobot_rlft.front import Point, best, draw_front, front, link_best, points
+from lerobot_rlft.training.selection import Point, best, draw_front, front, link_best, points
 
 
 def make(*pairs):
@@ -90,7 +90,9 @@ def test_the_link_to_the_best_moves(run):
 
 def test_the_picture_shows_points_front_floor_and_choice(tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr("lerobot_rlft.front.save", lambda figure, path: kept.append((figure, path)))
+    monkeypatch.setattr(
+        "lerobot_rlft.training.selection.save", lambda figure, path: kept.append((figure, path))
+    )
     found = make((0.5, 0.9), (0.9, 0.7), (0.4, 0.8))
     draw_front(tmp_path / "front.png", found, 0.95, "effective_modes", found[1])
     (figure, path), axis = kept[0], kept[0][0].axes[0]

@@ -12,25 +12,35 @@ from runs import Killed, contents, metrics
 from safetensors.torch import load_file
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.balance import BalanceConfig
-from lerobot_rlft.build import load_policy
-from lerobot_rlft.commands import CommandConfig
-from lerobot_rlft.config import AtlasConfig, DatasetConfig, EvalConfig, RolloutConfig, load_policy_config
+from lerobot_rlft.configs.train import (
+    AtlasConfig,
+    DatasetConfig,
+    EvalConfig,
+    RolloutConfig,
+    load_policy_config,
+)
 from lerobot_rlft.diversity.guard import DiversityGuard, GuardConfig, retained
-from lerobot_rlft.diversity.metrics import wilson_interval
-from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.front import Point
+from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
+from lerobot_rlft.metrics.modes import wilson_interval
+from lerobot_rlft.policies.rlft_commanded.commands import CommandConfig
 from lerobot_rlft.regularizers.entropy import EntropyConfig
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.regularizers.manifold_ensemble import ManifoldEnsembleConfig
+from lerobot_rlft.regularizers.mode_balance import BalanceConfig
 from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
-from lerobot_rlft.trainer import Trainer
+from lerobot_rlft.training.selection import Point
+from lerobot_rlft.training.setup import load_policy
+from lerobot_rlft.training.trainer import Trainer
+from lerobot_rlft.utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    for name in ("outcome.draw_trajectories", "outcome.draw_learning_curve", "monitor.draw_kl"):
+    for name in (
+        "training.evaluator.draw_trajectories",
+        "training.evaluator.draw_learning_curve",
+        "training.monitor.draw_kl",
+    ):
         monkeypatch.setattr(f"lerobot_rlft.{name}", lambda *args: None)
 
 
@@ -258,7 +268,7 @@ def test_where_no_checkpoint_respects_the_floor_the_most_diverse_is_exported(
 ):
     ratios = {0: 1.0, 1: 0.4, 2: 0.7}
     monkeypatch.setattr(
-        "lerobot_rlft.outcome.points",
+        "lerobot_rlft.training.evaluator.points",
         lambda lines, metric, run: [
             Point(i, 1.0 - 0.1 * i, ratios[i], run / f"checkpoints/00000{i}", 0.9 - 0.1 * i) for i in (1, 2)
         ],

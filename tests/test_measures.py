@@ -8,8 +8,8 @@ import torch
 from families import diffusion, observations
 
 from lerobot_rlft.diversity.probe import Probe
-from lerobot_rlft.episodes import Episodes
-from lerobot_rlft.measures import (
+from lerobot_rlft.metrics.keys import KEYS
+from lerobot_rlft.metrics.registry import (
     Metrics,
     measure_blocked,
     measure_chains,
@@ -17,7 +17,7 @@ from lerobot_rlft.measures import (
     measure_paths,
     measure_probe,
 )
-from lerobot_rlft.measures_keys import KEYS
+from lerobot_rlft.rollout.episodes import Episodes
 
 KEY = "observation.state"
 

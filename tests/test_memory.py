@@ -14,9 +14,9 @@ import vlas
 from families import IMAGES, diffusion, vla
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.config import TrainConfig
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.memory import footprint, plan, without_weights
+from lerobot_rlft.configs.train import TrainConfig
+from lerobot_rlft.training.footprint import footprint, plan, without_weights
+from lerobot_rlft.utils.errors import UserError
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -9,24 +9,24 @@ import torch
 from runs import Killed, contents, metrics
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.commands import COMMAND
-from lerobot_rlft.config import AtlasConfig, DatasetConfig, EvalConfig, RolloutConfig
+from lerobot_rlft.configs.train import AtlasConfig, DatasetConfig, EvalConfig, RolloutConfig
 from lerobot_rlft.diversity.atlas import ModeAtlas
 from lerobot_rlft.diversity.guard import GuardConfig
 from lerobot_rlft.diversity.tracker import ModeTracker
-from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
-from lerobot_rlft.episodes import Episodes
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.monitor import deployed_weight, successes
-from lerobot_rlft.records import Records
+from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
+from lerobot_rlft.policies.rlft_commanded.commands import COMMAND
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
-from lerobot_rlft.trainer import Trainer
+from lerobot_rlft.rollout.episodes import Episodes
+from lerobot_rlft.training.monitor import deployed_weight, successes
+from lerobot_rlft.training.records import Records
+from lerobot_rlft.training.trainer import Trainer
+from lerobot_rlft.utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     for name in ("draw_trajectories", "draw_learning_curve"):
-        monkeypatch.setattr(f"lerobot_rlft.outcome.{name}", lambda *args: None)
+        monkeypatch.setattr(f"lerobot_rlft.training.evaluator.{name}", lambda *args: None)
 
 
 @pytest.fixture

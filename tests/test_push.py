@@ -16,9 +16,9 @@ from mini_hub import MiniHub, serve
 from runs import contents, metrics
 from safetensors.torch import load_file
 
-from lerobot_rlft.config_push import PushConfig
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.publish import dry_run, write
+from lerobot_rlft.configs.push import PushConfig
+from lerobot_rlft.hub.bundle import dry_run, write
+from lerobot_rlft.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PLAIN = f"--config_path={ROOT / 'recipes/grasps_plain.yaml'}"
@@ -492,7 +492,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_run_without_environment_states_no_numbers(bc_config):
-    from lerobot_rlft.trainer import Trainer
+    from lerobot_rlft.training.trainer import Trainer
 
     config = bc_config(iterations=1)
     Trainer(config).train()

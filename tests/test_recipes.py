@@ -15,12 +15,12 @@ import torch
 import yaml
 from conftest import OBSERVATIONS, save_policy
 
-from lerobot_rlft.build import load_policy
 from lerobot_rlft.cli import demos
-from lerobot_rlft.config import load_policy_config
-from lerobot_rlft.demos.avoiding import write_demonstrations
-from lerobot_rlft.recap.rounds import Rounds
-from lerobot_rlft.trainer import Trainer
+from lerobot_rlft.configs.train import load_policy_config
+from lerobot_rlft.envs.avoiding.demonstrations import write_demonstrations
+from lerobot_rlft.training.rounds import Rounds
+from lerobot_rlft.training.setup import load_policy
+from lerobot_rlft.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 BASES = ("avoiding_base", "avoiding_flow_base", "grasps_base", "pusht_base")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lerobot.envs.configs import PushtEnv
 
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.report import conclusion, eval_command
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.training.console import conclusion, eval_command
 
 
 def evaluation(success: float, **fields) -> dict:

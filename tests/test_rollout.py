@@ -12,15 +12,15 @@ from lerobot.utils.constants import OBS_STATE
 from torch import nn
 from toy import LENGTHS, MAX_STEPS, toy_envs
 
-from lerobot_rlft.build import load_policy
-from lerobot_rlft.chains import Chain
-from lerobot_rlft.config import load_policy_config
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.episodes import Episodes
-from lerobot_rlft.errors import EnvironmentFailure
+from lerobot_rlft.chains.chain import Chain
+from lerobot_rlft.configs.train import load_policy_config
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.policies.base import DenoisingPolicy
-from lerobot_rlft.rollout import EpisodeRunner
-from lerobot_rlft.runners import make_runner
+from lerobot_rlft.rollout.environments import make_runner
+from lerobot_rlft.rollout.episodes import Episodes
+from lerobot_rlft.rollout.runner import EpisodeRunner
+from lerobot_rlft.training.setup import load_policy
+from lerobot_rlft.utils.errors import EnvironmentFailure
 
 BOTH_MODES = pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 HISTORY, CHUNK = 2, 3
@@ -224,7 +224,7 @@ def test_processes_give_the_same_and_leave_ctrl_c_to_the_trainer(dppo_config, mo
 
     config = dppo_config()
     monkeypatch.setattr(AvoidingEnvConfig, "create_envs", create_envs)
-    monkeypatch.setattr("lerobot_rlft.runners.check_features", lambda *args: None)
+    monkeypatch.setattr("lerobot_rlft.rollout.environments.check_features", lambda *args: None)
     monkeypatch.setattr("multiprocessing.set_forkserver_preload", lambda modules: None)  # takes seconds
     runner = make_runner(config.env, ToyPolicy(), 4, asynchronous=True)
     try:

@@ -7,14 +7,14 @@ from lerobot.datasets import LeRobotDataset
 from test_rollout import CHUNK, runner_in
 from toy import LENGTHS, toy_envs
 
-from lerobot_rlft.build import load_policy
-from lerobot_rlft.config import load_policy_config
-from lerobot_rlft.data import ChunkDataset
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.errors import EnvironmentFailure
-from lerobot_rlft.evaluation import play
-from lerobot_rlft.rollout_dataset import write_rollouts
-from lerobot_rlft.runners import make_runner
+from lerobot_rlft.configs.train import load_policy_config
+from lerobot_rlft.datasets.windows import ChunkDataset
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.rollout.environments import make_runner
+from lerobot_rlft.rollout.evaluation import play
+from lerobot_rlft.rollout.recorder import write_rollouts
+from lerobot_rlft.training.setup import load_policy
+from lerobot_rlft.utils.errors import EnvironmentFailure
 
 
 def test_every_frame_of_every_episode_with_images(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lerobot_rlft.scrub import short_name, text_without_folders, without_folders
+from lerobot_rlft.hub.anonymise import short_name, text_without_folders, without_folders
 
 
 @pytest.mark.parametrize(

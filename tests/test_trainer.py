@@ -9,17 +9,21 @@ import torch
 from accelerate.state import AcceleratorState
 from runs import Killed, metrics
 
-from lerobot_rlft import outcome
-from lerobot_rlft import trainer as trainer_module
-from lerobot_rlft.config import EvalConfig
-from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
-from lerobot_rlft.errors import EnvironmentFailure, RatioError, UserError
-from lerobot_rlft.trainer import Trainer
+from lerobot_rlft.configs.train import EvalConfig
+from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
+from lerobot_rlft.training import evaluator as outcome
+from lerobot_rlft.training import trainer as trainer_module
+from lerobot_rlft.training.trainer import Trainer
+from lerobot_rlft.utils.errors import EnvironmentFailure, RatioError, UserError
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    for name in ("outcome.draw_trajectories", "outcome.draw_learning_curve", "monitor.draw_kl"):
+    for name in (
+        "training.evaluator.draw_trajectories",
+        "training.evaluator.draw_learning_curve",
+        "training.monitor.draw_kl",
+    ):
         monkeypatch.setattr(f"lerobot_rlft.{name}", lambda *args: None)
 
 

@@ -13,9 +13,9 @@ from conftest import TINY, save_policy
 from lerobot.configs import PreTrainedConfig
 from lerobot.envs.configs import PushtEnv
 
-from lerobot_rlft.checkpoint import last_checkpoint
-from lerobot_rlft.report import eval_command
-from lerobot_rlft.trainer import Trainer
+from lerobot_rlft.training.checkpoint import last_checkpoint
+from lerobot_rlft.training.console import eval_command
+from lerobot_rlft.training.trainer import Trainer
 
 STOCK = """
 import sys
@@ -62,7 +62,7 @@ assert "lerobot_rlft" not in sys.modules and "lerobot_policy_rlft" not in sys.mo
 
 
 def test_a_checkpoint_runs_without_this_package(dppo_config, tmp_path, monkeypatch):
-    monkeypatch.setattr("lerobot_rlft.outcome.draw_trajectories", lambda *args: None)
+    monkeypatch.setattr("lerobot_rlft.training.evaluator.draw_trajectories", lambda *args: None)
     base = save_policy(
         tmp_path / "base", {"observation.state": 2, "observation.environment_state": 16}, reach=100.0
     )

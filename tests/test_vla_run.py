@@ -15,10 +15,10 @@ from runs import metrics
 from safetensors.torch import load_file
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.checkpoint import last_checkpoint
-from lerobot_rlft.config import EvalConfig, RolloutConfig, TrainConfig, load_policy_config
+from lerobot_rlft.configs.train import EvalConfig, RolloutConfig, TrainConfig, load_policy_config
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
-from lerobot_rlft.trainer import Trainer
+from lerobot_rlft.training.checkpoint import last_checkpoint
+from lerobot_rlft.training.trainer import Trainer
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..conditioning import NEGATIVE, POSITIVE, UNKNOWN
+from ..policies.conditioning import NEGATIVE, POSITIVE, UNKNOWN
 from .base import AlgorithmConfig, check
 from .refit import RefitConfig, Scores
 

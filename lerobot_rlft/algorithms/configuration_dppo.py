@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..balance import BalanceConfig
-from ..commands import CommandConfig
-from ..flow import MAX_NOISE_LEVEL
+from ..chains.flow import MAX_NOISE_LEVEL
 from ..policies.base import Exploration
+from ..policies.rlft_commanded.commands import CommandConfig
 from ..regularizers.base import RegularizerConfig
+from ..regularizers.mode_balance import BalanceConfig
 from .base import AlgorithmConfig, check
 
 # What a field that is null becomes, for each objective.

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..advantages import RewardScaler, gae
-from ..balance import ModeBalance
-from ..chains import kl_divergence
-from ..commands import COMMAND, episode_commands
-from ..critics import explained_variance
+from ..chains.chain import kl_divergence
+from ..critics.advantages import RewardScaler, gae
+from ..critics.networks import explained_variance
+from ..critics.state_value import Critic
 from ..policies.base import DenoisingPolicy
+from ..policies.rlft_commanded.commands import COMMAND, episode_commands
 from ..regularizers.base import Experience, Regularizer, Step
+from ..regularizers.mode_balance import ModeBalance
 from .base import Algorithm, check, check_finite, descend
 from .configuration_dppo import DPPOConfig
-from .critic import Critic
 from .hindsight import learn_commands
 from .objectives import OBJECTIVES
 

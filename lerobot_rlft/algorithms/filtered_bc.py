@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..recap.labels import label_frames
+from ..critics.labels import label_frames
 from .base import AlgorithmConfig
 from .refit import RefitConfig, Scores
 

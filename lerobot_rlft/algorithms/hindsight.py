@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ..commands import COMMAND, CommandConfig, target_shares
 from ..policies.base import DenoisingPolicy
+from ..policies.rlft_commanded.commands import COMMAND, CommandConfig, target_shares
 from ..regularizers.base import Experience
 from .base import descend
 

@@ -8,11 +8,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ..advantages import clip_schedule, denoising_discount
-from ..chains import Chain, step_log_prob
-from ..errors import RatioError
+from ..chains.chain import Chain, step_log_prob
+from ..critics.advantages import clip_schedule, denoising_discount
 from ..policies.base import DenoisingPolicy
 from ..regularizers.base import Step
+from ..utils.errors import RatioError
 from .configuration_dppo import DPPOConfig
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..recap.labels import LABELINGS, label_frames
+from ..critics.labels import LABELINGS, label_frames
 from .base import AlgorithmConfig, check
 from .refit import RefitConfig, Scores
 

@@ -26,8 +26,8 @@ def run_command(config_class: type, run: Callable[[Any], None]) -> None:
     """Read the options, check them (`config_class.resolve`) and run; mistakes are told without traceback."""
     from lerobot.utils.import_utils import register_third_party_plugins
 
-    from ..arguments import parse_command_line
-    from ..errors import EnvironmentFailure, UserError
+    from ..configs.parser import parse_command_line
+    from ..utils.errors import EnvironmentFailure, UserError
 
     register_third_party_plugins()
     quiet()

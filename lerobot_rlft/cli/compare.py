@@ -8,7 +8,7 @@ from pathlib import Path
 
 def main() -> None:
     args = parser().parse_args()
-    from ..leaderboard import markdown, read, write  # after --help
+    from ..evaluation.leaderboard import markdown, read, write  # after --help
 
     folder = args.output_dir or Path("outputs/rlft_compare") / f"{dt.datetime.now():%Y-%m-%d_%H-%M-%S}"
     try:

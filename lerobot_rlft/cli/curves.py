@@ -7,7 +7,7 @@ from pathlib import Path
 
 def main() -> None:
     args = parser().parse_args()
-    from ..curves import draw_curves, draw_shares, read_curve  # after --help
+    from ..plots.curves import draw_curves, draw_shares, read_curve  # after --help
 
     try:
         curves = [read_curve(run) for run in args.runs]

@@ -14,15 +14,15 @@ def main() -> None:
     scripted = {k: v for k, v in vars(args).items() if k in ("episodes_per_mode", "noise", "seed")}
     try:
         if args.env_type == "avoiding":
-            from ..demos.avoiding import write_demonstrations
+            from ..envs.avoiding.demonstrations import write_demonstrations
 
             dataset = write_demonstrations(args.root, repo_id, **scripted, lag=args.lag)
         elif args.env_type == "grasps":
-            from ..demos.grasps import write_demonstrations
+            from ..envs.grasps.demonstrations import write_demonstrations
 
             dataset = write_demonstrations(args.root, repo_id, **scripted)
         else:
-            from ..demos.pusht import write_demonstrations
+            from ..envs.pusht.demonstrations import write_demonstrations
 
             dataset = write_demonstrations(args.source, args.root, repo_id, args.episodes)
     except (ValueError, OSError, ImportError) as error:

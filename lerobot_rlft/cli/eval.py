@@ -8,12 +8,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ..config_compare import CompareConfig
-from ..errors import UserError
+from ..configs.eval import CompareConfig
+from ..utils.errors import UserError
 from . import run_command
 
 if TYPE_CHECKING:
-    from ..comparison import Comparison
+    from ..evaluation.comparison import Comparison
 
 
 def main() -> None:
@@ -26,10 +26,10 @@ def run(config: CompareConfig) -> None:
     Raises:
         UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
     """
-    from ..comparison import compare  # after --help, which needs no models
-    from ..hub import check_login
-    from ..page import REPORT, write_report
-    from ..page_table import headlines, markdown, text
+    from ..evaluation.comparison import compare  # after --help, which needs no models
+    from ..evaluation.report import REPORT, write_report
+    from ..evaluation.tables import headlines, markdown, text
+    from ..hub.client import check_login
 
     folder = config.output_dir
     with _writing(folder), TemporaryDirectory(dir=next(p for p in folder.absolute().parents if p.exists())):
@@ -51,7 +51,7 @@ def record_episodes(config: CompareConfig, comparison: "Comparison") -> None:
     Raises:
         UserError: it could not be pushed; the message says where it lies.
     """
-    from ..recording import FOLDER, push_dataset, record
+    from ..hub.dataset import FOLDER, push_dataset, record
 
     folder, repo_id = config.output_dir / FOLDER, config.push_dataset
     with _writing(config.output_dir):

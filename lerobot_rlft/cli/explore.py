@@ -13,9 +13,9 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.envs import EnvConfig
 from lerobot.utils.constants import OBS_STATE
 
-from ..config import pretrained_config
-from ..errors import UserError
-from ..files import replacing
+from ..configs.train import pretrained_config
+from ..utils.errors import UserError
+from ..utils.files import replacing
 from . import run_command
 
 NUMBERS, PICTURE = "exploration.json", "exploration.png"
@@ -93,10 +93,10 @@ def run(config: ExploreConfig) -> None:
         UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
     """
     # After --help, which needs no models.
-    from ..build import load_policy
-    from ..exploration import measure
-    from ..exploration_report import conclusion, draw, table
-    from ..runners import make_runner
+    from ..evaluation.exploration_report import conclusion, draw, table
+    from ..evaluation.structured_exploration import measure
+    from ..rollout.environments import make_runner
+    from ..training.setup import load_policy
 
     policy = load_policy(config.policy, config.policy.pretrained_path, trust=config.trust_remote_code)
     policy.module.requires_grad_(False)
@@ -133,7 +133,7 @@ def run(config: ExploreConfig) -> None:
 
 def check_state(config: ExploreConfig, space: gym.Space) -> None:
     """Raise a UserError if the environment's observations hold no path to compare."""
-    from ..rollout import VECTORS
+    from ..rollout.runner import VECTORS
 
     offered = [VECTORS[name] for name in space if name in VECTORS]
     if OBS_STATE not in offered:

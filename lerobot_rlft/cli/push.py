@@ -2,7 +2,7 @@
 
 import logging
 
-from ..config_push import PushConfig
+from ..configs.push import PushConfig
 from . import run_command
 
 
@@ -16,7 +16,7 @@ def run(config: PushConfig) -> None:
     Raises:
         UserError: to be shown without a traceback.
     """
-    from ..publish import dry_run, push_run  # after --help, which needs no models
+    from ..hub.bundle import dry_run, push_run  # after --help, which needs no models
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     if config.dry_run:

@@ -7,11 +7,11 @@ from lerobot.configs import parser
 from lerobot.utils.import_utils import register_third_party_plugins
 
 from .. import algorithms  # noqa: F401  registers --algorithm.type
-from ..arguments import parse_command_line
-from ..checkpoint import saved_config
-from ..config import TrainConfig
-from ..errors import EnvironmentFailure, RatioError, UserError
-from ..interrupts import Interrupted
+from ..configs.parser import parse_command_line
+from ..configs.train import TrainConfig
+from ..training.checkpoint import saved_config
+from ..utils.errors import EnvironmentFailure, RatioError, UserError
+from ..utils.signals import Interrupted
 from . import quiet
 
 # With --resume the run's own configuration decides about these.
@@ -51,7 +51,7 @@ def read_config() -> TrainConfig:
             )
     run_dir = Path(resume)
     if from_hub:
-        from ..hub import download_run
+        from ..hub.client import download_run
 
         name = resume.removeprefix(HUB)
         run_dir = Path(parser.parse_arg("output_dir") or Path("outputs/rlft") / name.replace("/", "_"))
@@ -74,12 +74,12 @@ def run(config: TrainConfig) -> None:
         SystemExit: after Ctrl-C, once the run is saved; says how to go on.
     """
     if config.only_sizes:
-        from ..memory import plan
+        from ..training.footprint import plan
 
         print(plan(config))
         return
-    from ..recap.rounds import Rounds  # after --help, which needs no models
-    from ..trainer import Trainer
+    from ..training.rounds import Rounds  # after --help, which needs no models
+    from ..training.trainer import Trainer
 
     trainer = Rounds(config) if config.algorithm.consumes == "episodes" else Trainer(config)
     if config.dry_run:

@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.cluster import HDBSCAN
 
-from ..errors import UserError
-from ..files import replacing
-from .points import distances
+from ..metrics.points import distances
+from ..utils.errors import UserError
+from ..utils.files import replacing
 
 POINTS = 32
 MOST_REFERENCES = 1500  # paths that are clustered; of more, a random subset with a fixed seed

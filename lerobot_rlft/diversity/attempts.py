@@ -13,8 +13,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..errors import UserError
-from ..files import replacing
+from ..utils.errors import UserError
+from ..utils.files import replacing
 
 
 class Attempts:

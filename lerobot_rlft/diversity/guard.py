@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import bootstrap_interval, nats
+from ..metrics.modes import bootstrap_interval, nats
 
 EPISODES = 960  # that the decaying counts remember
 METRICS = ("entropy", "effective_modes", "smallest_share")

@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import UserError
-from ..files import replacing
+from ..metrics.chain_kl import chain_kl
+from ..metrics.spread import mean_pairwise_distance, num_peaks, residual_ratio, spread_ratio
 from ..policies.base import DenoisingPolicy
-from .chain_kl import chain_kl
-from .spread import mean_pairwise_distance, num_peaks, residual_ratio, spread_ratio
+from ..utils.errors import UserError
+from ..utils.files import replacing
 
 STATES, CHUNKS = 4, 128  # P and N; 128 chunks are what counting peaks needs
 CHAINS = 32  # base chains at each state for the forward KL

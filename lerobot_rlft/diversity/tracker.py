@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import bootstrap_interval, effective_modes, jensen_shannon
+from ..metrics.modes import bootstrap_interval, effective_modes, jensen_shannon
 
 WINDOW_EPISODES = 480  # a reading covers the newest iterations with at least so many episodes together
 ALARM_STEP = 0.1  # words at .9 of the base's effective modes and at every further tenth that is lost

@@ -11,7 +11,7 @@ from lerobot.configs import PipelineFeatureType, PolicyFeature
 from lerobot.processor import PolicyProcessorPipeline, ProcessorStep
 from lerobot.processor.pipeline import ComplementaryDataProcessorStep
 
-from ..conditioning import LABELS, POSITIVE, UNKNOWN
+from .conditioning import LABELS, POSITIVE, UNKNOWN
 
 TASK = "task"
 

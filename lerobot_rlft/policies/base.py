@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from ..chains import Chain, Kernel, sample_chain
-from ..flow import FlowSDEKernel, HybridKernel, NoiseHead
+from ..chains.chain import Chain, Kernel, sample_chain
+from ..chains.flow import FlowSDEKernel, HybridKernel, NoiseHead
 
 STD_FLOOR = 0.1
 ADAPTER = "lora_"  # in the name of an adapter's weights, as peft calls them

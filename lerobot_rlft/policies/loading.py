@@ -12,10 +12,10 @@ from lerobot.policies import make_policy, make_pre_post_processors
 from lerobot.policies.factory import get_policy_class
 from safetensors import SafetensorError
 
-from ..errors import UserError, one_line
+from ..utils.errors import UserError, one_line
 from . import load_adapters
 from .base import DenoisingPolicy, Exploration, adapter_class
-from .source import WEIGHTS, fetch_weights
+from .pretrained_files import WEIGHTS, fetch_weights
 
 
 def load_pretrained(

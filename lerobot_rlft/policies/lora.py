@@ -5,7 +5,7 @@ Training changes the adapters alone; a checkpoint has them merged and is an ordi
 
 from typing import Any
 
-from ..errors import UserError, one_line
+from ..utils.errors import UserError, one_line
 from .base import DenoisingPolicy
 
 

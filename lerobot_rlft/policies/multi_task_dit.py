@@ -10,7 +10,7 @@ from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.constants import OBS_IMAGES, OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .base import DenoisingPolicy, Exploration, register
 from .processing import normalise_observations
 from .schedule import schedule_kernel

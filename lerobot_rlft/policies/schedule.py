@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ..chains import DDIMKernel, DDPMKernel, NoiseScheduleKernel
-from ..errors import UserError
+from ..chains.chain import DDIMKernel, DDPMKernel, NoiseScheduleKernel
+from ..utils.errors import UserError
 from .base import Exploration
 
 

@@ -5,7 +5,7 @@ from lerobot.policies.common.vla_utils import make_att_2d_masks
 from lerobot.utils.constants import OBS_LANGUAGE_ATTENTION_MASK, OBS_LANGUAGE_TOKENS
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .base import register
 from .prefix import Prefix, PrefixShape, masked_mean
 from .vla import VLAAdapter

@@ -23,7 +23,7 @@ from lerobot.utils.constants import (
 )
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..utils.errors import UserError
 from .base import DenoisingPolicy, Exploration
 from .prefix import Prefix, PrefixShape
 from .processing import normalise_observations

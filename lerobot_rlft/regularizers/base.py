@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from ..chains import Chain
+from ..chains.chain import Chain
 from ..policies.base import DenoisingPolicy
 
 Load = Callable[[str], DenoisingPolicy]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..chains import with_std_floor
-from ..diversity.points import distances
+from ..chains.chain import with_std_floor
+from ..metrics.points import distances
 from ..policies.base import DenoisingPolicy
 from .base import Experience, Load, Regularizer, RegularizerConfig, Step
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..chains import kl_divergence, with_std_floor
+from ..chains.chain import kl_divergence, with_std_floor
 from ..policies.base import DenoisingPolicy
 from .base import Experience, Load, Regularizer, RegularizerConfig, Step
 

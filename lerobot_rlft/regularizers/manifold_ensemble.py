@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..chains import kl_divergence
+from ..chains.chain import kl_divergence
 from ..policies.base import DenoisingPolicy
 from .base import Load, Regularizer, RegularizerConfig, Step
 

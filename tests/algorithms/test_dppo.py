@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from lerobot_rlft.advantages import gae
 from lerobot_rlft.algorithms import dppo, objectives
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.algorithms.objectives import check_first_ratio, ppo_loss
-from lerobot_rlft.balance import BalanceConfig
-from lerobot_rlft.chains import DDPMKernel
-from lerobot_rlft.episodes import Episodes, Rollout
+from lerobot_rlft.chains.chain import DDPMKernel
+from lerobot_rlft.critics.advantages import gae
 from lerobot_rlft.policies.base import DenoisingPolicy
 from lerobot_rlft.regularizers.base import Regularizer
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
+from lerobot_rlft.regularizers.mode_balance import BalanceConfig
 from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
+from lerobot_rlft.rollout.episodes import Episodes, Rollout
 
 STEPS = 4
 

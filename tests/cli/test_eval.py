@@ -10,11 +10,11 @@ from conftest import OBSERVATIONS, save_policy
 from lerobot.configs import parser
 from safetensors.torch import load_file, save_file
 
-from lerobot_rlft import comparison
 from lerobot_rlft.cli import eval as command
 from lerobot_rlft.diversity.atlas import ModeAtlas
-from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
-from lerobot_rlft.rollout import EpisodeRunner
+from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
+from lerobot_rlft.evaluation import comparison
+from lerobot_rlft.rollout.runner import EpisodeRunner
 
 QUICK = (
     "--env.type=avoiding",
@@ -136,7 +136,7 @@ def test_a_picture_that_fails_is_named_and_costs_no_report(main, tuned, base_pol
         path.with_name(f".partial.{path.name}").write_bytes(b"half")
         raise RuntimeError("no font")
 
-    monkeypatch.setattr("lerobot_rlft.page_figures.draw_fans", fail)
+    monkeypatch.setattr("lerobot_rlft.evaluation.figures.draw_fans", fail)
     out = tmp_path / "report"
     main(
         f"--policy.path={tuned}",
@@ -164,9 +164,9 @@ def test_an_atlas_that_is_not_used_is_mentioned(main, tuned, base_policy, tmp_pa
 
 
 def test_the_base_of_a_run_is_known(main, dppo_config, tmp_path, monkeypatch):
-    from lerobot_rlft.trainer import Trainer
+    from lerobot_rlft.training.trainer import Trainer
 
-    monkeypatch.setattr("lerobot_rlft.outcome.draw_trajectories", lambda *args: None)
+    monkeypatch.setattr("lerobot_rlft.training.evaluator.draw_trajectories", lambda *args: None)
     config = dppo_config(iterations=1)
     Trainer(config).train()
     checkpoint = config.output_dir / "checkpoints/last/pretrained_model"

@@ -8,9 +8,9 @@ import pytest
 from lerobot.configs import parser
 from test_recipes import ROOT, commands
 
-from lerobot_rlft.arguments import parse_command_line
 from lerobot_rlft.cli import explore
-from lerobot_rlft.exploration import ARMS
+from lerobot_rlft.configs.parser import parse_command_line
+from lerobot_rlft.evaluation.structured_exploration import ARMS
 
 TINY = ("--env.type=avoiding", "--env.episode_length=8", "--n_episodes=2", "--samples=2", "--floors=[0.1]")
 
@@ -39,7 +39,7 @@ def command(monkeypatch, capsys):
 @pytest.fixture
 def easy(monkeypatch):
     """Avoiding ends with success below its start, so that a random policy has successes."""
-    monkeypatch.setattr("lerobot_rlft.envs.avoiding.FINISH_Y", -0.3)
+    monkeypatch.setattr("lerobot_rlft.envs.avoiding.avoiding.FINISH_Y", -0.3)
 
 
 def test_a_measurement(base_policy, command, easy, tmp_path):
@@ -108,7 +108,7 @@ def test_a_folder_that_cannot_be_used(base_policy, command, tmp_path):
 
 def test_an_environment_without_the_state(base_policy, command, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        "lerobot_rlft.rollout.VECTORS", {"environment_state": "observation.environment_state"}
+        "lerobot_rlft.rollout.runner.VECTORS", {"environment_state": "observation.environment_state"}
     )
     code, _ = command(*TINY, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
     assert code.startswith(
@@ -121,8 +121,8 @@ def test_ctrl_c_leaves_nothing(base_policy, command, monkeypatch, tmp_path):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lerobot_rlft.exploration.refer", interrupted)
-    monkeypatch.setattr("lerobot_rlft.envs.avoiding.FINISH_Y", -0.3)
+    monkeypatch.setattr("lerobot_rlft.evaluation.structured_exploration.refer", interrupted)
+    monkeypatch.setattr("lerobot_rlft.envs.avoiding.avoiding.FINISH_Y", -0.3)
     code, _ = command(*TINY, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
     assert code == "\nstopped, nothing was written"
     assert list(tmp_path.iterdir()) == []

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from runs import metrics
 
-from lerobot_rlft.checkpoint import write_config
 from lerobot_rlft.cli import train
-from lerobot_rlft.errors import RatioError
-from lerobot_rlft.trainer import Trainer
+from lerobot_rlft.training.checkpoint import write_config
+from lerobot_rlft.training.trainer import Trainer
+from lerobot_rlft.utils.errors import RatioError
 
 SCRIPT = Path(sys.executable).with_name("lerobot-rlft-train")
 TINY_RUN = (
@@ -108,7 +108,7 @@ def test_ctrl_c_before_the_run_begins(base_policy, main, tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lerobot_rlft.trainer.make_policy", interrupted)
+    monkeypatch.setattr("lerobot_rlft.training.trainer.make_policy", interrupted)
     code, _ = main(*TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
     assert code == "\nstopped before the run began, nothing was written"
     assert not (tmp_path / "run").exists()
@@ -165,7 +165,7 @@ def test_a_dry_run_of_the_command_writes_nothing(base_policy, tmp_path, read_com
 
 def test_a_resume_can_be_tried_first(dppo_config, main, read_command, monkeypatch, tmp_path):
     config = dppo_config(iterations=1)
-    monkeypatch.setattr("lerobot_rlft.outcome.draw_trajectories", lambda *args: None)
+    monkeypatch.setattr("lerobot_rlft.training.evaluator.draw_trajectories", lambda *args: None)
     Trainer(config).train()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     monkeypatch.setattr(

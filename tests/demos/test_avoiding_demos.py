@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from lerobot_rlft.demos.avoiding import record_episode, write_demonstrations
-from lerobot_rlft.envs.avoiding import MAX_DELTA, NUM_MODES, AvoidingVectorEnv
+from lerobot_rlft.envs.avoiding.avoiding import MAX_DELTA, NUM_MODES, AvoidingVectorEnv
+from lerobot_rlft.envs.avoiding.demonstrations import record_episode, write_demonstrations
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from lerobot_rlft.cli import demos
-from lerobot_rlft.demos.grasps import write_demonstrations
-from lerobot_rlft.envs.grasps import GraspsVectorEnv
+from lerobot_rlft.envs.grasps.demonstrations import write_demonstrations
+from lerobot_rlft.envs.grasps.grasps import GraspsVectorEnv
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_command_leaves_defaults_to_the_task(tmp_path, monkeypatch, dataset,
         assert root == tmp_path / "data" and repo_id == "local/grasps" and options == passed
         return dataset
 
-    monkeypatch.setattr("lerobot_rlft.demos.grasps.write_demonstrations", write)
+    monkeypatch.setattr("lerobot_rlft.envs.grasps.demonstrations.write_demonstrations", write)
     monkeypatch.setattr("sys.argv", ["x", "--env.type=grasps", f"--root={tmp_path / 'data'}", *given])
     demos.main()
     assert "20 episodes, 20 frames" in capsys.readouterr().out

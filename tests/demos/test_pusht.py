@@ -8,7 +8,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 pytest.importorskip("gym_pusht")
 
-from lerobot_rlft.demos.pusht import FEATURES, TASK, replay, write_demonstrations
+from lerobot_rlft.envs.pusht.demonstrations import FEATURES, TASK, replay, write_demonstrations
 
 SOURCE = Path(__file__).parents[2] / "recipes/data/pusht_human_206.npz"
 GOAL = (256, 256, np.pi / 4)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from lerobot_rlft.demos.avoiding import record_episode
 from lerobot_rlft.diversity.atlas import ModeAtlas, path_features, resample
-from lerobot_rlft.envs.avoiding import NUM_MODES, AvoidingVectorEnv
-from lerobot_rlft.errors import UserError
+from lerobot_rlft.envs.avoiding.avoiding import NUM_MODES, AvoidingVectorEnv
+from lerobot_rlft.envs.avoiding.demonstrations import record_episode
+from lerobot_rlft.utils.errors import UserError
 
 HERE = {"env": "avoiding", "key": "observation.state"}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lerobot_rlft.diversity.attempts import Attempts
-from lerobot_rlft.errors import UserError
+from lerobot_rlft.utils.errors import UserError
 
 NAN = float("nan")
 

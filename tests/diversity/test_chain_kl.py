@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from lerobot_rlft.chains import gaussian, sample_chain
-from lerobot_rlft.diversity.chain_kl import chain_kl
+from lerobot_rlft.chains.chain import gaussian, sample_chain
+from lerobot_rlft.metrics.chain_kl import chain_kl
 
 WHOLE = lambda x: x  # noqa: E731
 

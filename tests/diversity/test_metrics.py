@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import binomtest
 
-from lerobot_rlft.diversity.metrics import (
+from lerobot_rlft.metrics.modes import (
     bootstrap_interval,
     claim_refusal,
     conditional_entropy,

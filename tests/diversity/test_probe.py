@@ -6,9 +6,9 @@ import pytest
 import torch
 from families import IMAGES, diffusion, observations
 
-from lerobot_rlft.diversity.chain_kl import chain_kl
 from lerobot_rlft.diversity.probe import CHAINS, Probe, deployed_chunks, encode, residuals
-from lerobot_rlft.errors import UserError
+from lerobot_rlft.metrics.chain_kl import chain_kl
+from lerobot_rlft.utils.errors import UserError
 
 FLOOR = 0.1
 

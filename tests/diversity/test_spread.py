@@ -10,7 +10,7 @@ from scipy.special import digamma
 from sklearn.metrics.pairwise import rbf_kernel
 from vendi_score import vendi
 
-from lerobot_rlft.diversity.spread import (
+from lerobot_rlft.metrics.spread import (
     manifold_dimension,
     mean_pairwise_distance,
     nearest_neighbour_entropy,

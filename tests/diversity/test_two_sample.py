@@ -11,9 +11,9 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from lerobot_rlft.diversity.points import shuffled
-from lerobot_rlft.diversity.spread import mean_pairwise_distance
-from lerobot_rlft.diversity.two_sample import (
+from lerobot_rlft.metrics.points import shuffled
+from lerobot_rlft.metrics.spread import mean_pairwise_distance
+from lerobot_rlft.metrics.two_sample import (
     classifier_accuracy,
     coverage_and_recall,
     energy_distance,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from lerobot_rlft.envs.avoiding import GAPS, NUM_MODES, REWARDS, AvoidingVectorEnv, mode_gaps
+from lerobot_rlft.envs.avoiding.avoiding import GAPS, NUM_MODES, REWARDS, AvoidingVectorEnv, mode_gaps
 
 PILLARS = [  # x, y, radius as published with D3IL
     (0.5, -0.10, 0.03),
@@ -380,21 +380,20 @@ def test_an_unknown_reward_is_refused():
     ],
 )
 def test_config_errors_name_field_and_value(field, value):
-    from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
+    from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 
     with pytest.raises(ValueError, match=rf"env\.{field}={value!r}"):
         AvoidingEnvConfig(**{field: value})
 
 
 def test_lerobot_makes_the_env_from_its_config():
+    import lerobot_policy_rlft  # noqa: F401  registers the env type
     from lerobot.envs.factory import make_env, make_env_config
     from lerobot.envs.utils import (
         check_env_attributes_and_types,
         env_to_policy_features,
         preprocess_observation,
     )
-
-    import lerobot_policy_rlft  # noqa: F401  registers the env type
 
     fields = {"reward": "blocked", "blocked_gap": 4, "show_block": True, "lag": 0.5, "episode_length": 9}
     cfg = make_env_config("avoiding", task="go", render_size=32, graded_bonus=0.1, **fields)
@@ -421,7 +420,7 @@ def test_stock_lerobot_eval_runs_and_writes_its_video(tmp_path: Path):
     from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
     from lerobot.policies.factory import make_pre_post_processors
 
-    from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
+    from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 
     features = env_to_policy_features(AvoidingEnvConfig())
     action = {"action": features.pop("action")}

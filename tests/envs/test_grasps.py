@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import save_policy
 
-from lerobot_rlft.envs.configuration_grasps import GraspsEnvConfig
-from lerobot_rlft.envs.grasps import GraspsVectorEnv
+from lerobot_rlft.envs.grasps.configuration_grasps import GraspsEnvConfig
+from lerobot_rlft.envs.grasps.grasps import GraspsVectorEnv
 
 # .7 (cos, sin) of 90, 162, 234, 306 and 18 degrees
 POINTS = [(0, 0.7), (-0.66574, 0.21631), (-0.41145, -0.56631), (0.41145, -0.56631), (0.66574, 0.21631)]
@@ -130,9 +130,9 @@ def test_lerobot_makes_the_env_from_its_config():
 
 
 def test_the_runner_records_the_way_to_the_grasp(tmp_path):
-    from lerobot_rlft.build import load_policy, load_policy_config
-    from lerobot_rlft.evaluation import play, summarise
-    from lerobot_rlft.runners import make_runner
+    from lerobot_rlft.rollout.environments import make_runner
+    from lerobot_rlft.rollout.evaluation import play, summarise
+    from lerobot_rlft.training.setup import load_policy, load_policy_config
 
     sizes = {"observation.state": 2, "observation.environment_state": 2}
     base = save_policy(tmp_path / "base", sizes, reach=1.0, n_obs_steps=1, horizon=2, n_action_steps=1)

@@ -11,8 +11,8 @@ from lerobot.processor import (
 )
 from lerobot.processor.converters import batch_to_transition, transition_to_batch
 
-from lerobot_rlft.conditioning import NEGATIVE, POSITIVE, UNKNOWN
 from lerobot_rlft.policies.advantage_prompt import AdvantagePromptStep, prompts, reads_language, told
+from lerobot_rlft.policies.conditioning import NEGATIVE, POSITIVE, UNKNOWN
 
 
 def pipeline(*steps):

@@ -7,11 +7,11 @@ from families import VARIANTS, diffusion, observations
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
-from lerobot_rlft.chains import step_log_prob
-from lerobot_rlft.commands import COMMAND, MAX_MODES
+from lerobot_rlft.chains.chain import step_log_prob
 from lerobot_rlft.policies.base import Exploration, adapter_class
-from lerobot_rlft.policies.commanded import commanded
 from lerobot_rlft.policies.loading import load_pretrained
+from lerobot_rlft.policies.rlft_commanded.adapter import commanded
+from lerobot_rlft.policies.rlft_commanded.commands import COMMAND, MAX_MODES
 
 COMMANDABLE = [name for name in VARIANTS if not name.startswith("diffusion, DDIM")]
 

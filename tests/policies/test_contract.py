@@ -11,11 +11,11 @@ from lerobot.policies.factory import get_policy_class
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.chains import step_log_prob
-from lerobot_rlft.conditioning import LABELS, POSITIVE, UNKNOWN, AdvantageEmbedding
+from lerobot_rlft.chains.chain import step_log_prob
 from lerobot_rlft.policies.base import Exploration
-from lerobot_rlft.policies.guided import guided
+from lerobot_rlft.policies.conditioning import LABELS, POSITIVE, UNKNOWN, AdvantageEmbedding
 from lerobot_rlft.policies.loading import load_pretrained
+from lerobot_rlft.policies.rlft_guided.adapter import guided
 
 
 @pytest.fixture(params=list(VARIANTS))

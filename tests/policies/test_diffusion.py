@@ -12,9 +12,9 @@ from lerobot.processor import NormalizerProcessorStep
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.chains import DDIMKernel, DDPMKernel
-from lerobot_rlft.errors import UserError
+from lerobot_rlft.chains.chain import DDIMKernel, DDPMKernel
 from lerobot_rlft.policies.base import adapter_class
+from lerobot_rlft.utils.errors import UserError
 
 
 def test_the_unet_is_called_once_for_each_step():

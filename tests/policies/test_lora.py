@@ -12,10 +12,10 @@ from lerobot.configs.default import PeftConfig
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.errors import UserError
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.loading import load_pretrained
 from lerobot_rlft.policies.lora import add_adapters
+from lerobot_rlft.utils.errors import UserError
 
 
 def adapted(policy, **options):

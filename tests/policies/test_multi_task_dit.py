@@ -4,9 +4,9 @@ import pytest
 import torch
 from families import STATE, multi_task_dit, observations
 
-from lerobot_rlft.chains import DDPMKernel
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.flow import FlowSDEKernel
+from lerobot_rlft.chains.chain import DDPMKernel
+from lerobot_rlft.chains.flow import FlowSDEKernel
+from lerobot_rlft.utils.errors import UserError
 
 FLOW = {"objective": "flow_matching"}
 

@@ -11,8 +11,8 @@ from lerobot.policies.factory import get_policy_class
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.flow import HybridKernel
-from lerobot_rlft.rlft_flow.configuration_rlft_flow import RLFTFlowConfig
+from lerobot_rlft.chains.flow import HybridKernel
+from lerobot_rlft.policies.rlft_flow.configuration_rlft_flow import RLFTFlowConfig
 
 
 def test_the_loss_by_hand(monkeypatch):

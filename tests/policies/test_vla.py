@@ -12,11 +12,11 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.errors import UserError
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.loading import load_pretrained
 from lerobot_rlft.policies.prefix import Prefix
-from lerobot_rlft.runners import make_runner
+from lerobot_rlft.rollout.environments import make_runner
+from lerobot_rlft.utils.errors import UserError
 
 KINDS = ("pi0", "pi05", "smolvla")
 

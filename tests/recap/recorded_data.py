@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from lerobot_rlft.algorithms.refit import EpisodeData
-from lerobot_rlft.demos.dataset import write_dataset
-from lerobot_rlft.recap.recorded import Recorded, read_recorded
+from lerobot_rlft.datasets.recorded import Recorded, read_recorded
+from lerobot_rlft.datasets.writer import write_dataset
 
 STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
 BOOL = {"dtype": "bool", "shape": (1,), "names": None}

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lerobot_rlft.conditioning import NEGATIVE, POSITIVE, UNKNOWN
-from lerobot_rlft.recap.labels import (
+from lerobot_rlft.critics.labels import (
     advantages,
     label_frames,
     returns,
@@ -12,6 +11,7 @@ from lerobot_rlft.recap.labels import (
     step_rewards,
     steps_left,
 )
+from lerobot_rlft.policies.conditioning import NEGATIVE, POSITIVE, UNKNOWN
 
 # Episodes of 3, 2 and 4 frames; the first two are of one task, the last of another.
 EPISODE = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2])

@@ -5,10 +5,10 @@ import pytest
 import torch
 from recorded_data import read, record
 
-from lerobot_rlft.conditioning import LABEL
-from lerobot_rlft.config import load_policy_config
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.recap.mixing import make_mixed, resampled
+from lerobot_rlft.configs.train import load_policy_config
+from lerobot_rlft.datasets.mixing import make_mixed, resampled
+from lerobot_rlft.policies.conditioning import LABEL
+from lerobot_rlft.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 from lerobot.datasets import LeRobotDataset
 from recorded_data import STATE, read, record
 
-from lerobot_rlft.config import load_policy_config
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.recap.recorded import check_alike, check_outcomes, name_attempts
+from lerobot_rlft.configs.train import load_policy_config
+from lerobot_rlft.datasets.recorded import check_alike, check_outcomes, name_attempts
+from lerobot_rlft.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

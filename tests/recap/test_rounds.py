@@ -17,8 +17,7 @@ from lerobot_rlft.algorithms.awr import AWRConfig
 from lerobot_rlft.algorithms.filtered_bc import FilteredBCConfig
 from lerobot_rlft.algorithms.recap import RecapConfig
 from lerobot_rlft.algorithms.refit import EpisodeData, ValueConfig
-from lerobot_rlft.build import load_policy
-from lerobot_rlft.config import (
+from lerobot_rlft.configs.train import (
     AtlasConfig,
     DatasetConfig,
     EvalConfig,
@@ -26,14 +25,15 @@ from lerobot_rlft.config import (
     TrainConfig,
     load_policy_config,
 )
-from lerobot_rlft.demos.dataset import write_dataset
-from lerobot_rlft.envs.avoiding import AvoidingVectorEnv
-from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.errors import EnvironmentFailure, UserError
-from lerobot_rlft.interrupts import Interrupted
-from lerobot_rlft.outcome import Outcome
-from lerobot_rlft.recap import refit as refit_module
-from lerobot_rlft.recap.rounds import Rounds
+from lerobot_rlft.datasets.writer import write_dataset
+from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
+from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.training import refit as refit_module
+from lerobot_rlft.training.evaluator import Outcome
+from lerobot_rlft.training.rounds import Rounds
+from lerobot_rlft.training.setup import load_policy
+from lerobot_rlft.utils.errors import EnvironmentFailure, UserError
+from lerobot_rlft.utils.signals import Interrupted
 
 STEPS = 6
 
@@ -42,9 +42,9 @@ STEPS = 6
 def no_pictures():
     with pytest.MonkeyPatch.context() as patch:
         for name in (
-            "outcome.draw_trajectories",
-            "outcome.draw_learning_curve",
-            "recap.value.draw_calibration",
+            "training.evaluator.draw_trajectories",
+            "training.evaluator.draw_learning_curve",
+            "critics.return_value.draw_calibration",
         ):
             patch.setattr(f"lerobot_rlft.{name}", lambda *args: None)
         yield
@@ -214,7 +214,7 @@ def test_an_interrupted_stage_goes_on_or_starts_again(whole, make, monkeypatch, 
             raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr("lerobot_rlft.recap.stages.save_value", dead)
+            patch.setattr("lerobot_rlft.training.stages.save_value", dead)
             with pytest.raises(Killed):
                 Rounds(config).train()
         assert not (config.output_dir / "rounds/001/value").exists()

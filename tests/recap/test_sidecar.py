@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from recorded_data import read, record
 
-from lerobot_rlft.conditioning import NEGATIVE, POSITIVE, UNKNOWN
-from lerobot_rlft.config import load_policy_config
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.recap.sidecar import read_sidecar, write_sidecar
+from lerobot_rlft.configs.train import load_policy_config
+from lerobot_rlft.datasets.label_table import read_sidecar, write_sidecar
+from lerobot_rlft.policies.conditioning import NEGATIVE, POSITIVE, UNKNOWN
+from lerobot_rlft.utils.errors import UserError
 
 LABELS = np.array([POSITIVE, NEGATIVE, UNKNOWN, POSITIVE, NEGATIVE])
 

@@ -10,10 +10,8 @@ from recorded_data import read, record
 from safetensors.torch import load_file
 
 from lerobot_rlft.algorithms.refit import ValueConfig
-from lerobot_rlft.build import load_policy
-from lerobot_rlft.config import load_policy_config
-from lerobot_rlft.errors import UserError
-from lerobot_rlft.recap.value import (
+from lerobot_rlft.configs.train import load_policy_config
+from lerobot_rlft.critics.return_value import (
     Value,
     calibration,
     fit_value,
@@ -21,6 +19,8 @@ from lerobot_rlft.recap.value import (
     predict_all,
     save_value,
 )
+from lerobot_rlft.training.setup import load_policy
+from lerobot_rlft.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

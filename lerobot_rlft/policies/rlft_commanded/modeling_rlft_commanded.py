@@ -6,10 +6,10 @@ import torch
 from lerobot.utils.constants import OBS_PREFIX
 from torch import Tensor
 
-from ...commands import MAX_MODES, UNCOMMANDED, draw_commands
-from ...conditioning import LabelEmbedding
-from ...errors import UserError
-from ..wrapped_policy import WrappedPolicy
+from ...utils.errors import UserError
+from ..conditioning import LabelEmbedding
+from ..wrapped.modeling_wrapped import WrappedPolicy
+from .commands import MAX_MODES, UNCOMMANDED, draw_commands
 from .configuration_rlft_commanded import RLFTCommandedConfig
 
 

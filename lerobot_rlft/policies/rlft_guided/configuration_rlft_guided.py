@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lerobot.configs import PreTrainedConfig
 
-from ..wrapped_config import WrappedConfig
+from ..wrapped.configuration_wrapped import WrappedConfig
 
 
 @PreTrainedConfig.register_subclass("rlft_guided")

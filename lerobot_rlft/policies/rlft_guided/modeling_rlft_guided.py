@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...conditioning import POSITIVE, UNKNOWN, AdvantageEmbedding
-from ...errors import UserError
-from ..wrapped_policy import WrappedPolicy
+from ...utils.errors import UserError
+from ..conditioning import POSITIVE, UNKNOWN, AdvantageEmbedding
+from ..wrapped.modeling_wrapped import WrappedPolicy
 from .configuration_rlft_guided import RLFTGuidedConfig
 
 

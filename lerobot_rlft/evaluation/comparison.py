@@ -1,0 +1,305 @@
+"""Tuned policies beside their base: plays all, with the deployed sampler on the same seeds, and measures.
+
+What needs denoising chains (KL, probe states) plays one round more with the exploratory sampler.
+"""
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from lerobot.configs import PreTrainedConfig
+from lerobot.envs import EnvConfig
+from tqdm import tqdm
+
+from ..configs.eval import BASE, CompareConfig
+from ..diversity.atlas import ModeAtlas
+from ..diversity.probe import Probe
+from ..metrics.modes import mode_counts
+from ..metrics.registry import (
+    Metrics,
+    measure_blocked,
+    measure_chains,
+    measure_conditional,
+    measure_modes,
+    measure_paths,
+    measure_probe,
+)
+from ..policies.base import DenoisingPolicy
+from ..policies.pretrained_files import fetch_weights, file_hash
+from ..rollout.environments import check_features, make_runner, runner_in
+from ..rollout.episodes import Episodes, Rollout
+from ..rollout.evaluation import Evaluation, name_modes, play, summarise
+from ..rollout.modes import fit_atlas, load_atlas
+from ..rollout.runner import VECTORS, EpisodeRunner
+from ..training.console import env_options
+from ..training.setup import load_policy
+from ..utils.errors import UserError
+
+
+@dataclass
+class Side:
+    """One policy and what it did.
+
+    Attributes:
+        title: its name, for pictures.
+        path: Hub id or folder.
+        episodes: of the deployed sampler, with their modes.
+        rollout: exploratory episodes with their chains.
+        by_state: (S, M) successes in each mode from each initial state; None if unknown.
+        blocked: way -> successes of `n_attempts` attempts.
+    """
+
+    title: str
+    path: str
+    policy: DenoisingPolicy
+    runner: EpisodeRunner
+    episodes: Episodes
+    evaluation: Evaluation
+    rollout: Rollout
+    by_state: np.ndarray | None = None
+    blocked: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> np.ndarray | None:
+        """(M,) successes in each mode."""
+        counts = self.evaluation.mode_counts
+        return None if counts is None else np.array(counts)
+
+
+@dataclass
+class Comparison:
+    """All that the report shows.
+
+    Attributes:
+        tuned: by name, the main policy last.
+        probe: None where the base cannot be probed.
+        numbers: name -> all metrics of that policy beside the base.
+        kl: name -> "reverse" and "forward" -> (T, K) nats by decision of the episode and denoising step.
+    """
+
+    config: CompareConfig
+    base: Side
+    tuned: dict[str, Side]
+    atlas: ModeAtlas | None
+    probe: Probe | None
+    numbers: dict[str, Metrics]
+    kl: dict[str, dict[str, np.ndarray]]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Content of diversity.json: the metrics of the main policy, with those of the others inside."""
+        *others, main = self.numbers
+        return {**self.numbers[main], "others": {name: self.numbers[name] for name in others}}
+
+
+def compare(config: CompareConfig) -> Comparison:
+    """Play all policies, the base once, and measure; what can be checked is checked before.
+
+    Raises:
+        UserError: a policy or the environment is unusable, or they do not fit.
+        EnvironmentFailure, FloatingPointError: see `EpisodeRunner.collect`.
+    """
+    start = time.perf_counter()
+    parts = {BASE: config.base, **config.tuned()}
+    policies = load_policies(config, parts)
+    # Known to environments whose config can close a way of solving the task.
+    blocked = config.env.blocked() if hasattr(config.env, "blocked") and config.n_attempts else {}
+    first = make_runner(config.env, policies[BASE], min(config.batch_size, config.n_episodes))
+    sides: dict[str, Side] = {}
+    with closing(first.env):
+        runners = {title: runner_in(first.env, config.env, policy) for title, policy in policies.items()}
+        for title in policies.keys() - {BASE}:  # the base's have been checked
+            check_features(config.env, runners[title])
+        given = atlas = given_atlas(config, first.env)
+        with tqdm(total=len(policies) * (3 + len(blocked)), desc="playing", unit="set") as bar:
+            for title, runner in runners.items():
+                episodes = play(runner, config.n_episodes, config.seed)
+                if title == BASE:
+                    atlas = atlas_for(config, given, episodes)
+                elif sides[BASE].episodes.mode is not None and atlas is None and episodes.mode is None:
+                    # An environment that names modes at success has named none to a policy without.
+                    episodes = replace(episodes, mode=np.full(config.n_episodes, -1))
+                evaluation, episodes = summarise(runner.env, episodes, atlas)
+                tqdm.write(f"{title}: {evaluation.sentence()}")
+                bar.update()
+                rollout = explore(runner, config.seed)
+                path = str(parts[title].pretrained_path)
+                side = Side(title, path, runner.policy, runner, episodes, evaluation, rollout)
+                bar.update()
+                side.by_state = counts_by_state(side, config, atlas)
+                bar.update()
+                for way, env in blocked.items():
+                    side.blocked[way] = attempts(env, runner.policy, config)
+                    bar.update()
+                sides[title] = side
+    base = sides.pop(BASE)
+    floor = base.policy.std_floor
+    notes, no_probe = {}, ""
+    if given is not None and atlas is None:
+        notes["modes_from"] = f"--atlas.path={config.atlas.path} is not used, the environment names its modes"
+    try:
+        probe = Probe.choose(
+            base.policy, base.rollout.obs, base.rollout.t, base.policy.std_floor, seed=config.seed
+        )
+    except ValueError as error:  # a base that always acts the same, or chunks of a single number
+        probe, no_probe = None, f"the base cannot be probed: {error}"
+    numbers, kl = {}, {}
+    for name, side in sides.items():
+        m = numbers[name] = Metrics()
+        m["notes"] |= notes
+        modes_from = None if base.counts is None else "atlas" if atlas else "environment"
+        describe(m, config, base, side, modes_from)
+        measure_conditional(m, "", side.by_state)
+        measure_conditional(m, "base_", base.by_state)
+        measure_modes(m, side.counts, base.counts)
+        measure_paths(m, side.episodes, base.episodes, config.atlas.key)
+        chains = {"reverse": side.rollout, "forward": base.rollout}
+        kl[name] = measure_chains(m, side.policy, base.policy, chains, floor)
+        measure_probe(m, probe, side.policy, no_probe)
+        measure_blocked(m, side.blocked, base.blocked, config.n_attempts)
+    for m in numbers.values():
+        m["seconds"] = round(time.perf_counter() - start, 1)
+    return Comparison(config, base, sides, atlas, probe, numbers, kl)
+
+
+def describe(m: Metrics, config: CompareConfig, base: Side, tuned: Side, modes_from: str | None) -> None:
+    """What was compared, and success."""
+    source = tuned.policy.module.config
+    weights = fetch_weights(tuned.path, source.pretrained_revision, config.trust_remote_code)
+    m |= {
+        "policy": tuned.path,
+        "name": tuned.title,
+        "base": base.path,
+        "weights": file_hash(weights),
+        "revision": source.pretrained_revision,
+        "base_revision": base.policy.module.config.pretrained_revision,
+        "env": config.env.type,
+        "env_options": env_options(config.env),
+        "sampler": "deployed",
+        "seed": config.seed,
+        "n_episodes": config.n_episodes,
+        "num_modes": tuned.evaluation.num_modes,
+        "modes_from": modes_from,
+    }
+    for prefix, side in (("", tuned), ("base_", base)):
+        evaluation, episodes = side.evaluation, side.episodes
+        m[prefix + "success"], m[prefix + "success_ci"] = evaluation.success, list(evaluation.success_ci)
+        m[prefix + "n_success"] = int(episodes.success.sum())
+        m[prefix + "max_reward"] = evaluation.max_reward
+        if side.counts is not None:
+            m[prefix + "unknown"] = m[prefix + "n_success"] - int(side.counts.sum())
+
+
+def load_policies(config: CompareConfig, parts: dict[str, PreTrainedConfig]) -> dict[str, DenoisingPolicy]:
+    """The policies of `parts`, by name.
+
+    Raises:
+        UserError: one is unusable, or not comparable with the base.
+    """
+    policies: dict[str, DenoisingPolicy] = {}
+    for name, part in parts.items():
+        policies[name] = load_policy(part, part.pretrained_path, trust=config.trust_remote_code)
+        if name != BASE:
+            check_same_actions(policies[BASE], policies[name], config.option(name))
+    return policies
+
+
+def check_same_actions(base: DenoisingPolicy, tuned: DenoisingPolicy, option: str) -> None:
+    """Raise a UserError unless both policies send chunks of the same shape by the same denoising steps.
+
+    Args:
+        option: how `tuned` was given.
+    """
+    for name in ("action_dim", "n_action_steps", "horizon", "n_obs_steps"):
+        if getattr(base, name) != getattr(tuned, name):
+            raise UserError(
+                f"--base.path has {name}={getattr(base, name)} and {option} {getattr(tuned, name)}: "
+                "they are not comparable, give the policy that was tuned from this base"
+            )
+    steps, wanted = (policy.kernel.timesteps.tolist() for policy in (base, tuned))
+    if steps != wanted or type(base.kernel) is not type(tuned.kernel):
+        raise UserError(
+            f"--base.path denoises in {len(steps)} steps and {option} in {len(wanted)}, or at other noise "
+            "levels: give the base the sampler of the tuned policies, for example "
+            f"--base.noise_scheduler_type=DDPM or DDIM and --base.num_inference_steps={len(wanted)}, and all "
+            "tuned policies the same one (--policy.num_inference_steps holds for --others too)"
+        )
+
+
+def given_atlas(config: CompareConfig, env: VectorEnv) -> ModeAtlas | None:
+    """The atlas of `--atlas.path`; None where none is given.
+
+    Raises:
+        UserError: it is missing, damaged, or of another environment or observation.
+    """
+    if config.atlas.path is None:
+        return None
+    atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
+    sizes = {
+        VECTORS[name]: box.shape[0] for name, box in env.single_observation_space.items() if name in VECTORS
+    }
+    if atlas.key not in sizes:
+        raise UserError(
+            f"--atlas.path={config.atlas.path} tells modes by {atlas.key}, which env.type={config.env.type} "
+            f"does not give (it gives {', '.join(sizes) or 'no vectors'}): choose another obs_type or atlas"
+        )
+    atlas.check(config.env.type, atlas.key, sizes[atlas.key])
+    return atlas
+
+
+def atlas_for(config: CompareConfig, given: ModeAtlas | None, episodes: Episodes) -> ModeAtlas | None:
+    """None where the environment names modes, else the `given` atlas or one fitted on the base's episodes."""
+    if episodes.mode is not None:
+        if given is not None:
+            tqdm.write(
+                f"warning: --atlas.path={config.atlas.path} is not used, the environment names its modes"
+            )
+        return None
+    if given is not None:
+        return given
+    atlas, said = fit_atlas(config.atlas, config.env.type, [], episodes)
+    tqdm.write(said)
+    return atlas
+
+
+def explore(runner: EpisodeRunner, seed: int) -> Rollout:
+    """One round of exploratory episodes."""
+    count, floor = runner.env.num_envs, runner.policy.std_floor
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return runner.collect(count, seed + np.arange(count), floor, floor)
+
+
+def attempts(env: EnvConfig, policy: DenoisingPolicy, config: CompareConfig) -> int:
+    """Successes of `n_attempts` attempts from one initial state."""
+    runner = make_runner(env, policy, min(config.batch_size, config.n_attempts))
+    try:
+        episodes = play(runner, config.n_attempts, config.seed, attempts=config.n_attempts)
+    finally:
+        runner.env.close()
+    return int(episodes.success.sum())
+
+
+def counts_by_state(side: Side, config: CompareConfig, atlas: ModeAtlas | None) -> np.ndarray | None:
+    """(S, M) successes in each mode from each of S initial states; None without modes, or if not asked for.
+
+    Where every episode starts alike there is one state, and its episodes have been played.
+    """
+    if side.counts is None or not config.n_initial_states:
+        return None
+    if not starts_vary(side.episodes):
+        return side.counts[None]
+    repeats = max(2, config.n_episodes // config.n_initial_states)
+    played = play(side.runner, config.n_initial_states * repeats, config.seed, attempts=repeats)
+    episodes, num_modes = name_modes(side.runner.env, played, atlas)
+    parts = [episodes[i : i + repeats] for i in range(0, len(episodes.success), repeats)]
+    return np.stack([mode_counts(part.mode, part.success, num_modes) for part in parts])
+
+
+def starts_vary(episodes: Episodes) -> bool:
+    """Whether the recorded vectors of the first step differ between episodes, or none are recorded."""
+    return not episodes.states or any((v[:, 0] != v[0, 0]).any() for v in episodes.states.values())

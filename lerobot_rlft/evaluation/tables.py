@@ -1,0 +1,224 @@
+"""The numbers of a comparison in words, and side by side: one column for each policy, the base first.
+
+All from the content of diversity.json.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..configs.eval import BASE, MOST_ATTEMPTS
+from ..metrics.keys import BLOCKED
+from ..metrics.modes import SUCCESSES_PER_MODE
+
+NOTHING = "-"
+MARKDOWN = (
+    "| policy | success (deployed) | success entropy ratio, lower 95 % bound | modes |",
+    "|---|---|---|---|",
+)
+
+
+class Cell(NamedTuple):
+    """A number, and its interval or what belongs to it."""
+
+    value: str
+    beside: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.beside}".strip()
+
+
+class Row(NamedTuple):
+    """One line of the table; `cells` are those of the base and of each policy."""
+
+    label: str
+    meaning: str
+    cells: list[Cell]
+
+
+def columns(m: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The metrics of each tuned policy by name, the main one last, as in the table."""
+    return {**m["others"], m["name"]: m}
+
+
+def main_first(m: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same in the order in which they are written about."""
+    return {m["name"]: m, **m["others"]}
+
+
+def rows(m: dict[str, Any]) -> list[Row]:
+    """The table; a row that nobody has a number for is left out."""
+    sides = list(columns(m).values())
+
+    def each(key: str, beside: str = "") -> list[Cell]:
+        """Cells of `key`, its interval and, with `beside`, a word of the metrics about it."""
+        return [_cell(m, f"base_{key}", f"base_{beside}"), *(_cell(side, key, beside) for side in sides)]
+
+    out = [
+        Row("success", "deployed sampler, same seeds for all, with its 95 % interval", each("success")),
+        Row(
+            "success entropy ratio",
+            "entropy of the modes of successes relative to the base's at equal numbers of successes, with "
+            "its 95 % interval; 1 keeps the base's diversity",
+            [_one(m), *map(_ratio, sides)],
+        ),
+        Row("modes kept", "modes of the base that still have a success", [_covered(m), *map(_kept, sides)]),
+        Row(
+            "effective modes",
+            "number of equally used modes with the same entropy",
+            each("effective_modes"),
+        ),
+        Row(
+            "smallest share ratio",
+            "of the modes with more than 2 % of the base's successes, the one whose share fell most",
+            [_one(m), *(_cell(side, "min_retention", "min_retention_mode", "mode ") for side in sides)],
+        ),
+        Row(
+            f"success@{MOST_ATTEMPTS}, a way blocked",
+            f"chance that one of {MOST_ATTEMPTS} attempts succeeds with one way walled off, mean over ways",
+            each(f"{BLOCKED}_mean"),
+        ),
+        Row(
+            "the same, worst way",
+            "the way whose loss costs most",
+            each(f"{BLOCKED}_worst", f"{BLOCKED}_worst_way"),
+        ),
+        Row(
+            "KL(policy || base)",
+            "of a whole denoising chain on the policy's own chains, nats; blind to dropped modes",
+            [Cell("0", "by definition"), *(_cell(side, "kl_reverse") for side in sides)],
+        ),
+        Row(
+            "KL(base || policy)",
+            "of a whole denoising chain on the base's chains, nats; sees dropped modes",
+            [Cell("0", "by definition"), *(_cell(side, "kl_forward") for side in sides)],
+        ),
+    ]
+    return [row for row in out if any(cell.value != NOTHING for cell in row.cells[1:])]
+
+
+def text(m: dict[str, Any]) -> str:
+    """The table for a terminal."""
+    lines = [["", BASE, *columns(m)], *([row.label, *map(str, row.cells)] for row in rows(m))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def markdown(m: dict[str, Any]) -> str:
+    """One line for each policy, for a README.
+
+    The bound is the lower limit of the two-sided 95 % interval, rounded down. Where the episodes carry no
+    claim about modes, none is made.
+    """
+    out = [*MARKDOWN, f"| {BASE} | {_cell(m, 'base_success')} | {_one(m)} | {_covered(m)} |"]
+    for name, side in columns(m).items():
+        ratio = "no claim"
+        if side["claim_refusal"] is None and side.get("entropy_ratio") is not None:
+            low = math.floor(1000 * side["entropy_ratio_ci"][0]) / 1000
+            ratio = f"{short(side['entropy_ratio'])}, ≥ {short(low)}"
+        covered = (
+            NOTHING
+            if side.get("modes_covered") is None
+            else f"{side['modes_covered']} of {side['num_modes']}"
+        )
+        out.append(f"| {name} | {_cell(side, 'success')} | {ratio} | {covered} |")
+    return "\n".join(out)
+
+
+def headlines(m: dict[str, Any]) -> list[str]:
+    """What may be claimed of each policy, the main one first; with its name where there are several."""
+    if not m["others"]:
+        return [headline(m)]
+    return [f"{name}: {headline(side)}" for name, side in main_first(m).items()]
+
+
+def headline(m: dict[str, Any]) -> str:
+    """What may be claimed of one policy, in a few sentences."""
+    said = f"Success {percent(m['success'])} against {percent(m['base_success'])} of the base"
+    if m["claim_refusal"] is not None:
+        return " ".join(filter(None, [f"{said}. {m['claim_refusal']}", _way_out(m), _unknown(m)]))
+    low, high = m["entropy_ratio_ci"]
+    said += (
+        f", with {100 * m['entropy_ratio']:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of its mode entropy "
+        f"and {kept_modes(m)} of its {m['base_modes_covered']} modes."
+    )
+    return " ".join(filter(None, [said, _unknown(m)]))
+
+
+def kept_modes(m: dict[str, Any]) -> int:
+    """Modes of the base with a success."""
+    return sum(t > 0 and b > 0 for t, b in zip(m["mode_counts"], m["base_mode_counts"], strict=True))
+
+
+def short(value: float) -> str:
+    """Three digits after the point, without a leading zero."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _way_out(m: dict[str, Any]) -> str:
+    """How many episodes would carry a claim, at the rates of success seen; nothing where more do not help."""
+    if m["num_modes"] is None or m["claim_refusal"].startswith("Nothing"):
+        return ""
+    counts = np.array([m["mode_counts"], m["base_mode_counts"]])  # (2, M)
+    fewest, needed = counts.sum(1).min(), SUCCESSES_PER_MODE * (counts.sum(0) > 0).sum()
+    if not fewest:
+        return "One of them never succeeds: there are no ways of solving the task to compare."
+    return f"Play more: --n_episodes={-(-m['n_episodes'] * needed // fewest)} or above."
+
+
+def _unknown(m: dict[str, Any]) -> str:
+    """How many successes the numbers about modes leave out."""
+    lost = {"the policy": ("unknown", "n_success"), "the base": ("base_unknown", "base_n_success")}
+    parts = [f"{m[key]} of {m[of]} successes of {who}" for who, (key, of) in lost.items() if m.get(key)]
+    return f"In no known mode, and in no number about modes: {' and '.join(parts)}." if parts else ""
+
+
+def _cell(m: dict[str, Any], key: str, beside: str = "", before: str = "") -> Cell:
+    """A number with its interval and, after it, the word under the key `beside`."""
+    if m.get(key) is None:
+        return Cell(NOTHING)
+    words = []
+    if m.get(f"{key}_ci"):
+        low, high = m[f"{key}_ci"]
+        words.append(f"[{_number(key, low)}, {_number(key, high)}]")
+    if beside and m.get(beside) is not None:
+        words.append(f"{before}{m[beside]}")
+    return Cell(_number(key, m[key]), ", ".join(words))
+
+
+def _number(key: str, value: float) -> str:
+    if "kl_" in key:
+        return f"{value:.3g}"
+    return f"{value:.1f}" if "effective" in key else short(value)
+
+
+def _ratio(m: dict[str, Any]) -> Cell:
+    value, beside = _cell(m, "entropy_ratio")
+    if value == NOTHING or m["claim_refusal"] is None:
+        return Cell(value, beside)
+    return Cell(value, f"{beside}, no claim")
+
+
+def _one(m: dict[str, Any]) -> Cell:
+    """The base relative to itself."""
+    return Cell(NOTHING) if m.get("base_entropy") is None else Cell("1", "by definition")
+
+
+def _covered(m: dict[str, Any]) -> Cell:
+    if m.get("base_modes_covered") is None:
+        return Cell(NOTHING)
+    return Cell(str(m["base_modes_covered"]), f"of {m['num_modes']}")
+
+
+def _kept(m: dict[str, Any]) -> Cell:
+    if m.get("mode_counts") is None or m.get("base_mode_counts") is None:
+        return Cell(NOTHING)
+    return Cell(str(kept_modes(m)), f"of {m['base_modes_covered']}")

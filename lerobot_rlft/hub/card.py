@@ -1,0 +1,144 @@
+"""Cards of what is published, from the templates in `hub_cards/` and the numbers that were measured."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData, RepoCard
+from jinja2.meta import find_undeclared_variables
+
+from lerobot_rlft import hub_cards
+
+from ..evaluation.tables import columns, headlines, rows
+from ..metrics.keys import BLOCKED, KEYS
+from ..utils.errors import UserError
+
+TEMPLATES = Path(hub_cards.__file__).parent
+TASK = "robotics"
+# Of diversity.json, in the evaluation results that the Hub shows. Those after success are claims about modes.
+RESULTS = ("success", "entropy_ratio", "modes_covered", "effective_modes", "min_retention", f"{BLOCKED}_mean")
+
+
+def render(kind: type[RepoCard], data: CardData, template: Path, fields: dict[str, Any]) -> str:
+    """Fill a template.
+
+    Raises:
+        UserError: it is missing, no Jinja, or has fields that are not known.
+    """
+    try:
+        text = template.read_text()
+        asked = find_undeclared_variables(jinja2.Environment().parse(text))
+    except (OSError, UnicodeDecodeError, jinja2.TemplateSyntaxError) as error:
+        raise UserError(f"--card_template={template} is no template: {error}") from error
+    known = {"card_data", *fields}
+    if unknown := sorted(asked - known):
+        raise UserError(
+            f"--card_template={template} has an unknown field {unknown[0]}, known: {', '.join(sorted(known))}"
+        )
+    try:
+        card = kind.from_template(data, template_str=text, **fields)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise UserError(f"--card_template={template} cannot be filled: {error}") from error
+    return str(card)
+
+
+def evaluation_results(m: dict[str, Any]) -> list[EvalResult]:
+    """What the Hub shows as results. Where the episodes carry no claim about modes, there is only success.
+
+    Args:
+        m: content of diversity.json.
+    """
+    names = RESULTS if m.get("base_success") is not None and m["claim_refusal"] is None else RESULTS[:1]
+    out = []
+    for name in names:
+        if m.get(name) is None:
+            continue
+        args = {"ci_95": m.get(f"{name}_ci"), "base": m.get(f"base_{name}")}
+        out.append(
+            EvalResult(
+                task_type=TASK,
+                task_name=TASK.title(),
+                dataset_type=m["env"],
+                dataset_name=m["env"],
+                dataset_args={"n_episodes": m["n_episodes"], "first_seed": m["seed"], **m["env_options"]},
+                metric_type=name,
+                metric_name=KEYS[name].partition(";")[0],
+                metric_value=m[name],
+                metric_args={key: value for key, value in args.items() if value is not None} or None,
+            )
+        )
+    return out
+
+
+def policy_card(
+    repo_id: str,
+    m: dict[str, Any] | None,
+    front: dict[str, Any],
+    fields: dict[str, Any],
+    template: Path | None,
+) -> str:
+    """The card of a policy.
+
+    Args:
+        m: content of diversity.json; None where nothing was measured.
+        front: entries of the metadata beside those that are always the same.
+        fields: what the template needs beside what follows from `m`.
+        template: None takes the one of this package.
+    """
+    results = evaluation_results(m) if m else None
+    data = ModelCardData(
+        library_name="lerobot",
+        pipeline_tag=TASK,
+        model_name=repo_id.partition("/")[2] if results else None,
+        eval_results=results,
+        **front,
+    )
+    shown = {"headline": [], "table": "", "measured_by": "", **fields}
+    if m is not None:
+        compared = m.get("base_success") is not None
+        shown["table"] = table(m) if compared else alone(m)
+        shown["headline"] = headlines(m) if compared else []
+        each = " of each, on the same seeds" if compared else ""
+        shown["measured_by"] = (
+            f"{m['n_episodes']} episodes{each} (from {m['seed']} up), of the deployed sampler, in "
+            f"`{m['env']}`{options(m)}. In brackets 95 % intervals."
+        )
+    shown["license"] = front.get("license")
+    return render(ModelCard, data, template or TEMPLATES / "policy.md", shown)
+
+
+def options(m: dict[str, Any]) -> str:
+    """How the environment was changed, as part of a sentence."""
+    return "".join(f", {name} {value}" for name, value in m["env_options"].items())
+
+
+def table(m: dict[str, Any]) -> str:
+    """Base beside tuned, as Markdown."""
+    lines = [f"| | base | {' | '.join(columns(m))} |", "|---|" + "---|" * (1 + len(columns(m)))]
+    lines += [f"| {row.label} | {' | '.join(map(str, row.cells))} |" for row in rows(m)]
+    return "\n".join(lines)
+
+
+def alone(m: dict[str, Any]) -> str:
+    """A policy without a base, as Markdown."""
+    low, high = m["success_ci"]
+    lines = ["| | |", "|---|---|", f"| success | {m['success']:.3f} [{low:.3f}, {high:.3f}] |"]
+    if m.get("mode_counts"):
+        used = sum(count > 0 for count in m["mode_counts"])
+        lines.append(f"| modes with a success | {used} of {m['num_modes']} |")
+    return "\n".join(lines)
+
+
+def limits(m: dict[str, Any] | None, run: dict[str, Any]) -> list[str]:
+    """What the measurement does not carry, and what it showed to be lost."""
+    out = [f"One training run, seed {run['seed']}: nothing is said about other seeds."]
+    if m is None:
+        return out
+    out.append(f"Measured in `{m['env']}` and nowhere else.")
+    if m.get("base_mode_counts") and m.get("mode_counts"):
+        sides = enumerate(zip(m["mode_counts"], m["base_mode_counts"], strict=True))
+        if lost := [str(i) for i, (tuned, base) in sides if base and not tuned]:
+            out.append(f"Modes of the base without a success: {', '.join(lost)}.")
+    if m.get(f"{BLOCKED}_mean") is None:
+        out.append("How it fares when a way of solving the task is blocked was not measured.")
+    return out

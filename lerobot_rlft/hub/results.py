@@ -1,0 +1,165 @@
+"""What was measured of a checkpoint: by `lerobot-rlft-eval`, or by its run at the end."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import draccus
+import numpy as np
+from lerobot.envs import EnvConfig
+from lerobot.utils.constants import PRETRAINED_MODEL_DIR
+
+from ..evaluation.figures import Figure
+from ..evaluation.report import DIVERSITY, PICTURES, REPORT, page
+from ..metrics.registry import Metrics, measure_modes
+from ..plots.run import draw_mode_shares
+from ..policies.pretrained_files import WEIGHTS, file_hash
+from ..training.console import SUMMARY, env_options
+from ..utils.errors import UserError
+from .lineage import Ancestor
+
+CAPTIONS = {
+    "trajectories.png": ("Trajectories", "Episodes of the final evaluation, successes coloured by mode."),
+    "front.png": ("Success and diversity", "Evaluated checkpoints; the star is the exported one."),
+    "learning_curve.png": ("Learning curve", "Evaluations of the deployed sampler while it trained."),
+    "modes.png": ("Modes while training", "Shares of modes among the newest episodes."),
+    "kl.png": ("KL to the base", "By denoising step and iteration."),
+    "atlas.png": ("Mode atlas", "The modes that clustering found in the base's paths."),
+}
+SHARES = "shares.png"
+NO_BASE = "base numbers, the run did not play the base on the same episodes"
+
+
+def measured(
+    folder: Path,
+    checkpoint: Path,
+    run: dict[str, Any],
+    final: bool,
+    base: Ancestor | None,
+    eval_dir: Path | None,
+) -> tuple[dict[str, Any] | None, Path | None, list[str]]:
+    """The content of diversity.json, the folder of the report behind it, and why numbers are missing.
+
+    Args:
+        folder: of the run.
+        run: its configuration.
+        final: whether the run evaluated this checkpoint at its end.
+        eval_dir: that lerobot-rlft-eval wrote; None takes the run's own evaluation.
+
+    Raises:
+        UserError: the report is missing, damaged, or about another policy or base.
+    """
+    if eval_dir is not None:
+        return _reported(eval_dir, checkpoint, base), eval_dir, []
+    if run["env"] is None:
+        return None, None, ["success and modes, the run had no environment to evaluate in"]
+    if not final:
+        why = (
+            f"success and modes, this checkpoint (iteration {int(checkpoint.name)} of {run['iterations']}) "
+            "was not evaluated at the end of a run"
+        )
+        return None, None, [why]
+    return _own(
+        json.loads((folder / SUMMARY).read_text()),
+        run,
+        checkpoint,
+        base,
+        (folder / "diversity/atlas.json").is_file(),
+    )
+
+
+def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[str, Any]:
+    """What lerobot-rlft-eval found."""
+    try:
+        m = json.loads((eval_dir / DIVERSITY).read_text())
+        held = {side["weights"]: side for side in (*m["others"].values(), m)}
+        missing = [name for name in (REPORT, PICTURES) if not (eval_dir / name).exists()]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--eval_dir={eval_dir} holds no report ({type(error).__name__}: {error}): give the "
+            "--output_dir of a lerobot-rlft-eval of this version"
+        ) from error
+    if missing:
+        raise UserError(f"--eval_dir={eval_dir} lacks {', '.join(missing)}: run lerobot-rlft-eval again")
+    side = held.get(file_hash(checkpoint / PRETRAINED_MODEL_DIR / WEIGHTS))
+    if side is None:
+        raise UserError(
+            f"--eval_dir={eval_dir} is about {m['policy']}, whose weights are not those of {checkpoint}: run "
+            "lerobot-rlft-eval on this checkpoint"
+        )
+    if base is not None and base.revision != side["base_revision"]:
+        raise UserError(
+            f"--eval_dir={eval_dir} compares with {side['base']}, but the run was tuned from {base.name}: "
+            "give lerobot-rlft-eval that --base.path"
+        )
+    return side | {"others": {name: other for name, other in m["others"].items() if other is not side}}
+
+
+def _own(
+    summary: dict[str, Any], run: dict[str, Any], checkpoint: Path, base: Ancestor | None, atlas: bool
+) -> tuple[dict[str, Any], None, list[str]]:
+    """What the run found at its end, under the names of diversity.json.
+
+    Args:
+        atlas: whether its modes are those of an atlas.
+    """
+    m, missing = Metrics(), []
+    modes_from = "atlas" if atlas else "environment"
+    tuned, before = summary["tuned"], summary.get("base")
+    if before is not None and before["n_episodes"] != tuned["n_episodes"]:
+        before, missing = None, [NO_BASE]
+    m |= {
+        "policy": "",
+        "name": "tuned",
+        "base": base and base.name,
+        "weights": file_hash(checkpoint / PRETRAINED_MODEL_DIR / WEIGHTS),
+        "revision": None,
+        "base_revision": base and base.revision,
+        "env": run["env"]["type"],
+        "env_options": env_options(draccus.decode(EnvConfig, run["env"])),
+        "sampler": "deployed",
+        "seed": run["eval"]["seed"],
+        "n_episodes": tuned["n_episodes"],
+        "num_modes": tuned.get("num_modes"),
+        "modes_from": modes_from if "mode_counts" in tuned else None,
+        "others": {},
+    }
+    for prefix, side in (("", tuned), ("base_", before)):
+        if side is not None:
+            m[f"{prefix}success"], m[f"{prefix}success_ci"] = side["success"], side["success_ci"]
+            m[f"{prefix}n_success"] = round(side["success"] * side["n_episodes"])
+            m[f"{prefix}max_reward"] = side["max_reward"]
+            if "mode_counts" in side:
+                m[f"{prefix}unknown"] = m[f"{prefix}n_success"] - sum(side["mode_counts"])
+    counts = [side and "mode_counts" in side and np.array(side["mode_counts"]) for side in (tuned, before)]
+    if before is not None:
+        measure_modes(m, *(c if isinstance(c, np.ndarray) else None for c in counts))
+    elif isinstance(counts[0], np.ndarray):
+        m["mode_counts"] = tuned["mode_counts"]
+    if before is not None and m["claim_refusal"] is not None:
+        missing.append(f"modes in the Hub's results. {m['claim_refusal']}")
+    return m, None, missing
+
+
+def run_report(m: dict[str, Any], pictures: Path) -> dict[str, bytes]:
+    """report.html and its pictures, of a run's own evaluation.
+
+    Args:
+        m: content of diversity.json.
+        pictures: folder of the run's.
+    """
+    files: dict[str, bytes] = {}
+    with TemporaryDirectory() as temporary:
+        shares, figures = Path(temporary) / SHARES, []
+        if sum(m.get("mode_counts") or ()) and sum(m.get("base_mode_counts") or ()):
+            counts = np.array(m["mode_counts"])
+            draw_mode_shares(shares, np.array(m["base_mode_counts"]), {m["name"]: counts})
+            files[f"{PICTURES}/{SHARES}"] = shares.read_bytes()
+            figures.append(Figure("Mode shares", shares, "Shares of successes, deployed sampler."))
+        for name, (heading, caption) in CAPTIONS.items():
+            if (pictures / name).is_file():
+                figures.append(Figure(heading, pictures / name, caption))
+        if m.get("base_success") is not None:
+            files[REPORT] = page(m, figures, "the final evaluation of lerobot-rlft-train").encode()
+    return files

@@ -1,1 +1,0 @@
-"""Rounds of advantage-conditioned fine-tuning: collect, value, advantages, refit."""

@@ -1,0 +1,339 @@
+"""Whole episodes in vectorised environments, decided chunk by chunk.
+
+One round is one seeded reset of all N environments followed by steps until every episode has ended once; what
+an environment does after that is ignored. So it does not matter how it autoresets, no episode is cut by the
+end of an iteration, and an iteration depends on nothing but the weights and the seed. Only environments whose
+episode still runs are sent through the network.
+
+Shapes: D decisions of all episodes together, T decisions of the longest episode, E episodes, S observation
+steps.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from lerobot.envs import preprocess_observation
+from lerobot.envs.utils import NEW_ROLLOUT_OPTION
+from lerobot.processor import PolicyProcessorPipeline
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_PREFIX, OBS_STATE
+from torch import Tensor
+
+from ..chains.chain import Chain
+from ..policies.base import DenoisingPolicy
+from ..policies.rlft_commanded.commands import COMMAND
+from ..utils.errors import EnvironmentFailure
+from .episodes import Episodes, Frames, Rollout
+
+VECTORS = {"agent_pos": OBS_STATE, "environment_state": OBS_ENV_STATE}  # what is kept of every step
+
+
+class EpisodeRunner:
+    """Runs a policy in a LeRobot vector environment.
+
+    Args:
+        env: any LeRobot vector environment.
+        policy: decides.
+        env_preprocessor, env_postprocessor: from `make_env_pre_post_processors`.
+    """
+
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv,
+        policy: DenoisingPolicy,
+        env_preprocessor: PolicyProcessorPipeline,
+        env_postprocessor: PolicyProcessorPipeline,
+    ) -> None:
+        self.env, self.policy = env, policy
+        self.env_preprocessor, self.env_postprocessor = env_preprocessor, env_postprocessor
+        self.max_steps = int(env.call("_max_episode_steps")[0])
+
+    def collect(
+        self,
+        n_episodes: int,
+        seeds: np.ndarray,
+        sampling_floor: float,
+        log_prob_floor: float,
+        reward: str = "env",
+        success_bonus: float = 0.0,
+        time_limit: str = "bootstrap",
+    ) -> Rollout:
+        """Explore: `n_episodes` (a multiple of the number of environments) episodes with their chains.
+
+        Args:
+            seeds: (n_episodes,) one for each reset.
+            sampling_floor, log_prob_floor: see `sample_chain`.
+            reward: "env" learns from the environment's reward; "success" from 1 at the step that ends an
+                episode with success, 0 before; "best" from every increase of an episode's best reward, so
+                that the return is the episode's best reward and success does not end a stream of payments.
+            success_bonus: added to the reward of the step that ends an episode with success.
+            time_limit: "failure" marks episodes cut by a time limit as terminated.
+
+        Raises:
+            EnvironmentFailure: the environment raised, or returned NaN or inf.
+            FloatingPointError: the policy's actions are NaN or inf.
+        """
+        rounds = [
+            _Round(
+                self,
+                seeds[start : start + self.env.num_envs],
+                True,
+                reward=reward,
+                success_bonus=success_bonus,
+                time_limit=time_limit,
+            ).run(lambda condition: self.policy.sample(condition, sampling_floor, log_prob_floor))
+            for start in range(0, n_episodes, self.env.num_envs)
+        ]
+        return _merge(rounds)
+
+    def evaluate(
+        self,
+        n_episodes: int,
+        seeds: np.ndarray,
+        decide: Callable[[Tensor], Chain],
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Episodes:
+        """Play episodes without keeping decisions. Raises as `collect`.
+
+        Args:
+            decide: condition (B, C) -> a chain whose `x[:, 0]` is the chunk, see `deployed`.
+            on_step: called after the reset and after every environment step, for example to render.
+        """
+        parts = []
+        for start in range(0, n_episodes, self.env.num_envs):
+            # A last, incomplete round is filled up here and cut below.
+            ids = np.arange(start, start + self.env.num_envs) % len(seeds)
+            parts.append(_Round(self, seeds[ids], keep_decisions=False, on_step=on_step).run(decide).episodes)
+        return Episodes.concatenate(parts)[:n_episodes]
+
+    def record(
+        self, n_episodes: int, seeds: np.ndarray, decide: Callable[[Tensor], Chain]
+    ) -> Iterator[tuple[Episodes, Frames]]:
+        """Play as `evaluate` does and hand out every step, one round of episodes side by side at a time."""
+        for start in range(0, n_episodes, self.env.num_envs):
+            ids, frames = np.arange(start, start + self.env.num_envs) % len(seeds), Frames()
+            episodes = _Round(self, seeds[ids], keep_decisions=False, frames=frames).run(decide).episodes
+            yield episodes[: n_episodes - start], frames
+
+    def deployed(self, condition: Tensor) -> Chain:
+        """The policy's own sampler, as stock LeRobot runs it."""
+        chunk = self.policy.deployed_chunk(condition)
+        return Chain(chunk[:, None], chunk.new_zeros(len(chunk), 0))
+
+
+class _Round:
+    """One seeded reset and the episodes that follow it."""
+
+    def __init__(
+        self,
+        runner: EpisodeRunner,
+        seeds: np.ndarray,
+        keep_decisions: bool,
+        on_step: Callable[[], None] = lambda: None,
+        reward: str = "env",
+        success_bonus: float = 0.0,
+        time_limit: str = "bootstrap",
+        frames: Frames | None = None,
+    ) -> None:
+        self.frames = frames
+        self.reward, self.success_bonus, self.time_limit = reward, success_bonus, time_limit
+        self.runner, self.policy, self.env, self.on_step = runner, runner.policy, runner.env, on_step
+        self.keep_decisions = keep_decisions
+        n = self.env.num_envs
+        self.command = self.policy.draw(n, deployed=not keep_decisions)
+        self.alive, self.terminated = np.ones(n, bool), np.zeros(n, bool)
+        self.success, self.mode, self.names_modes = np.zeros(n, bool), np.full(n, -1), False
+        self.total, self.best, self.length = np.zeros(n), np.full(n, -np.inf), np.zeros(n, np.int64)
+        self.final_obs: list[dict[str, Tensor]] = [{}] * n
+        with self._blame_env("reset"):
+            raw, _ = self.env.reset(seed=[int(s) for s in seeds], options={NEW_ROLLOUT_OPTION: True})
+        self.history = [raw] * self.policy.n_obs_steps  # raw observations, the newest last
+        self.states = {name: [np.array(raw[name], np.float32)] for name in VECTORS if name in raw}
+        on_step()
+
+    def run(self, decide: Callable[[Tensor], Chain]) -> Rollout:
+        """Play until every episode has ended; without `keep_decisions` only the outcomes are meaningful."""
+        decisions, rewards, valids = [], [], []
+        space = self.env.single_action_space  # LeRobot's lazy async env calls this one `action_space`, too
+        action = np.zeros((self.env.num_envs, *space.shape), space.dtype)
+        while self.alive.any():
+            rows = self.alive.nonzero()[0]
+            obs = _finite({key: value[rows] for key, value in self._observe(self.history).items()})
+            if self.command is not None:
+                obs[COMMAND] = self.command[rows][:, None].cpu()
+            chain = decide(self._encode(obs))
+            chunk = self._env_action(chain.x[:, 0])  # (rows, n_action_steps, D)
+            valids.append(self.alive.copy())
+            rewards.append(np.zeros(self.env.num_envs))
+            for j in range(self.policy.n_action_steps):
+                action[rows] = chunk[:, j]
+                rewards[-1] += self._step(action)
+                if not self.alive.any():
+                    break
+            if self.keep_decisions:
+                decisions.append((obs, chain, np.full(len(rows), len(decisions)), rows))
+        episodes = Episodes(
+            success=self.success,
+            mode=self.mode if self.names_modes else None,
+            total_reward=self.total,
+            max_reward=self.best,
+            length=self.length,
+            states={VECTORS[name]: np.stack(steps, 1) for name, steps in self.states.items()},
+        )
+        obs, chains, ts, ids = zip(*decisions, strict=True) if decisions else ((), (), (), ())
+        return Rollout(
+            obs=_cat(obs),
+            chain=Chain.cat(list(chains)),
+            t=torch.from_numpy(np.concatenate(ts or [[]])),
+            episode=torch.from_numpy(np.concatenate(ids or [[]])),
+            reward=torch.from_numpy(np.stack(rewards)).float(),
+            valid=torch.from_numpy(np.stack(valids)),
+            terminated=torch.from_numpy(self.terminated),
+            final_obs=_cat([{k: v[None] for k, v in o.items()} for o in self.final_obs]),
+            episodes=episodes,
+        )
+
+    def _step(self, action: np.ndarray) -> np.ndarray:
+        """Step all environments once; returns the reward to learn from (N,), 0 where the episode was over."""
+        with self._blame_env(f"step {int(self.length.max()) + 1}"):
+            raw, reward, terminated, truncated, info = self.env.step(action)
+        if self.frames is not None:
+            self.frames.obs.append({k: v[:, 0].cpu() for k, v in self._observe(self.history[-1:]).items()})
+            self.frames.action.append(action.copy())
+            self.frames.reward.append(np.array(reward, np.float32))
+        alive, reward = self.alive, np.where(self.alive, reward, 0.0)
+        if not np.isfinite(reward).all():
+            bad = int(np.flatnonzero(~np.isfinite(reward))[0])
+            raise EnvironmentFailure(
+                f"the environment returned reward {reward[bad]} (env {bad}, step {self.length[bad] + 1} of "
+                "its episode): fix the reward, nothing was learned from it"
+            )
+        self.total += reward
+        best_before = np.maximum(self.best, 0.0)
+        self.best = np.where(alive, np.maximum(self.best, reward), self.best)
+        self.length += alive
+        done = alive & (terminated | truncated | (self.length >= self.runner.max_steps))
+        self.history = [*self.history[1:], raw]
+        for i in np.flatnonzero(done):
+            self._finish(i, bool(terminated[i]), info)
+        for name, steps in self.states.items():
+            state = np.array(raw[name], np.float32)
+            state[~alive] = np.nan
+            for i in np.flatnonzero(done):
+                state[i] = _final_raw(raw, info, i)[name]
+            steps.append(state)
+        self.alive = alive & ~done
+        self.on_step()
+        succeeded = (done & self.success).astype(float)
+        earned = {
+            "env": reward,
+            "best": np.maximum(self.best, 0.0) - best_before,
+            "success": succeeded,
+        }[self.reward]
+        return earned + self.success_bonus * succeeded
+
+    def _finish(self, i: int, terminated: bool, info: dict[str, Any]) -> None:
+        # Under SAME_STEP autoreset `info` already belongs to the next episode.
+        outcome = info["final_info"] if "final_info" in info and info["_final_info"][i] else info
+        if "is_success" in outcome:
+            self.success[i] = bool(outcome["is_success"][i])
+        if "mode" in outcome and outcome.get("_mode", self.alive)[i]:
+            self.names_modes, self.mode[i] = True, int(outcome["mode"][i])
+        self.terminated[i] = terminated or self.time_limit == "failure"
+        if self.keep_decisions:
+            *past, newest = self.history
+            frames = [{k: _row(v, i) for k, v in raw.items()} for raw in past] + [_final_raw(newest, info, i)]
+            batched = [
+                {k: _map(v, lambda a: np.asarray(a)[None]) for k, v in frame.items()} for frame in frames
+            ]
+            self.final_obs[i] = {k: v[0] for k, v in _finite(self._observe(batched)).items()}
+            if self.command is not None:
+                self.final_obs[i][COMMAND] = self.command[i : i + 1].cpu()
+
+    def _observe(self, history: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Raw observations, oldest first -> LeRobot keys, (N, S, ...); images as uint8."""
+        frames = [self.runner.env_preprocessor(preprocess_observation(raw)) for raw in history]
+        keys = [key for key in frames[0] if key.startswith(OBS_PREFIX)]
+        obs = {key: torch.stack([frame[key] for frame in frames], 1) for key in keys}
+        for key, value in obs.items():
+            if value.ndim == 5:  # LeRobot hands out images as float in [0, 1], four times the memory of uint8
+                obs[key] = (value * 255).round().to(torch.uint8)
+        return obs
+
+    def _encode(self, obs: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            return self.policy.encode(obs)
+
+    def _env_action(self, chunk: Tensor) -> np.ndarray:
+        action = self.policy.to_action(chunk)
+        if not torch.isfinite(action).all():
+            raise FloatingPointError(
+                "the policy's actions are NaN or inf: its weights or normalisation statistics are broken, a "
+                "lower learning rate may have prevented it"
+            )
+        return self.runner.env_postprocessor({ACTION: action})[ACTION].cpu().numpy()
+
+    @contextmanager
+    def _blame_env(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise EnvironmentFailure(
+                f"the environment raised {type(error).__name__} in {where}: {error}"
+            ) from error
+
+
+def _finite(obs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Raise an EnvironmentFailure unless all observations are finite."""
+    for key, value in obs.items():
+        if not torch.isfinite(value).all():
+            raise EnvironmentFailure(f"the environment returned NaN or inf in {key}: fix the observation")
+    return obs
+
+
+def _final_raw(raw: dict[str, Any], info: dict[str, Any], i: int) -> dict[str, Any]:
+    """Last raw observation of episode i: under SAME_STEP autoreset `raw` already belongs to the next one."""
+    if "final_obs" in info and info["final_obs"][i] is not None:
+        return info["final_obs"][i]
+    return {key: _row(value, i) for key, value in raw.items()}
+
+
+def _map(value: Any, f: Callable[[Any], Any]) -> Any:
+    """Apply f to the arrays of a (nested) observation."""
+    return {k: _map(v, f) for k, v in value.items()} if isinstance(value, dict) else f(value)
+
+
+def _row(value: Any, i: int) -> Any:
+    return _map(value, lambda array: array[i])
+
+
+def _cat_tensors(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if parts else torch.zeros(0)
+
+
+def _cat(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if parts else {}
+
+
+def _merge(rounds: list[Rollout]) -> Rollout:
+    """Put rounds side by side along the episode axis."""
+    longest = max(len(r.reward) for r in rounds)
+
+    def grid(x: Tensor) -> Tensor:
+        return torch.cat([x, x.new_zeros(longest - len(x), x.shape[1])])
+
+    offsets = np.cumsum([0] + [r.valid.shape[1] for r in rounds])
+    return Rollout(
+        obs=_cat([r.obs for r in rounds]),
+        chain=Chain.cat([r.chain for r in rounds]),
+        t=_cat_tensors([r.t for r in rounds]),
+        episode=_cat_tensors([r.episode + int(o) for r, o in zip(rounds, offsets, strict=False)]),
+        reward=torch.cat([grid(r.reward) for r in rounds], 1),
+        valid=torch.cat([grid(r.valid) for r in rounds], 1),
+        terminated=_cat_tensors([r.terminated for r in rounds]),
+        final_obs=_cat([r.final_obs for r in rounds]),
+        episodes=Episodes.concatenate([r.episodes for r in rounds]),
+    )

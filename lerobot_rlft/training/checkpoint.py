@@ -1,0 +1,177 @@
+"""Checkpoints: `pretrained_model/` is an ordinary LeRobot policy, `training_state/` is what a resume needs.
+
+A checkpoint is written under a temporary name and renamed when whole, so a kill at any moment leaves the
+last whole one. Only safetensors, JSON and YAML are written and read.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import draccus
+import torch
+import yaml
+from lerobot.common.train_utils import get_step_checkpoint_dir
+from lerobot.utils.constants import (
+    CHECKPOINTS_DIR,
+    LAST_CHECKPOINT_LINK,
+    PRETRAINED_MODEL_DIR,
+    TRAINING_STATE_DIR,
+)
+from lerobot.utils.random_utils import load_rng_state, save_rng_state
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..configs.train import CONFIG_NAME, ROUNDS, TrainConfig
+from ..utils.errors import UserError
+from ..utils.files import replacing
+
+STATE_JSON, STATE_TENSORS = "state.json", "state.safetensors"
+TENSOR = "tensor:"  # marks a string in state.json that stands for an entry of state.safetensors
+
+
+def save_checkpoint(
+    config: TrainConfig, iteration: int, save_pretrained: Callable[[Path], None], state: dict[str, Any]
+) -> Path:
+    """Write `checkpoints/<iteration>/` and point `checkpoints/last` to it.
+
+    Args:
+        save_pretrained: writes policy and processors into a folder.
+        state: nested dicts and lists of tensors and JSON values; keys are names or ints.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    final = get_step_checkpoint_dir(config.output_dir, config.iterations, iteration)
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_pretrained(partial / PRETRAINED_MODEL_DIR)
+    write_config(config, partial / PRETRAINED_MODEL_DIR / CONFIG_NAME)
+    write_state(partial, state)
+    shutil.rmtree(final, ignore_errors=True)  # left by an earlier run beyond the point it was resumed from
+    partial.rename(final)
+    link = final.parent / f".{LAST_CHECKPOINT_LINK}.partial"
+    link.unlink(missing_ok=True)
+    link.symlink_to(final.name)
+    os.replace(link, final.parent / LAST_CHECKPOINT_LINK)
+    return final
+
+
+def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Write `training_state/`, with the random states of all libraries, for `load_state`."""
+    folder = checkpoint / TRAINING_STATE_DIR
+    folder.mkdir(parents=True)
+    save_rng_state(folder)
+    tensors: dict[str, torch.Tensor] = {}
+    (folder / STATE_JSON).write_text(json.dumps(_flatten(state, "", tensors)))
+    save_file(tensors, folder / STATE_TENSORS)
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` was given as `state` and restore the random states of its libraries.
+
+    Raises:
+        UserError: a file is missing or truncated.
+    """
+    folder = checkpoint / TRAINING_STATE_DIR
+    try:
+        tensors = load_file(folder / STATE_TENSORS)
+        state = _unflatten(json.loads((folder / STATE_JSON).read_text()), tensors)
+        load_rng_state(folder)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise UserError(
+            f"--resume: {folder} is missing or truncated ({type(error).__name__}: {error}); point "
+            f"{checkpoint.parent}/{LAST_CHECKPOINT_LINK} to an older whole checkpoint, or start a new run"
+        ) from error
+    return state
+
+
+def last_checkpoint(run_dir: Path) -> Path:
+    """The newest whole checkpoint of a run.
+
+    Raises:
+        UserError: there is no such run, or it has no whole checkpoint.
+    """
+    checkpoints = run_dir / CHECKPOINTS_DIR
+    if not checkpoints.is_dir():
+        raise UserError(f"--resume={run_dir} is not the folder of a run: it has no {CHECKPOINTS_DIR}/")
+    link = checkpoints / LAST_CHECKPOINT_LINK
+    # Not resolved: a relative `run_dir` stays relative in what is printed and written.
+    found = [checkpoints / link.readlink()] if link.is_symlink() else []
+    found += sorted((folder for folder in checkpoints.iterdir() if folder.name.isdigit()), reverse=True)
+    for folder in found:
+        if (folder / PRETRAINED_MODEL_DIR / CONFIG_NAME).is_file():
+            return folder
+    raise UserError(
+        f"--resume={run_dir} has no whole checkpoint in {CHECKPOINTS_DIR}/: delete it and start the run anew"
+    )
+
+
+def saved_config(run_dir: Path) -> Path:
+    """The configuration file of a run: of its last checkpoint, or, where it learns in rounds, its own.
+
+    Raises:
+        UserError: there is no such run, or nothing to continue.
+    """
+    own = run_dir / CONFIG_NAME
+    if (run_dir / ROUNDS).is_dir() and own.is_file():
+        return own
+    return last_checkpoint(run_dir) / PRETRAINED_MODEL_DIR / CONFIG_NAME
+
+
+def remove_partial(run_dir: Path) -> None:
+    """Delete what a kill in the middle of `save_checkpoint` left."""
+    for left in (run_dir / CHECKPOINTS_DIR).glob(".*.partial"):
+        if left.is_symlink():
+            left.unlink()
+        else:
+            shutil.rmtree(left)
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Write the configuration as YAML.
+
+    What belongs to this run alone is left out, so that `--config_path` of the file starts a new one: how it
+    was started, its folder and its run of wandb.
+    """
+    wandb = replace(config.wandb, run_id=None)
+    shared = replace(config, resume=None, dry_run=False, output_dir=None, wandb=wandb)
+    # By way of JSON: draccus hands over enums that are strings, which YAML would write as Python objects.
+    plain = json.loads(json.dumps(draccus.encode(shared)))
+    with replacing(path) as partial:
+        partial.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
+def forget_revision(folder: Path) -> None:
+    """Take the commit of the base out of a policy's config: uploaded, stock LeRobot takes it for its own."""
+    config = folder / "config.json"
+    content = json.loads(config.read_text()) | {"pretrained_revision": None}
+    config.write_text(json.dumps(content, indent=4) + "\n")
+
+
+def _flatten(value: Any, key: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Replace tensors by markers, collecting them in `tensors`."""
+    if isinstance(value, torch.Tensor):
+        tensors[key] = value.detach().cpu().contiguous().clone()
+        return TENSOR + key
+    if isinstance(value, dict):
+        return {str(k): _flatten(v, f"{key}/{k}", tensors) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_flatten(v, f"{key}/{i}", tensors) for i, v in enumerate(value)]
+    return value
+
+
+def _unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Inverse of `_flatten`; dict keys that are digits become ints again, as torch optimizers want them."""
+    if isinstance(value, str) and value.startswith(TENSOR):
+        return tensors[value.removeprefix(TENSOR)]
+    if isinstance(value, dict):
+        return {int(k) if k.isdigit() else k: _unflatten(v, tensors) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_unflatten(v, tensors) for v in value]
+    return value

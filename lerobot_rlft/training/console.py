@@ -1,0 +1,146 @@
+"""What a run tells its user at the end, and before it starts."""
+
+import json
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from lerobot.envs import EnvConfig
+
+from ..configs.train import CONFIG_NAME, TrainConfig
+from ..datasets.windows import BatchLoader
+from ..policies.base import DenoisingPolicy
+from ..rollout.episodes import Rollout
+from .records import METRICS
+
+SUMMARY = "summary.json"
+ADAM_BYTES = 12  # gradient and two moments of a float32
+
+
+def env_options(env: EnvConfig) -> dict[str, bool | int | float | str]:
+    """The plain fields of an environment that are not its type's own choice."""
+    default = type(env)()
+    return {
+        field.name: value
+        for field in fields(env)
+        if isinstance(value := getattr(env, field.name), (bool, int, float, str))
+        and value != getattr(default, field.name)
+    }
+
+
+def eval_command(folder: Path | str, env: EnvConfig) -> str:
+    """The stock command that evaluates a checkpoint in the environment as it was configured."""
+    options = "".join(
+        f" --env.{name}={shlex.quote(json.dumps(value) if isinstance(value, bool) else str(value))}"
+        for name, value in env_options(env).items()
+    )
+    return (
+        f"lerobot-eval --policy.path={shlex.quote(str(folder))} --env.type={env.type}{options} "
+        "--eval.n_episodes=50 --eval.batch_size=50 --eval.use_async_envs=false"
+    )
+
+
+def conclusion(summary: dict[str, Any]) -> str:
+    """What became of the policy, in plain words.
+
+    Args:
+        summary: `env_steps`, and `tuned` and optionally `base` as `Evaluation.to_dict` gives them.
+    """
+    tuned, base = summary["tuned"], summary.get("base")
+    if base is None:
+        text = f"Success of the checkpoint on disk: {_percent(tuned)} of {tuned['n_episodes']} episodes."
+        if "modes" in tuned:
+            text += (
+                f" It uses {tuned['modes']} of {tuned['num_modes']} modes (entropy {tuned['entropy']:.3f})."
+            )
+        return text
+    if tuned["success"] > base["success"]:
+        verb = "rose"
+    else:
+        verb = "fell" if tuned["success_ci"][1] < base["success_ci"][0] else "did not rise"
+    text = (
+        f"Success {verb}: {_percent(base)} before, {_percent(tuned)} after {summary['env_steps']:,} "
+        f"environment steps ({tuned['n_episodes']} episodes each, 95 % intervals, same seeds)."
+    )
+    if "modes" in tuned and "modes" in base:
+        counts = zip(tuned["mode_counts"], base["mode_counts"], strict=True)
+        kept = sum(t > 0 and b > 0 for t, b in counts)
+        text += (
+            f"\nOf the {base['modes']} ways to succeed that the base knew, the tuned policy uses "
+            f"{kept} (mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; "
+            f"1 is uniform over {tuned['num_modes']})."
+        )
+        if kept < base["modes"] and tuned["entropy"] < base["entropy"] and "guard" not in summary:
+            text += " Success was paid for with ways of solving the task."
+        if guard := summary.get("guard"):
+            low, high = guard.get("ratio_ci", (None, None))
+            interval = f" [{low:.2f}, {high:.2f}]" if low is not None else ""
+            text += (
+                f"\nGuard: {guard['ratio']:.2f}{interval} of the base's {guard['metric'].replace('_', ' ')} "
+                f"is kept (floor {guard['floor']}). Exported is the checkpoint of iteration "
+                f"{guard['iteration']}, {len(guard['front'])} are on the front."
+            )
+    else:
+        text += f"\nMean max reward: {base['max_reward']:.3f} before, {tuned['max_reward']:.3f} after."
+    return text
+
+
+def _percent(evaluation: dict[str, Any]) -> str:
+    low, high = evaluation["success_ci"]
+    return f"{100 * evaluation['success']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def sizes(
+    config: TrainConfig,
+    policy: DenoisingPolicy,
+    max_steps: int,
+    data: Rollout | None,
+    batches: BatchLoader | None,
+) -> str:
+    """What a user wants to know before a long run.
+
+    Args:
+        max_steps: the longest episode, in environment steps.
+        data: a tiny rollout, for the size of a decision; None for an algorithm that learns from a dataset.
+        batches: of the dataset, for such an algorithm.
+    """
+    parameters = list(policy.module.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    frozen = sum(p.numel() for p in parameters) - trained
+    lines = [
+        f"policy      {config.policy.type}: {trained:,} trainable and {frozen:,} frozen parameters",
+        f"chain       {policy.kernel.num_steps} denoising steps ({type(policy.kernel).__name__}), chunks of "
+        f"{policy.horizon} actions, {policy.n_action_steps} executed",
+    ]
+    memory = f"{ADAM_BYTES * trained / 2**20:.1f} MiB for gradients and Adam"
+    if data is not None:
+        stored = (*data.obs.values(), data.chain.x, data.chain.log_prob)
+        decision = sum(tensor[:1].numel() * tensor.element_size() for tensor in stored)
+        episodes = config.rollout.n_episodes
+        most = -(-max_steps // policy.n_action_steps) * episodes
+        lines.append(
+            f"iteration   {episodes} episodes in {config.rollout.n_envs} environments, at most "
+            f"{max_steps * episodes:,} env steps and {most:,} decisions"
+        )
+        most_memory = most * decision / 2**20
+        memory += f"; {decision:,} bytes for a stored decision, at most {most_memory:.1f} MiB an iteration"
+    if batches is not None:
+        lines.append(f"dataset     {len(batches.dataset):,} frames, {len(batches.starts):,} windows")
+    lines.append(f"memory      {memory}")
+    return "\n".join(lines)
+
+
+def would_write(config: TrainConfig) -> str:
+    """Where a run puts what."""
+    every = f"every {config.save_freq} of" if config.save_freq else "after"
+    what = [
+        CONFIG_NAME,
+        METRICS,
+        f"checkpoints/ {every} {config.iterations} iterations",
+    ]
+    if config.env is not None:
+        what += [SUMMARY, "pictures/"] + (["videos/"] if config.eval.n_videos else [])
+    if config.wandb.enable:
+        what.append("wandb/")
+    return f"would write {config.output_dir}/: {', '.join(what)}"

@@ -1,0 +1,201 @@
+"""What a run shows of its base and its tuned policy: evaluations, pictures, videos and the summary."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from lerobot.utils.constants import PRETRAINED_MODEL_DIR
+from tqdm import tqdm
+
+from ..configs.pretrained import load_policy_config, needs_plugin
+from ..configs.train import TrainConfig
+from ..diversity.guard import retained
+from ..metrics.modes import entropy_ratio
+from ..plots.run import draw_learning_curve, draw_trajectories, is_planar
+from ..policies.base import DenoisingPolicy
+from ..rollout.environments import make_runner, runner_in
+from ..rollout.episodes import Episodes
+from ..rollout.evaluation import Evaluation, film, play, summarise
+from ..rollout.runner import EpisodeRunner
+from ..utils.files import replacing
+from .checkpoint import last_checkpoint
+from .console import SUMMARY, conclusion, eval_command
+from .monitor import DiversityMonitor
+from .records import Records
+from .selection import Point, best, draw_front, front, link_best, points
+from .setup import load_policy
+
+
+class Outcome:
+    """Evaluates one run.
+
+    Args:
+        config: of the run.
+        tester: the trained policy in the environments of evaluations; None for a run without environment.
+        base: the frozen pretrained policy; None for a run that starts from scratch.
+        monitor: of a run with a base.
+        records: where results go.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        tester: EpisodeRunner | None,
+        base: DenoisingPolicy | None,
+        monitor: DiversityMonitor | None,
+        records: Records,
+    ) -> None:
+        self.config, self.tester, self.base = config, tester, base
+        self.monitor, self.records = monitor, records
+        self._base_outcome: tuple[Evaluation, Episodes] | None = None
+        self._no_videos = False
+
+    def begin(self, policy: DenoisingPolicy) -> None:
+        """Before the first iteration: the base as deployed, and as it explores."""
+        self.begin_deployed()
+        config, eval_ = self.config, self.config.eval
+        floor = config.algorithm.min_sampling_std
+        episodes = play(self.tester, eval_.n_episodes_during, eval_.seed, floor)
+        explored, _ = self._report("base, exploratory sampler", "exploratory", 0, 0, episodes)
+        self.monitor.track(explored)
+        self._film(policy, "base")
+
+    def begin_deployed(self) -> None:
+        """The base as deployed."""
+        episodes = play(self.tester, self.config.eval.n_episodes, self.config.eval.seed)
+        self.monitor.begin(self.tester.env, episodes)
+        self._base_outcome = self._report("base, deployed sampler", "deployed", 0, 0, episodes)
+
+    def during(self, iteration: int, env_steps: int) -> None:
+        """Between iterations: the trained policy as deployed."""
+        episodes = play(self.tester, self.config.eval.n_episodes_during, self.config.eval.seed)
+        self._report(f"iteration {iteration}, deployed sampler", "deployed", iteration, env_steps, episodes)
+        if self.monitor is not None:
+            self.monitor.draw(iteration)
+
+    def finish(self, iteration: int, env_steps: int, seconds: float) -> None:
+        """Evaluate the last checkpoint as a user will load it, and say what became of the policy."""
+        config = self.config
+        checkpoint = last_checkpoint(config.output_dir)
+        chosen = self._choose() if config.guard.enable else None
+        if chosen is not None:
+            iteration, checkpoint = chosen.iteration, link_best(chosen)
+        folder = checkpoint / PRETRAINED_MODEL_DIR
+        if self.tester is None:
+            print(f"\nCheckpoint: {folder}")
+            return
+        tuned = load_policy(load_policy_config(str(folder), [f"--device={config.policy.device}"]), folder)
+        result, episodes = self._compare(tuned)
+        self.records.write(
+            "eval", iteration, env_steps, {"sampler": "deployed", "reloaded": True, **result.to_dict()}
+        )
+        summary: dict[str, Any] = {
+            "policy": str(folder),
+            "env_steps": env_steps,
+            "seconds": round(seconds, 1),
+        }
+        summary["tuned"] = result.to_dict()
+        base = next((line for line in self.records.read("eval") if line["iteration"] == 0), None)
+        if base is not None:
+            summary["base"] = {k: v for k, v in base.items() if k in Evaluation.__dataclass_fields__}
+        if chosen is not None and "base" in summary:
+            summary["guard"] = self._verdict(chosen, summary)
+        with replacing(config.output_dir / SUMMARY) as partial:
+            partial.write_text(json.dumps(summary, indent=2) + "\n")
+        self._draw(iteration, result, episodes)
+        print("\n" + conclusion(summary))
+        print(f"\nPictures: {config.output_dir / 'pictures'}")
+        ours = " (this plugin installed)" if needs_plugin(tuned.module.config.type) else ""
+        print(f"\nRun it with stock LeRobot{ours}:\n  {eval_command(folder, config.env)}")
+        self._film(tuned, "tuned")
+
+    def _choose(self) -> Point | None:
+        """The checkpoint to export: the most successful one that respects the floor, else the most diverse.
+
+        Draws the front. None where the evaluation of the base shows no modes to compare with.
+        """
+        guard, run_dir = self.config.guard, self.config.output_dir
+        found = points(self.records.read("eval"), guard.metric, run_dir)
+        if not found:
+            tqdm.write(
+                "warning: guard: the base's successes in its evaluation show fewer than two modes, so that "
+                "checkpoints cannot be compared; exported is the last one. Raise --eval.n_episodes"
+            )
+            return None
+        chosen = best(found, guard.floor)
+        if chosen is None:
+            chosen = max(found, key=lambda p: (p.ratio, p.success))
+            tqdm.write(
+                f"guard: no checkpoint keeps {guard.floor} of the base's {guard.metric.replace('_', ' ')}, "
+                f"exported is the most diverse ({chosen.ratio:.2f}). Raise --rollout.n_episodes, lower "
+                "--algorithm.actor_lr, or accept a lower --guard.floor"
+            )
+        draw_front(run_dir / "pictures" / "front.png", found, guard.floor, guard.metric, chosen)
+        self.records.picture("front", run_dir / "pictures" / "front.png", chosen.iteration)
+        return chosen
+
+    def _verdict(self, chosen: Point, summary: dict[str, Any]) -> dict[str, Any]:
+        """What the guard held, measured on the exported checkpoint."""
+        guard = self.config.guard
+        counts = [np.array(summary[side]["mode_counts"]) for side in ("tuned", "base")]
+        out = {"metric": guard.metric, "floor": guard.floor, "iteration": chosen.iteration}
+        out["ratio"] = retained(guard.metric, *counts)
+        if guard.metric == "entropy":
+            with suppress(ValueError):  # too few successes for an interval
+                ratio = entropy_ratio(*counts)
+                out["ratio"], out["ratio_ci"] = ratio.ratio, [ratio.low, ratio.high]
+        found = points(self.records.read("eval"), guard.metric, self.config.output_dir)
+        out["front"] = [
+            {"iteration": p.iteration, "success": p.success, "ratio": p.ratio} for p in front(found)
+        ]
+        return out
+
+    def _report(
+        self, who: str, sampler: str, iteration: int, env_steps: int, episodes: Episodes
+    ) -> tuple[Evaluation, Episodes]:
+        """Name modes, summarise and write down."""
+        result, episodes = self._summary(episodes)
+        self.records.write("eval", iteration, env_steps, {"sampler": sampler, **result.to_dict()})
+        tqdm.write(f"{who}: {result.sentence()}")
+        return result, episodes
+
+    def _summary(self, episodes: Episodes) -> tuple[Evaluation, Episodes]:
+        return summarise(self.tester.env, episodes, self.monitor.atlas if self.monitor is not None else None)
+
+    def _compare(self, policy: DenoisingPolicy) -> tuple[Evaluation, Episodes]:
+        """The first and the last evaluation: same episodes for every policy."""
+        runner = runner_in(self.tester.env, self.config.env, policy)
+        return self._summary(play(runner, self.config.eval.n_episodes, self.config.eval.seed))
+
+    def _draw(self, iteration: int, tuned: Evaluation, episodes: Episodes) -> None:
+        pictures, env = self.config.output_dir / "pictures", self.tester.env
+        if is_planar(episodes, env):
+            panels = [("tuned", episodes, tuned)]
+            if self.base is not None:
+                # A resumed run has not played the base's episodes; they come out the same.
+                base, base_episodes = self._base_outcome or self._compare(self.base)
+                panels.insert(0, ("base", base_episodes, base))
+            draw_trajectories(pictures / "trajectories.png", panels, env)
+        records = [line for line in self.records.read("eval") if line["sampler"] == "deployed"]
+        draw_learning_curve(pictures / "learning_curve.png", records)
+        if self.monitor is not None:
+            self.monitor.draw(iteration)
+
+    def _film(self, policy: DenoisingPolicy, name: str) -> None:
+        """Videos are extras: an environment that cannot be rendered costs them, not the run."""
+        config = self.config
+        if not config.eval.n_videos or self._no_videos:
+            return
+        try:
+            runner = make_runner(config.env, policy, config.eval.n_videos, config.rollout.use_async_envs)
+            try:
+                film(runner, config.eval.seed, config.output_dir / "videos" / f"{name}.mp4")
+            finally:
+                runner.env.close()
+        except Exception as error:
+            self._no_videos = True
+            tqdm.write(
+                f"warning: no videos, the environment could not be filmed ({type(error).__name__}: {error}): "
+                "fix its render, or ask for none with --eval.n_videos=0"
+            )

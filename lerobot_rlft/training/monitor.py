@@ -1,0 +1,320 @@
+"""Mode diversity of a run while it trains: the atlas, the modes collected, the probe, pictures and alarms.
+
+In the folder of the run: `diversity/atlas.json` with `atlas.safetensors` where the environment names no
+modes, `diversity/probe.safetensors`, the observations of the probe states, and, where failures are held to
+the modes they attempted, `diversity/attempts.safetensors`, paths of the base's successes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from httpx import HTTPError
+from torch import Tensor
+from tqdm import tqdm
+
+from ..configs.train import TrainConfig
+from ..datasets.windows import episode_paths
+from ..diversity.atlas import ModeAtlas
+from ..diversity.attempts import Attempts
+from ..diversity.guard import DiversityGuard
+from ..diversity.probe import Probe
+from ..diversity.tracker import ADVICE_TO_ROUNDS, ModeTracker
+from ..metrics.modes import mode_counts
+from ..plots.run import draw_atlas, draw_kl, draw_mode_shares
+from ..policies.base import DenoisingPolicy
+from ..policies.rlft_commanded.commands import COMMAND, episode_commands
+from ..rollout.episodes import Episodes, Rollout
+from ..rollout.evaluation import Evaluation, name_modes
+from ..rollout.modes import fit_atlas, load_atlas
+from ..utils.errors import UserError
+from .records import Records
+
+FOLDER, PROBE, ATTEMPTS = "diversity", "probe.safetensors", "attempts.safetensors"
+
+
+class DiversityMonitor:
+    """Watches one fine-tuning run.
+
+    Args:
+        config: of the run.
+        base: its frozen pretrained policy.
+        records: where pictures go, beside the folder of the run.
+
+    Raises:
+        UserError: `atlas.path` holds no atlas of this environment, or `dataset` no demonstrations.
+    """
+
+    def __init__(self, config: TrainConfig, base: DenoisingPolicy, records: Records) -> None:
+        self.config, self.base, self.records = config, base, records
+        self.atlas: ModeAtlas | None = None
+        self.tracker: ModeTracker | None = None
+        self.probe: Probe | None = None
+        self.attempts: Attempts | None = None
+        self.guard: DiversityGuard | None = None
+        self.demonstrations: list[np.ndarray] = []  # paths (E, L+1, S)
+        if config.dataset.repo_id and config.resume is None:
+            try:
+                dataset = config.dataset
+                self.demonstrations = [episode_paths(dataset.repo_id, dataset.root, config.atlas.key)]
+            except (ValueError, OSError, HTTPError) as error:
+                raise UserError(f"dataset: {error}") from error
+        if config.atlas.path is not None and config.resume is None:
+            self.atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
+
+    @property
+    def folder(self) -> Path:
+        return self.config.output_dir / FOLDER
+
+    @property
+    def _commands_alone(self) -> bool:
+        """Nothing but commands holds modes: there is nothing whose strength could be moved."""
+        algorithm = self.config.algorithm
+        return bool(algorithm.commands.enable) and not (algorithm.balance.enabled or algorithm.regularizers)
+
+    def begin(self, env: gym.vector.VectorEnv, deployed: Episodes) -> None:
+        """Fit and save the atlas on the base's episodes where the environment names no modes."""
+        self.folder.mkdir(exist_ok=True)
+        if deployed.mode is None and self.atlas is None:
+            self.atlas, said = fit_atlas(
+                self.config.atlas, self.config.env.type, self.demonstrations, deployed
+            )
+            tqdm.write(said)
+        if self.atlas is not None:
+            self.atlas.save(self.folder)
+            draw_atlas(self.config.output_dir / "pictures" / "atlas.png", self.atlas, env)
+
+    def track(self, explored: Evaluation) -> None:
+        """Take the exploring base's episodes as what later iterations are compared with."""
+        if not sum(explored.mode_counts or ()):
+            tqdm.write(
+                "warning: modes are not tracked, the base had no success in a known mode while it explored"
+            )
+            return
+        self.tracker = ModeTracker(
+            explored.mode_counts, explored.n_episodes, round(explored.success * explored.n_episodes)
+        )
+
+    def begin_reference(
+        self, env: gym.vector.VectorEnv, reference: Rollout, odds: Tensor | None = None
+    ) -> int | None:
+        """Take many episodes of the base, as it collects, as what failures and shares are held to.
+
+        Names the modes of `reference`. Returns M, None where nothing names modes.
+
+        Args:
+            odds: (M,) of a base that is commanded already, see `DenoisingPolicy.deployed_odds`.
+
+        Raises:
+            UserError: a guard is asked for and there are no modes to hold.
+        """
+        num_modes = self._name(env, reference)
+        episodes, key = reference.episodes, self.config.atlas.key
+        if num_modes is None:
+            if self.config.guard.enable:
+                raise UserError(
+                    "guard.enable=true needs modes, and neither the environment nor an atlas names any: "
+                    "choose what to cluster (--atlas.key, --atlas.dims), or switch the guard off"
+                )
+            return None
+        weight = deployed_weight(reference, odds)
+        counts = np.rint(mode_counts(episodes.mode, episodes.success, num_modes, weight)).astype(int)
+        if counts.sum():
+            self.tracker = ModeTracker(counts, len(episodes.success), successes(episodes, weight))
+        if self.config.guard.enable:
+            try:
+                self.guard = DiversityGuard(self.config.guard, counts, self._commands_alone)
+            except ValueError as error:
+                raise UserError(str(error)) from error
+        known = episodes.success & (episodes.mode >= 0)
+        if key in episodes.states and known.any():
+            self.attempts = Attempts(episodes.states[key][known], episodes.mode[known])
+            self.attempts.save(self.folder / ATTEMPTS)
+        self._name_attempts(reference)
+        return num_modes
+
+    def name(self, env: gym.vector.VectorEnv, data: Rollout) -> int | None:
+        """Give episodes their modes, and failures the modes they attempted. Returns M."""
+        num_modes = self._name(env, data)
+        if num_modes is not None:
+            self._name_attempts(data)
+        return num_modes
+
+    def _name_attempts(self, data: Rollout) -> None:
+        modes, key = data.episodes.mode, self.config.atlas.key
+        if self.attempts is not None:
+            modes = self.attempts.name(data.episodes.states[key], modes, data.episodes.success)
+        data.attempt = torch.from_numpy(modes).long()
+
+    def _name(self, env: gym.vector.VectorEnv, data: Rollout) -> int | None:
+        data.episodes, num_modes = name_modes(env, data.episodes, self.atlas)
+        return num_modes
+
+    def iteration(
+        self, number: int, env: gym.vector.VectorEnv, data: Rollout, policy: DenoisingPolicy
+    ) -> dict[str, Any]:
+        """What one iteration shows, for its line in metrics.jsonl.
+
+        Args:
+            number: 1 for the first iteration, whose episodes are still the base's.
+            data: what was collected, its modes named.
+            policy: after the update.
+        """
+        out: dict[str, Any] = {}
+        alarms = []
+        episodes = data.episodes
+        if data.attempt is not None:
+            num_modes = self.atlas.num_modes if self.atlas else int(env.call("num_modes")[0])
+            weight = deployed_weight(data, policy.deployed_odds())
+            counts = mode_counts(episodes.mode, episodes.success, num_modes, weight)
+            out["mode_counts"] = np.round(counts, 3).tolist()
+            if self.tracker is not None:
+                out |= self.tracker.update(counts, len(episodes.success), successes(episodes, weight))
+                alarms.append(self.tracker.alarm())
+            if self.guard is not None:
+                out |= self.guard.update(counts, len(episodes.success))
+                alarms.append(out.pop("alarm", None))
+        if said := " ".join(filter(None, alarms)):
+            tqdm.write(f"iteration {number}: {said}")
+            out["alarm"] = said
+        every = self.config.probe_freq
+        if every and (number % every == 0 or number == 1):
+            out |= self._compare(policy, (data.obs, data.t) if number == 1 else None)
+        return out
+
+    def after_round(
+        self,
+        evaluations: list[dict[str, Any]],
+        policy: DenoisingPolicy,
+        decisions: Callable[[], tuple[dict[str, Tensor], Tensor]],
+    ) -> dict[str, Any]:
+        """What a round of refits shows, for its line in metrics.jsonl. Each round is a policy of its own, and
+        read by itself.
+
+        Args:
+            evaluations: lines of the deployed base and of the rounds up to this one, in order.
+            policy: of this round.
+            decisions: gives observations of recorded decisions and which of its episode each is, see
+                `Probe.choose`; called once in a run.
+        """
+        out: dict[str, Any] = {}
+        base, *rounds = evaluations
+        of_base = base.get("mode_counts", [])
+        if sum(of_base):
+            self.tracker = ModeTracker(
+                of_base, base["n_episodes"], round(base["success"] * base["n_episodes"])
+            )
+            alarm = None
+            for line in rounds:
+                # An environment that names modes of successes only names none where there is no success.
+                counts, episodes = line.get("mode_counts", [0] * len(of_base)), line["n_episodes"]
+                self.tracker.window.clear()
+                shown = self.tracker.update(counts, episodes, round(line["success"] * episodes))
+                out = {"mode_counts": counts, **shown}
+                alarm = self.tracker.alarm(ADVICE_TO_ROUNDS)
+            if alarm:
+                tqdm.write(f"round {evaluations[-1]['iteration']}: {alarm}")
+                out["alarm"] = alarm
+        if self.config.probe_freq:
+            if (self.folder / PROBE).is_file() and self.probe is None:
+                self.probe = Probe.load(self.folder / PROBE, self.base, self._floor, seed=self.config.seed)
+            out |= self._compare(policy, decisions() if self.probe is None else None)
+        return out
+
+    @property
+    def _floor(self) -> float:
+        """Smallest std of log-probabilities."""
+        return getattr(self.config.algorithm, "min_log_prob_std", self.base.std_floor)
+
+    def _compare(
+        self, policy: DenoisingPolicy, decisions: tuple[dict[str, Tensor], Tensor] | None
+    ) -> dict[str, Any]:
+        """Base and policy at the probe states, which are chosen among `decisions` of the base if given."""
+        try:
+            if decisions is not None:
+                self.probe = Probe.choose(self.base, *decisions, self._floor, seed=self.config.seed)
+                self.probe.save(self.folder / PROBE)
+            return vars(self.probe.measure(policy)) if self.probe is not None else {}
+        except ValueError as error:  # a base that always acts the same, or chunks of a single number
+            self.probe = None
+            tqdm.write(f"warning: base and tuned policy are not compared at branching states, {error}")
+            return {}
+
+    def status(self, metrics: dict[str, Any]) -> str:
+        """For the progress line."""
+        if "effective_modes" not in metrics:
+            return ""
+        guard = f" guard {metrics['guard_ratio']:.2f}" if "guard_ratio" in metrics else ""
+        return f"modes {metrics['effective_modes']:.1f}/{len(self.tracker.base_counts)}{guard}"
+
+    def draw(self, iteration: int) -> None:
+        """Mode shares beside the base's, and the KL to the base over denoising steps and iterations."""
+        pictures = self.config.output_dir / "pictures"
+        if self.tracker is not None and self.tracker.window and self.tracker.counts.sum():
+            draw_mode_shares(pictures / "modes.png", self.tracker.base_counts, {"tuned": self.tracker.counts})
+            self.records.picture("modes", pictures / "modes.png", iteration)
+        lines = [line for line in self.records.read("train") if "kl_by_step" in line]
+        if lines:
+            draw_kl(
+                pictures / "kl.png",
+                [line["iteration"] for line in lines],
+                padded([line["kl_by_step"] for line in lines]),
+            )
+            self.records.picture("kl", pictures / "kl.png", iteration)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "tracker": self.tracker and self.tracker.state_dict(),
+            "guard": self.guard and self.guard.state_dict(),
+            "attempts": self.attempts is not None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue a run; atlas and probe are read from its folder.
+
+        Raises:
+            UserError: one of them is missing or damaged.
+        """
+        if state["tracker"] is not None:
+            self.tracker = ModeTracker.from_state(state["tracker"])
+        if self.config.guard.enable and state["guard"] is None:
+            raise ValueError("the guard needs the base's episodes, which this run has not played")
+        if self.config.guard.enable:
+            self.guard = DiversityGuard.from_state(self.config.guard, state["guard"], self._commands_alone)
+        if state["attempts"]:
+            self.attempts = Attempts.load(self.folder / ATTEMPTS)
+        if (self.folder / "atlas.json").is_file():
+            self.atlas = load_atlas(self.folder, self.config.env.type, self.config.atlas.key)
+        if (self.folder / PROBE).is_file():
+            self.probe = Probe.load(self.folder / PROBE, self.base, self._floor, seed=self.config.seed)
+
+
+def deployed_weight(data: Rollout, odds: Tensor | None) -> np.ndarray | None:
+    """(E,) what each episode counts for as one of the deployed policy, if commands were drawn otherwise.
+
+    Self-normalised importance weights: their mean over the episodes is 1, so that no share of them exceeds 1
+    whatever commands chance drew.
+
+    Args:
+        odds: (M,), see `DenoisingPolicy.deployed_odds`.
+    """
+    if odds is None or COMMAND not in data.obs:
+        return None
+    command = episode_commands(data.obs[COMMAND], data.episode, len(data.episodes.success))
+    weight = odds[command].double().numpy()
+    total = weight.sum()
+    return weight * len(weight) / total if total else weight
+
+
+def successes(episodes: Episodes, weight: np.ndarray | None) -> int:
+    """Successes, as many as `deployed_weight` makes of them."""
+    return round(float(episodes.success.sum() if weight is None else weight[episodes.success].sum()))
+
+
+def padded(rows: list[list[float]]) -> np.ndarray:
+    """Rows of different lengths (a resume may change the number of steps) as one array, filled with NaN."""
+    longest = max(map(len, rows))
+    return np.array([row + [np.nan] * (longest - len(row)) for row in rows])

@@ -1,0 +1,96 @@
+"""What a run reports while it runs: `metrics.jsonl` and, where it is enabled, wandb."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lerobot.common.wandb_utils import WandBLogger
+
+from ..configs.train import TrainConfig
+from ..utils.errors import UserError
+from ..utils.files import replacing
+
+METRICS = "metrics.jsonl"
+
+
+class Records:
+    """Appends a line of metrics at a time; `trainer` documents the lines.
+
+    Args:
+        config: of the run; nothing is written or opened before `begin`.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.wandb: WandBLogger | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.config.output_dir / METRICS
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    def begin(self, size: int) -> None:
+        """Drop what lies beyond `size` bytes: after a resume it is about to be written again.
+
+        Raises:
+            UserError: wandb does not start; nothing was dropped.
+        """
+        self.wandb = self._start_wandb() if self.config.wandb.enable else None
+        if self.size > size:
+            with replacing(self.path) as partial:
+                partial.write_bytes(self.path.read_bytes()[:size])
+
+    def _start_wandb(self) -> WandBLogger:
+        import wandb
+
+        config = self.config
+        try:
+            return WandBLogger(config)
+        except (RuntimeError, ValueError, OSError, wandb.Error) as error:
+            fix = f"delete {config.output_dir} and start again with --wandb.enable=false"
+            if config.resume is not None:
+                fix = "resume with --wandb.enable=false, or start a new run"
+            raise UserError(f"wandb.enable=true but wandb cannot log this run ({error}): {fix}") from error
+
+    def write(self, kind: str, iteration: int, env_steps: int, values: dict[str, Any]) -> None:
+        line = {"kind": kind, "iteration": iteration, "env_steps": env_steps} | values
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.wandb:
+            sampler = f"{values['sampler']}_" if "sampler" in values else ""
+            scalars = {f"{sampler}{k}": v for k, v in line.items() if isinstance(v, (int, float))}
+            self.wandb.log_dict(scalars, step=iteration, mode=kind)
+            if "alarm" in values:
+                wandb = self.wandb._wandb
+                wandb.alert(title=f"{self.config.job_name}: mode diversity", text=values["alarm"])
+
+    def forget(self, forgotten: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop lines that are about to be written again, and one that a kill left unfinished."""
+        if not self.path.is_file():
+            return
+        whole = self.path.read_text().rpartition("\n")[0].splitlines()
+        kept = [line for line in whole if not forgotten(json.loads(line))]
+        with replacing(self.path) as partial:
+            partial.write_text("".join(f"{line}\n" for line in kept))
+
+    def picture(self, name: str, path: Path, iteration: int) -> None:
+        """Show a picture of the run in wandb."""
+        if self.wandb:
+            self.wandb._wandb.log({f"pictures/{name}": self.wandb._wandb.Image(str(path))}, step=iteration)
+
+    def read(self, kind: str) -> list[dict[str, Any]]:
+        """All lines of one kind, of this run from its beginning."""
+        if not self.path.is_file():
+            return []
+        lines = map(json.loads, self.path.read_text().splitlines())
+        return [line for line in lines if line["kind"] == kind]
+
+    def saved(self, checkpoint: Path) -> None:
+        """A checkpoint was written."""
+        if self.wandb:
+            self.wandb.log_policy(checkpoint)

@@ -1,0 +1,130 @@
+"""The success / diversity front of a guarded run: which of its checkpoints is exported."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lerobot.utils.constants import CHECKPOINTS_DIR
+
+from ..diversity.guard import retained
+from ..plots.run import plt, save
+
+BEST_CHECKPOINT_LINK = "best"
+
+
+@dataclass(frozen=True)
+class Point:
+    """An evaluation of the deployed sampler whose checkpoint is on disk.
+
+    Attributes:
+        success: rate.
+        success_low: lower limit of its 95 % interval.
+        ratio: of the guard's metric, tuned / base.
+        checkpoint: its folder.
+    """
+
+    iteration: int
+    success: float
+    ratio: float
+    checkpoint: Path
+    success_low: float
+
+
+def points(lines: list[dict[str, Any]], metric: str, run_dir: Path) -> list[Point]:
+    """All evaluations of a run that can still be loaded, in order; none where that of the base, which they
+    are compared with, shows fewer than two modes.
+
+    Args:
+        lines: those of `kind` eval in metrics.jsonl.
+        metric: of the guard.
+        run_dir: folder of the run.
+    """
+    deployed = [line for line in lines if line["sampler"] == "deployed" and "mode_counts" in line]
+    base = next((line for line in deployed if line["iteration"] == 0), None)
+    if base is None or np.count_nonzero(base["mode_counts"]) < 2:
+        return []
+    folders = {
+        int(folder.name): folder
+        for folder in (run_dir / CHECKPOINTS_DIR).iterdir()
+        if folder.name.isdigit() and not folder.is_symlink()
+    }
+    return [
+        Point(
+            line["iteration"],
+            line["success"],
+            retained(metric, np.array(line["mode_counts"]), np.array(base["mode_counts"])),
+            folders[line["iteration"]],
+            line["success_ci"][0],
+        )
+        for line in deployed
+        if line["iteration"] in folders and not line.get("reloaded")
+    ]
+
+
+def front(all_points: list[Point]) -> list[Point]:
+    """Those that no other one beats in both, by falling ratio."""
+    return sorted(
+        (
+            p
+            for p in all_points
+            if not any(
+                q.success >= p.success and q.ratio >= p.ratio and (q.success, q.ratio) != (p.success, p.ratio)
+                for q in all_points
+            )
+        ),
+        key=lambda p: -p.ratio,
+    )
+
+
+def best(all_points: list[Point], floor: float) -> Point | None:
+    """Of the points that respect the floor, the latest that its evaluation does not tell from the most
+    successful one, whose interval it is in: the highest of many noisy readings owes its place to luck, the
+    latest has learnt longest. None where none respects the floor.
+    """
+    allowed = [p for p in all_points if p.ratio >= floor]
+    if not allowed:
+        return None
+    least = max(allowed, key=lambda p: p.success).success_low
+    return max((p for p in allowed if p.success >= least), key=lambda p: p.iteration)
+
+
+def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, chosen: Point) -> None:
+    """Success over retained diversity: all evaluations in order, the front, the floor, what is exported."""
+    figure, axis = plt.subplots(figsize=(5.4, 4.2))
+    axis.plot([p.ratio for p in all_points], [p.success for p in all_points], color="0.75", lw=1, zorder=1)
+    axis.scatter(
+        [p.ratio for p in all_points],
+        [p.success for p in all_points],
+        c=[p.iteration for p in all_points],
+        cmap="viridis",
+        s=22,
+        zorder=2,
+    )
+    edge = front(all_points)
+    axis.plot([p.ratio for p in edge], [p.success for p in edge], color="tab:orange", lw=1.2, label="front")
+    axis.axvline(floor, color="tab:red", lw=1, ls="--", label=f"floor {floor:g}")
+    axis.scatter(
+        chosen.ratio, chosen.success, marker="*", s=160, color="tab:orange", zorder=3, label="exported"
+    )
+    for p in edge:
+        axis.annotate(
+            str(p.iteration), (p.ratio, p.success), fontsize=7, xytext=(3, 3), textcoords="offset points"
+        )
+    axis.set_xlabel(f"{metric.replace('_', ' ')} of successes, tuned / base")
+    axis.set_ylabel("success (deployed)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def link_best(point: Point) -> Path:
+    """Let `checkpoints/best` point to a checkpoint; returns the link."""
+    link = point.checkpoint.parent / BEST_CHECKPOINT_LINK
+    partial = link.with_name(f".{BEST_CHECKPOINT_LINK}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(point.checkpoint.name)
+    os.replace(partial, link)
+    return link

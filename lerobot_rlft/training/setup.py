@@ -1,0 +1,299 @@
+"""The parts of a run, built from its config; every input is checked here, before anything is written."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from httpx import HTTPError
+from lerobot.configs import PreTrainedConfig
+from lerobot.processor.pipeline import ProcessorMigrationError
+from lerobot.utils.constants import ACTION, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
+from torch import Tensor
+
+from ..algorithms.bc import BC, BCConfig
+from ..algorithms.configuration_dppo import DPPOConfig
+from ..algorithms.dppo import DPPO
+from ..configs.pretrained import load_policy_config
+from ..configs.train import TrainConfig
+from ..datasets.windows import BatchLoader, make_loader
+from ..policies.base import ADAPTER, DenoisingPolicy, Exploration
+from ..policies.loading import load_pretrained, make_fresh
+from ..policies.lora import add_adapters
+from ..policies.rlft_commanded.adapter import COMMANDED, CommandedAdapter, commanded
+from ..policies.rlft_commanded.commands import COMMAND, UNCOMMANDED, CommandConfig
+from ..regularizers.base import Regularizer
+from ..regularizers.rehearsal import Rehearsal, RehearsalConfig
+from ..utils.errors import UserError, one_line
+
+DEFAULT_EXPLORATION = Exploration()
+
+
+def make_batches(config: TrainConfig) -> BatchLoader | None:
+    """The dataset's batches; None for an algorithm that learns from rollouts.
+
+    Raises:
+        UserError: the dataset is missing, corrupt, or does not fit the policy.
+    """
+    if config.algorithm.consumes != "batch":
+        return None
+    try:
+        return make_loader(
+            config.dataset.repo_id,
+            config.policy,
+            root=config.dataset.root,
+            episodes=config.dataset.episodes,
+            batch_size=config.algorithm.batch_size,
+            seed=config.seed,
+            num_workers=config.algorithm.num_workers,
+        )
+    except (ValueError, OSError, HTTPError) as error:
+        raise UserError(f"dataset: {error}") from error
+
+
+def load_policy(
+    config: PreTrainedConfig,
+    path: str | Path,
+    exploration: Exploration = DEFAULT_EXPLORATION,
+    trust: bool = False,
+) -> DenoisingPolicy:
+    """`load_pretrained`, with a chunk that is long enough.
+
+    Args:
+        exploration: the sampler of collection; the deployed one does not depend on it.
+        trust: read pickled weights where there are no others.
+
+    Raises:
+        UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
+    """
+    try:
+        with redirect_stdout(io.StringIO()):  # LeRobot prints that it loads
+            policy = load_pretrained(config, path, exploration, trust)
+    except (ProcessorMigrationError, KeyError, ImportError, TypeError) as error:
+        raise UserError(
+            f"--policy.path={path} has unusable processors ({one_line(error)}): download it again, or save "
+            "it again with this version of LeRobot; policy_preprocessor.json and policy_postprocessor.json "
+            "belong to it"
+        ) from error
+    check_chunk(policy)
+    return policy
+
+
+def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoader | None) -> DenoisingPolicy:
+    """The policy to train: of a checkpoint, of `--policy.path`, or fresh for the dataset.
+
+    Args:
+        checkpoint: the run's own, to resume from; None at the start of a run.
+
+    Raises:
+        UserError: see `load_policy`.
+    """
+    algorithm = config.algorithm
+    exploration = algorithm.exploration if isinstance(algorithm, DPPOConfig) else DEFAULT_EXPLORATION
+    if config.peft is not None:
+        # Also to resume: a checkpoint has the adapters merged, and the training state has them apart.
+        policy = load_policy(
+            config.policy, config.policy.pretrained_path, exploration, config.trust_remote_code
+        )
+        try:
+            add_adapters(policy, asdict(config.peft))
+        except ImportError as error:
+            raise UserError(f"peft trains adapters and needs the package peft: {one_line(error)}") from error
+        return policy
+    if checkpoint is not None:
+        folder = checkpoint / PRETRAINED_MODEL_DIR
+        try:
+            saved = load_policy_config(str(folder), [f"--device={config.policy.device}"])
+            wanted = COMMANDED if _commands(config) else config.policy.type
+            if saved.type != wanted:
+                raise UserError(f"it holds a policy of type {saved.type} instead of {wanted}")
+            if wanted == COMMANDED:
+                saved.pretrained_path = None  # as when the run began
+                return _practising(config, load_policy(saved, folder, exploration))
+            return load_policy(config.policy, folder, exploration)
+        except UserError as error:
+            raise UserError(
+                f"--resume={config.resume}: checkpoint {checkpoint} does not belong to this run or is "
+                f"damaged ({error}). Put it back, or let {checkpoint.parent / LAST_CHECKPOINT_LINK} point to "
+                "another one"
+            ) from error
+    if config.policy.pretrained_path is not None:
+        trust = config.trust_remote_code
+        policy = load_policy(config.policy, config.policy.pretrained_path, exploration, trust)
+        return _practising(config, commanded(policy, exploration) if _commands(config) else policy)
+    with redirect_stdout(io.StringIO()):
+        policy = make_fresh(config.policy, batches.dataset.meta, exploration)
+    check_chunk(policy)
+    return policy
+
+
+def _commands(config: TrainConfig) -> CommandConfig | None:
+    """Options of the commands that the policy in training is given; None where it is given none."""
+    algorithm = config.algorithm
+    return algorithm.commands if isinstance(algorithm, DPPOConfig) and algorithm.commands.enable else None
+
+
+def _practising(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
+    if isinstance(policy, CommandedAdapter) and (commands := _commands(config)):
+        policy.practice = commands.practice
+    return policy
+
+
+def check_chunk(policy: DenoisingPolicy) -> None:
+    """Raise a UserError if the policy is to execute more actions than it predicts.
+
+    Stock LeRobot then decides earlier than configured, without a word.
+    """
+    wanted = policy.module.config.n_action_steps
+    most = policy.executed(torch.empty(1, policy.horizon, policy.action_dim)).shape[1]
+    if wanted > most:
+        raise UserError(
+            f"policy.n_action_steps={wanted} does not fit policy.horizon={policy.horizon} with "
+            f"policy.n_obs_steps={policy.n_obs_steps}: choose 1 to {most}"
+        )
+
+
+def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
+    """The frozen pretrained policy: the original one, although after a resume `policy` is the run's.
+
+    Raises:
+        UserError: it is no longer where it was.
+    """
+    policy.freeze(config.algorithm.train_encoder)  # the base shares what stays frozen
+    if config.resume is None or config.peft is not None:  # adapters start without effect, resumed or not
+        return policy.frozen_copy()
+    else:
+        path = config.policy.pretrained_path
+        try:
+            trust = config.trust_remote_code
+            base = load_policy(deepcopy(config.policy), path, config.algorithm.exploration, trust)
+            if _commands(config):
+                base = commanded(base, config.algorithm.exploration)
+        except UserError as error:
+            here = "" if Path(path).is_absolute() else f" seen from {Path.cwd()}"
+            raise UserError(
+                f"the base policy of this run is not at {path}{here}: put it back, or name its new place "
+                f"with --policy.pretrained_path=FOLDER ({error})"
+            ) from error
+    base.module.requires_grad_(False)
+    base.task = policy.task
+    for own, theirs in zip(policy.module.parameters(), base.module.parameters(), strict=True):
+        if not own.requires_grad and torch.equal(own, theirs):
+            theirs.data = own.data
+    return base
+
+
+def fingerprint(policy: DenoisingPolicy) -> str:
+    """A hash of all weights, adapters aside."""
+    digest = hashlib.sha256()
+    for name, tensor in policy.module.state_dict().items():
+        if ADAPTER in name:
+            continue
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def make_algorithm(
+    config: TrainConfig,
+    policy: DenoisingPolicy,
+    base: DenoisingPolicy | None,
+    backward: Callable[[Tensor], None],
+) -> BC | DPPO:
+    """The algorithm, bound to the policy it trains.
+
+    Args:
+        base: see `make_base`; None for an algorithm that learns from a dataset.
+
+    Raises:
+        UserError: an option does not fit the policy.
+    """
+    algorithm = config.algorithm
+    if isinstance(algorithm, BCConfig):
+        preset, module = config.policy, policy.module
+        optimizer = preset.get_optimizer_preset().build(module.get_optim_params())
+        schedule = preset.get_scheduler_preset()
+        scheduler = schedule and schedule.build(optimizer, config.iterations)
+        return BC(algorithm, module, policy.preprocessor, optimizer, scheduler, backward)
+    try:
+        return DPPO(algorithm, policy, base, backward, make_regularizers(config, policy, base))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def make_regularizers(
+    config: TrainConfig, policy: DenoisingPolicy, base: DenoisingPolicy
+) -> dict[str, Regularizer]:
+    """The regularizers of `algorithm.regularizers`, by their type; a second of a type is called type#2.
+
+    Raises:
+        UserError: one does not fit the policy, or a reference or the demonstrations cannot be read.
+    """
+
+    def load(path: str) -> DenoisingPolicy:
+        trust, device = config.trust_remote_code, f"--device={config.policy.device}"
+        reference = load_policy_config(path, [device], "references", trust)
+        exploration = config.algorithm.exploration
+        loaded = load_policy(reference, reference.pretrained_path, exploration, trust)
+        loaded.task = policy.task
+        return loaded
+
+    built: dict[str, Regularizer] = {}
+    for options in config.algorithm.regularizers:
+        same = sum(name.partition("#")[0] == options.type for name in built)
+        name = f"{options.type}#{same + 1}" if same else options.type
+        try:
+            built[name] = options.build(policy, base, load)
+        except ValueError as error:
+            raise UserError(f"algorithm.regularizers: {error}") from error
+        if isinstance(options, RehearsalConfig) and options.source == "demonstrations" and not config.resume:
+            remember_demonstrations(config, policy, built[name])
+    return built
+
+
+def remember_demonstrations(config: TrainConfig, policy: DenoisingPolicy, rehearsal: Rehearsal) -> None:
+    """Hand windows of `dataset` to a rehearsal, as many as it keeps, spread over all episodes.
+
+    Raises:
+        UserError: there is no dataset, it cannot be read, or it does not fit the policy.
+    """
+    dataset, capacity = config.dataset, rehearsal.config.capacity
+    if not dataset.repo_id:
+        raise UserError(
+            "algorithm.regularizers: source=demonstrations of regularizer rehearsal needs a dataset: give "
+            "--dataset.repo_id=HUB_ID, or --dataset.repo_id=local/name --dataset.root=FOLDER"
+        )
+    try:
+        loader = make_loader(
+            dataset.repo_id,
+            config.policy,
+            root=dataset.root,
+            episodes=dataset.episodes,
+            batch_size=min(capacity, 256),
+            seed=config.seed,
+        )
+        for _ in range(min(-(-capacity // 256), -(-len(loader.starts) // 256))):
+            batch = next(loader)
+            obs = {key: batch[key] for key in config.policy.input_features}
+            obs = {k: (v * 255).round().to(torch.uint8) if v.ndim == 5 else v for k, v in obs.items()}
+            if _commands(config):  # nobody asked for them
+                obs[COMMAND] = torch.full((len(batch[ACTION]), 1), UNCOMMANDED)
+            rehearsal.remember(obs, policy.preprocessor(batch).get(ACTION), None)
+    except (ValueError, KeyError, OSError, HTTPError) as error:
+        raise UserError(f"dataset: {one_line(error)}") from error
+
+
+def check_wandb(config: TrainConfig) -> None:
+    """Raise a UserError if wandb is to run online and nobody is logged in; it would wait for an answer."""
+    if not config.wandb.enable or config.wandb.mode in ("offline", "disabled"):
+        return
+    import wandb
+
+    if wandb.api.api_key is None:
+        raise UserError(
+            "wandb.enable=true but nobody is logged in: run `wandb login`, or use --wandb.mode=offline or "
+            "--wandb.enable=false"
+        )
