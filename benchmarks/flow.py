@@ -18,8 +18,8 @@ from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.rollout.runner import EpisodeRunner
-from lerobot_rlft.training.setup import load_policy
 
 BASE = Path(__file__).parents[1] / "recipes/avoiding_flow_base"
 EPISODES, REPEATS = 100, 5

@@ -19,10 +19,10 @@ from lerobot_rlft.envs.avoiding.avoiding import NUM_MODES
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.metrics.modes import mode_counts
 from lerobot_rlft.policies.base import Exploration
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.policies.rlft_commanded.adapter import commanded
 from lerobot_rlft.policies.rlft_commanded.commands import CommandConfig
 from lerobot_rlft.rollout.runner import EpisodeRunner
-from lerobot_rlft.training.setup import load_policy
 
 BASE = Path(__file__).parents[1] / "recipes" / "avoiding_base"
 EPISODES, REPEATS, KEY = 200, 5, "observation.state"

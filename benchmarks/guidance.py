@@ -16,8 +16,8 @@ import lerobot_rlft.plugin  # noqa: F401  registers policies
 from benchmarks.prefix import seconds
 from lerobot_rlft.configs.pretrained import load_policy_config
 from lerobot_rlft.policies.conditioning import AdvantageEmbedding
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.policies.rlft_guided.adapter import guided
-from lerobot_rlft.training.setup import load_policy
 
 BASE = Path(__file__).parents[1] / "recipes/avoiding_base"
 BATCHES, REPEATS = (1, 8, 48), 40

@@ -17,8 +17,8 @@ from lerobot_rlft.diversity.tracker import ModeTracker
 from lerobot_rlft.envs.avoiding.avoiding import NUM_MODES
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.metrics.modes import mode_counts
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.rollout.runner import EpisodeRunner
-from lerobot_rlft.training.setup import load_policy
 
 BASE = Path(__file__).parents[1] / "recipes" / "avoiding_base"
 EPISODES, REPEATS, FLOOR = 100, 5, 0.1

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lerobot_rlft.training.records import METRICS
+from lerobot_rlft.utils.run_folder import METRICS
 
 
 class Killed(BaseException):

@@ -6,8 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from lerobot_rlft.configs.train import AtlasConfig
-from lerobot_rlft.diversity.atlas import ModeAtlas
+from lerobot_rlft.diversity.atlas import AtlasConfig, ModeAtlas
 from lerobot_rlft.evaluation.comparison import atlas_for, given_atlas
 from lerobot_rlft.rollout.episodes import Episodes
 from lerobot_rlft.utils.errors import UserError

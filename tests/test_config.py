@@ -18,14 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.configs.parser import suggest
-from lerobot_rlft.configs.train import (
-    CONFIG_NAME,
-    AtlasConfig,
-    DatasetConfig,
-    EvalConfig,
-    RolloutConfig,
-    load_policy_config,
-)
+from lerobot_rlft.configs.train import DatasetConfig, EvalConfig, RolloutConfig, load_policy_config
+from lerobot_rlft.diversity.atlas import AtlasConfig
 from lerobot_rlft.diversity.guard import GuardConfig
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.policies.rlft_commanded.commands import CommandConfig
@@ -37,6 +31,7 @@ from lerobot_rlft.rollout.runner import EpisodeRunner
 from lerobot_rlft.training.checkpoint import write_config
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import UserError
+from lerobot_rlft.utils.run_folder import CONFIG_NAME
 
 DPPO = ("--algorithm.type=dppo", "--env.type=avoiding")
 

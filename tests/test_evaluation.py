@@ -13,10 +13,10 @@ from toy import toy_envs
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.plots.run import draw_learning_curve, draw_trajectories, is_planar
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.rollout.episodes import Episodes
 from lerobot_rlft.rollout.evaluation import Evaluation, film, play, summarise
 from lerobot_rlft.rollout.runner import EpisodeRunner
-from lerobot_rlft.training.setup import load_policy
 from lerobot_rlft.utils.errors import UserError
 
 

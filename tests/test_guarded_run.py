@@ -12,16 +12,12 @@ from runs import Killed, contents, metrics
 from safetensors.torch import load_file
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.configs.train import (
-    AtlasConfig,
-    DatasetConfig,
-    EvalConfig,
-    RolloutConfig,
-    load_policy_config,
-)
+from lerobot_rlft.configs.train import DatasetConfig, EvalConfig, RolloutConfig, load_policy_config
+from lerobot_rlft.diversity.atlas import AtlasConfig
 from lerobot_rlft.diversity.guard import DiversityGuard, GuardConfig, retained
 from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
 from lerobot_rlft.metrics.modes import wilson_interval
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.policies.rlft_commanded.commands import CommandConfig
 from lerobot_rlft.regularizers.entropy import EntropyConfig
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
@@ -29,7 +25,6 @@ from lerobot_rlft.regularizers.manifold_ensemble import ManifoldEnsembleConfig
 from lerobot_rlft.regularizers.mode_balance import BalanceConfig
 from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
 from lerobot_rlft.training.selection import Point
-from lerobot_rlft.training.setup import load_policy
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import UserError
 

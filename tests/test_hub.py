@@ -12,7 +12,7 @@ from mini_hub import MiniHub, serve
 from runs import metrics
 
 from lerobot_rlft.configs.pretrained import CHECKPOINT_FILES
-from lerobot_rlft.configs.train import CONFIG_NAME
+from lerobot_rlft.utils.run_folder import CONFIG_NAME
 
 SCRIPT = Path(sys.executable).with_name("lerobot-rlft-train")
 TINY_RUN = (

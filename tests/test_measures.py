@@ -8,8 +8,7 @@ import torch
 from families import diffusion, observations
 
 from lerobot_rlft.diversity.probe import Probe
-from lerobot_rlft.metrics.keys import KEYS
-from lerobot_rlft.metrics.registry import (
+from lerobot_rlft.evaluation.measures import (
     Metrics,
     measure_blocked,
     measure_chains,
@@ -17,6 +16,7 @@ from lerobot_rlft.metrics.registry import (
     measure_paths,
     measure_probe,
 )
+from lerobot_rlft.metrics.keys import KEYS
 from lerobot_rlft.rollout.episodes import Episodes
 
 KEY = "observation.state"

@@ -9,8 +9,8 @@ import torch
 from runs import Killed, contents, metrics
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.configs.train import AtlasConfig, DatasetConfig, EvalConfig, RolloutConfig
-from lerobot_rlft.diversity.atlas import ModeAtlas
+from lerobot_rlft.configs.train import DatasetConfig, EvalConfig, RolloutConfig
+from lerobot_rlft.diversity.atlas import AtlasConfig, ModeAtlas
 from lerobot_rlft.diversity.guard import GuardConfig
 from lerobot_rlft.diversity.tracker import ModeTracker
 from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
+from lerobot_rlft.evaluation.measures import Metrics, measure_blocked, measure_modes
 from lerobot_rlft.evaluation.tables import headlines, markdown, rows, short, text
-from lerobot_rlft.metrics.registry import Metrics, measure_blocked, measure_modes
 
 BASE = np.array([150, 150, 150, 150, 0, 0])
 

@@ -18,8 +18,8 @@ from conftest import OBSERVATIONS, save_policy
 from lerobot_rlft.cli import demos
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.envs.avoiding.demonstrations import write_demonstrations
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.training.rounds import Rounds
-from lerobot_rlft.training.setup import load_policy
 from lerobot_rlft.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,8 @@ from pathlib import Path
 from lerobot.envs.configs import PushtEnv
 
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.training.console import conclusion, eval_command
+from lerobot_rlft.envs.options import eval_command
+from lerobot_rlft.training.console import conclusion
 
 
 def evaluation(success: float, **fields) -> dict:

@@ -16,10 +16,10 @@ from lerobot_rlft.chains.chain import Chain
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.policies.base import DenoisingPolicy
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.rollout.environments import make_runner
 from lerobot_rlft.rollout.episodes import Episodes
 from lerobot_rlft.rollout.runner import EpisodeRunner
-from lerobot_rlft.training.setup import load_policy
 from lerobot_rlft.utils.errors import EnvironmentFailure
 
 BOTH_MODES = pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])

@@ -10,10 +10,10 @@ from toy import LENGTHS, toy_envs
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.datasets.windows import ChunkDataset
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.rollout.environments import make_runner
 from lerobot_rlft.rollout.evaluation import play
 from lerobot_rlft.rollout.recorder import write_rollouts
-from lerobot_rlft.training.setup import load_policy
 from lerobot_rlft.utils.errors import EnvironmentFailure
 
 

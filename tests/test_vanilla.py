@@ -13,8 +13,8 @@ from conftest import TINY, save_policy
 from lerobot.configs import PreTrainedConfig
 from lerobot.envs.configs import PushtEnv
 
+from lerobot_rlft.envs.options import eval_command
 from lerobot_rlft.training.checkpoint import last_checkpoint
-from lerobot_rlft.training.console import eval_command
 from lerobot_rlft.training.trainer import Trainer
 
 STOCK = """

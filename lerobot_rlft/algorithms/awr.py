@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..policies.conditioning import NEGATIVE, POSITIVE, UNKNOWN
-from .base import AlgorithmConfig, check
+from ..utils.errors import check
+from .base import AlgorithmConfig
 from .refit import RefitConfig, Scores
 
 

@@ -1,15 +1,12 @@
 """What the trainer asks of an algorithm. Plain torch; the verbs are those of `lerobot.rl.RLAlgorithm`."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import draccus
-import torch
-from torch import Tensor
 
 
 @dataclass
@@ -59,39 +56,3 @@ class Algorithm(ABC):
     def deployed_weights(self) -> Iterator[None]:
         """While open, the policy holds the weights that are evaluated and exported."""
         yield
-
-
-def check(field: str, value: object, ok: bool, wanted: str) -> None:
-    """Raise a ValueError that names field, value and what is wanted unless `ok`."""
-    if not ok:
-        raise ValueError(f"algorithm.{field}={value} is out of range, choose {wanted}")
-
-
-def descend(
-    loss: Tensor,
-    optimizer: torch.optim.Optimizer,
-    backward: Callable[[Tensor], None],
-    max_grad_norm: float | None,
-    what: str,
-    advice: str,
-) -> float:
-    """One gradient step; returns the norm of the gradient before it was clipped.
-
-    Raises:
-        FloatingPointError: loss or gradient of `what` is NaN or inf, before weights change.
-    """
-    check_finite(f"a loss of {what}", loss, advice)
-    optimizer.zero_grad(set_to_none=True)
-    backward(loss)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
-    check_finite(f"a gradient of {what}", norm, advice)
-    optimizer.step()
-    return norm.item()
-
-
-def check_finite(what: str, value: Tensor, advice: str) -> None:
-    """Raise a FloatingPointError that says what to do if an element of `value` is NaN or inf."""
-    bad = value[~torch.isfinite(value)]
-    if len(bad):
-        raise FloatingPointError(f"{what} is {bad[0].item()}: {advice}")

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .base import Algorithm, AlgorithmConfig, check, descend
+from ..utils.errors import check
+from ..utils.optimization import descend
+from .base import Algorithm, AlgorithmConfig
 
 
 @AlgorithmConfig.register_subclass("bc")

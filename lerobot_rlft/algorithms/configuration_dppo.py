@@ -8,7 +8,8 @@ from ..policies.base import Exploration
 from ..policies.rlft_commanded.commands import CommandConfig
 from ..regularizers.base import RegularizerConfig
 from ..regularizers.mode_balance import BalanceConfig
-from .base import AlgorithmConfig, check
+from ..utils.errors import check
+from .base import AlgorithmConfig
 
 # What a field that is null becomes, for each objective.
 DEFAULTS: dict[str, dict[str, Any]] = {

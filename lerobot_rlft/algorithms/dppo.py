@@ -23,7 +23,9 @@ from ..policies.base import DenoisingPolicy
 from ..policies.rlft_commanded.commands import COMMAND, episode_commands
 from ..regularizers.base import Experience, Regularizer, Step
 from ..regularizers.mode_balance import ModeBalance
-from .base import Algorithm, check, check_finite, descend
+from ..utils.errors import check
+from ..utils.optimization import check_finite, descend
+from .base import Algorithm
 from .configuration_dppo import DPPOConfig
 from .hindsight import learn_commands
 from .objectives import OBJECTIVES
@@ -76,7 +78,9 @@ class DPPO(Algorithm):
         if policy.guided:
             raise ValueError(GUIDED)
         policy.freeze(config.train_encoder)
-        self.critic = Critic(config, policy, backward)
+        self.critic = Critic(
+            policy, backward, config.critic_features, config.critic_hidden_dims, config.critic_lr
+        )
         self.actor_optimizer = torch.optim.AdamW(
             policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0, fused=True
         )

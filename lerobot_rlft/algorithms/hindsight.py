@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ..policies.base import DenoisingPolicy
 from ..policies.rlft_commanded.commands import COMMAND, CommandConfig, target_shares
 from ..regularizers.base import Experience
-from .base import descend
+from ..utils.optimization import descend
 
 MAX_GRAD_NORM = 10.0  # as in behaviour cloning
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..critics.labels import LABELINGS, label_frames
-from .base import AlgorithmConfig, check
+from ..utils.errors import check
+from .base import AlgorithmConfig
 from .refit import RefitConfig, Scores
 
 FORMS = ("embedding", "text")

@@ -5,67 +5,15 @@ algorithm decides is which frames are seen how often, and what the policy is tol
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from .base import check
+from ..critics.configuration import ValueConfig
+from ..datasets.configuration import EpisodeData
+from ..utils.errors import check
 from .bc import BCConfig
 
 STAGES = ("collect", "value", "advantages", "refit")
-INPUTS = ("features", "state", "images")
-
-
-@dataclass
-class EpisodeData:
-    """Recorded episodes: rollouts of the policy, also with human corrections (an `intervention` column, as
-    LeRobot's DAgger strategy writes it)."""
-
-    # Hub id, or any name together with `root`.
-    repo_id: str = ""
-    # Folder of a local dataset.
-    root: Path | None = None
-    # Episodes to use; null = all.
-    episodes: list[int] | None = None
-    # Those that succeeded; null = what `next.success` says, or else `next.reward`.
-    successes: list[int] | None = None
-    # Where only next.reward tells: the reward that means success, once reached; null = any above 0.
-    success_reward: float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.repo_id:
-            raise ValueError(
-                "algorithm.data: repo_id is missing: give {repo_id: HUB_ID}, or with a root: FOLDER"
-            )
-
-
-@dataclass
-class ValueConfig:
-    """The value function that advantages are measured against.
-
-    Raises:
-        ValueError: a field is out of its range.
-    """
-
-    # What it reads: "features", those of the frozen policy; "state", the vectors of the observation alone;
-    # "images", a copy of the policy's vision encoder that is trained with it.
-    input: str = "features"
-    hidden_dims: tuple[int, ...] = (256, 256)
-    # Gradient steps. Long fits learn episodes by heart, and their advantages vanish: see calibration.json.
-    steps: int = 2000
-    batch_size: int = 256
-    lr: float = 3e-4
-    # Share of episodes that are held out, for the calibration.
-    held_out: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.input not in INPUTS:
-            raise ValueError(f"algorithm.value.input={self.input!r} is unknown, choose {', '.join(INPUTS)}")
-        check("value.hidden_dims", self.hidden_dims, min(self.hidden_dims, default=1) >= 1, "sizes >= 1")
-        for name in ("steps", "batch_size"):
-            check(f"value.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        check("value.lr", self.lr, self.lr > 0, "a number > 0")
-        check("value.held_out", self.held_out, 0 < self.held_out < 1, "a number in (0, 1), for example 0.1")
 
 
 @dataclass

@@ -95,8 +95,8 @@ def run(config: ExploreConfig) -> None:
     # After --help, which needs no models.
     from ..evaluation.exploration_report import conclusion, draw, table
     from ..evaluation.structured_exploration import measure
+    from ..policies.loading import load_policy
     from ..rollout.environments import make_runner
-    from ..training.setup import load_policy
 
     policy = load_policy(config.policy, config.policy.pretrained_path, trust=config.trust_remote_code)
     policy.module.requires_grad_(False)

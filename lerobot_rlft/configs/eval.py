@@ -11,16 +11,18 @@ from huggingface_hub.errors import EntryNotFoundError
 from lerobot.configs import PreTrainedConfig, parser
 from lerobot.envs import EnvConfig
 
+from ..diversity.atlas import AtlasConfig
+from ..metrics.keys import MOST_ATTEMPTS
 from ..policies.pretrained_files import check_repo_id, fetch
 from ..utils.errors import UserError
+from ..utils.run_folder import CONFIG_NAME
 from .pretrained import load_policy_config
-from .train import CONFIG_NAME, AtlasConfig, pretrained_config
+from .train import pretrained_config
 
 # What families call the choice of their sampler.
 SAMPLER = ("noise_scheduler_type", "num_inference_steps", "num_integration_steps", "num_steps")
 BASE = "base"  # its name in tables and pictures
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")  # is in file names and in narrow columns
-MOST_ATTEMPTS = 16  # success with a way blocked is reported for up to so many attempts
 
 
 @dataclass

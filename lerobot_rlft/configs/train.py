@@ -11,21 +11,21 @@ import lerobot.policies  # noqa: F401  registers the policy types
 from lerobot.configs import PreTrainedConfig, parser
 from lerobot.configs.default import PeftConfig, WandBConfig
 from lerobot.envs import EnvConfig
-from lerobot.utils.constants import CHECKPOINTS_DIR, OBS_ENV_STATE, OBS_STATE
+from lerobot.utils.constants import CHECKPOINTS_DIR
 
 from ..algorithms.base import AlgorithmConfig
 from ..algorithms.configuration_dppo import DPPOConfig
 from ..algorithms.refit import RefitConfig
+from ..diversity.atlas import AtlasConfig
 from ..diversity.guard import GuardConfig
 from ..policies.pretrained_files import check_repo_id
 from ..regularizers.mode_balance import BalanceConfig
 from ..regularizers.rehearsal import RehearsalConfig
 from ..utils.errors import UserError
+from ..utils.run_folder import ROUNDS
 from .parser import suggest
 from .pretrained import load_policy_config
 
-CONFIG_NAME = "rlft_config.yaml"
-ROUNDS = "rounds"  # in the folder of a run that learns in rounds
 # Under --guard.enable=true, where nothing else was chosen.
 RECOMMENDED_BALANCE: dict[str, Any] = {"center": True, "tau": 0.5}
 RECOMMENDED_REHEARSAL: dict[str, Any] = {"source": "recent", "coef": 0.1, "batch_size": 128}
@@ -109,30 +109,6 @@ class EvalConfig:
                 raise ValueError(f"eval.{name}={getattr(self, name)} must be at least 1")
         if self.seed < 0 or self.n_videos < 0:
             raise ValueError(f"eval.seed={self.seed} and eval.n_videos={self.n_videos} must not be negative")
-
-
-@dataclass
-class AtlasConfig:
-    """How modes are told apart where the environment names none: the paths of the base's successes are
-    clustered (`diversity/atlas.py`)."""
-
-    # Folder of an atlas that another run fitted; null = fit one on the base's episodes.
-    path: Path | None = None
-    # Observation whose path is clustered: observation.state or observation.environment_state.
-    key: str = OBS_STATE
-    # Its dimensions, for example [0, 1]; null = all that vary. Choose them where some only hold noise: each
-    # dimension counts as much as any other.
-    dims: list[int] | None = None
-    # Fewest episodes that make a mode; null = chosen by the number of episodes.
-    min_cluster_size: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.key not in (OBS_STATE, OBS_ENV_STATE):
-            raise ValueError(f"atlas.key={self.key!r} is no path, choose {OBS_STATE} or {OBS_ENV_STATE}")
-        if self.dims is not None and (not self.dims or min(self.dims) < 0):
-            raise ValueError(f"atlas.dims={self.dims} must hold numbers from 0 up, or be null")
-        if self.min_cluster_size is not None and self.min_cluster_size < 2:
-            raise ValueError(f"atlas.min_cluster_size={self.min_cluster_size} must be at least 2, or null")
 
 
 @dataclass

@@ -29,13 +29,13 @@ from torch import Tensor, nn
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from ..algorithms.base import check_finite
-from ..algorithms.refit import ValueConfig
 from ..datasets.recorded import Recorded
 from ..datasets.windows import Batch
 from ..policies.base import DenoisingPolicy
 from ..utils.errors import UserError, one_line
 from ..utils.files import replacing
+from ..utils.optimization import check_finite
+from .configuration import ValueConfig
 from .distributional import DistributionalValue
 from .networks import explained_variance
 

@@ -13,12 +13,11 @@ import numpy as np
 from lerobot.configs import PreTrainedConfig
 from lerobot.utils.constants import ACTION, DONE, REWARD, SUCCESS
 
-from ..algorithms.refit import EpisodeData
 from ..diversity.atlas import ModeAtlas
 from ..diversity.attempts import Attempts
-from ..rollout.episodes import join_paths
-from ..rollout.recorder import INTERVENTION, MODE
+from ..metrics.points import join_paths
 from ..utils.errors import UserError
+from .configuration import INTERVENTION, MODE, EpisodeData
 from .windows import BatchLoader, Windows, finite_columns, make_loader
 
 LOADING_BATCH = 256

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.cluster import HDBSCAN
@@ -32,6 +33,30 @@ MIN_CLUSTER_SIZE = (4, 8)  # default: a hundredth of the paths, within these bou
 REACH = 1.5
 LEAST_REACH = 0.01  # root mean square over the points, in units of the ranges: the same path, even of twins
 JSON, TENSORS = "atlas.json", "atlas.safetensors"
+
+
+@dataclass
+class AtlasConfig:
+    """How modes are told apart where the environment names none: the paths of the base's successes are
+    clustered (`diversity/atlas.py`)."""
+
+    # Folder of an atlas that another run fitted; null = fit one on the base's episodes.
+    path: Path | None = None
+    # Observation whose path is clustered: observation.state or observation.environment_state.
+    key: str = OBS_STATE
+    # Its dimensions, for example [0, 1]; null = all that vary. Choose them where some only hold noise: each
+    # dimension counts as much as any other.
+    dims: list[int] | None = None
+    # Fewest episodes that make a mode; null = chosen by the number of episodes.
+    min_cluster_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.key not in (OBS_STATE, OBS_ENV_STATE):
+            raise ValueError(f"atlas.key={self.key!r} is no path, choose {OBS_STATE} or {OBS_ENV_STATE}")
+        if self.dims is not None and (not self.dims or min(self.dims) < 0):
+            raise ValueError(f"atlas.dims={self.dims} must hold numbers from 0 up, or be null")
+        if self.min_cluster_size is not None and self.min_cluster_size < 2:
+            raise ValueError(f"atlas.min_cluster_size={self.min_cluster_size} must be at least 2, or null")
 
 
 @dataclass(frozen=True, eq=False)

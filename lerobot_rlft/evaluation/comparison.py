@@ -18,8 +18,18 @@ from tqdm import tqdm
 from ..configs.eval import BASE, CompareConfig
 from ..diversity.atlas import ModeAtlas
 from ..diversity.probe import Probe
+from ..envs.options import env_options
 from ..metrics.modes import mode_counts
-from ..metrics.registry import (
+from ..policies.base import DenoisingPolicy
+from ..policies.loading import load_policy
+from ..policies.pretrained_files import fetch_weights, file_hash
+from ..rollout.environments import check_features, make_runner, runner_in
+from ..rollout.episodes import Episodes, Rollout
+from ..rollout.evaluation import Evaluation, name_modes, play, summarise
+from ..rollout.modes import fit_atlas, load_atlas
+from ..rollout.runner import VECTORS, EpisodeRunner
+from ..utils.errors import UserError
+from .measures import (
     Metrics,
     measure_blocked,
     measure_chains,
@@ -28,16 +38,6 @@ from ..metrics.registry import (
     measure_paths,
     measure_probe,
 )
-from ..policies.base import DenoisingPolicy
-from ..policies.pretrained_files import fetch_weights, file_hash
-from ..rollout.environments import check_features, make_runner, runner_in
-from ..rollout.episodes import Episodes, Rollout
-from ..rollout.evaluation import Evaluation, name_modes, play, summarise
-from ..rollout.modes import fit_atlas, load_atlas
-from ..rollout.runner import VECTORS, EpisodeRunner
-from ..training.console import env_options
-from ..training.setup import load_policy
-from ..utils.errors import UserError
 
 
 @dataclass

@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from tqdm import tqdm
 
-from ..configs.eval import BASE, MOST_ATTEMPTS
-from ..metrics.keys import BLOCKED
+from ..configs.eval import BASE
+from ..metrics.keys import BLOCKED, MOST_ATTEMPTS
 from ..plots.run import draw_atlas, draw_mode_shares, draw_trajectories, is_planar
 from ..utils.errors import one_line
 from .comparison import Comparison

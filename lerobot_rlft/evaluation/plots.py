@@ -9,9 +9,9 @@ from matplotlib import pyplot as plt
 
 from ..configs.eval import BASE
 from ..diversity.probe import Probe, deployed_chunks, encode
-from ..metrics.registry import ATTEMPTS
 from ..plots.run import BASE_COLOUR, policy_colours, save
 from .comparison import Side
+from .measures import ATTEMPTS
 from .tables import columns
 
 FAN_CHUNKS = 64

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..configs.eval import BASE, MOST_ATTEMPTS
-from ..metrics.keys import BLOCKED
+from ..configs.eval import BASE
+from ..metrics.keys import BLOCKED, MOST_ATTEMPTS
 from ..metrics.modes import SUCCESSES_PER_MODE
 
 NOTHING = "-"

@@ -22,13 +22,11 @@ from .. import algorithms  # noqa: F401  registers them
 from ..algorithms.base import AlgorithmConfig
 from ..configs.pretrained import needs_plugin
 from ..configs.push import PushConfig
-from ..configs.train import CONFIG_NAME
+from ..envs.options import eval_command
 from ..evaluation.report import DIVERSITY, PICTURES, REPORT
-from ..training.console import SUMMARY, eval_command
-from ..training.monitor import FOLDER as DIVERSITY_FOLDER
-from ..training.records import METRICS
-from ..training.selection import BEST_CHECKPOINT_LINK
 from ..utils.errors import UserError
+from ..utils.run_folder import BEST_CHECKPOINT_LINK, CONFIG_NAME, METRICS, SUMMARY
+from ..utils.run_folder import DIVERSITY as DIVERSITY_FOLDER
 from .anonymise import short_name, text_without_folders, without_folders
 from .card import limits, policy_card
 from .client import check_login, explained, push

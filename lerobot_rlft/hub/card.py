@@ -7,8 +7,7 @@ import jinja2
 from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData, RepoCard
 from jinja2.meta import find_undeclared_variables
 
-from lerobot_rlft import hub_cards
-
+from .. import hub_cards
 from ..evaluation.tables import columns, headlines, rows
 from ..metrics.keys import BLOCKED, KEYS
 from ..utils.errors import UserError

@@ -22,11 +22,9 @@ from huggingface_hub.errors import (
 from lerobot.common.train_utils import get_step_checkpoint_dir
 from lerobot.utils.constants import LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR, TRAINING_STATE_DIR
 
-from ..configs.train import CONFIG_NAME
 from ..policies.pretrained_files import check_repo_id, fetch, split_revision
-from ..training.checkpoint import STATE_JSON
-from ..training.records import METRICS
 from ..utils.errors import UserError, one_line
+from ..utils.run_folder import CONFIG_NAME, METRICS, STATE_JSON
 
 # Of an earlier push, which would belong to other weights now. What others added to the repository stays.
 OURS = (

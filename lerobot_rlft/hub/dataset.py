@@ -9,10 +9,11 @@ from lerobot.datasets.dataset_metadata import CODEBASE_VERSION
 from lerobot.envs import EnvConfig
 from lerobot.utils.constants import ACTION, DONE, OBS_PREFIX, REWARD, SUCCESS
 
+from ..datasets.configuration import INTERVENTION, MODE
 from ..evaluation.comparison import Comparison
 from ..rollout.environments import make_runner
 from ..rollout.evaluation import summarise
-from ..rollout.recorder import INTERVENTION, MODE, write_rollouts
+from ..rollout.recorder import write_rollouts
 from .anonymise import short_name
 from .card import TASK, TEMPLATES, render
 from .client import push

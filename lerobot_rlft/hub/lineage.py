@@ -9,9 +9,9 @@ from httpx import HTTPError
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 
-from ..configs.train import CONFIG_NAME
 from ..policies.pretrained_files import WEIGHTS, check_repo_id, fetch, file_hash, split_revision
 from ..utils.errors import UserError
+from ..utils.run_folder import CONFIG_NAME
 from .anonymise import short_name
 
 MOST_ANCESTORS = 20

@@ -10,13 +10,14 @@ import numpy as np
 from lerobot.envs import EnvConfig
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 
+from ..envs.options import env_options
 from ..evaluation.figures import Figure
+from ..evaluation.measures import Metrics, measure_modes
 from ..evaluation.report import DIVERSITY, PICTURES, REPORT, page
-from ..metrics.registry import Metrics, measure_modes
 from ..plots.run import draw_mode_shares
 from ..policies.pretrained_files import WEIGHTS, file_hash
-from ..training.console import SUMMARY, env_options
 from ..utils.errors import UserError
+from ..utils.run_folder import SUMMARY
 from .lineage import Ancestor
 
 CAPTIONS = {

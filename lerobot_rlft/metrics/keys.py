@@ -1,7 +1,6 @@
 """What diversity.json holds, in words."""
 
-from ..configs.eval import MOST_ATTEMPTS
-
+MOST_ATTEMPTS = 16  # success with a way blocked is reported for up to so many attempts
 BLOCKED = f"success_at_{MOST_ATTEMPTS}_blocked"
 
 # Keys of diversity.json. `X_ci` is the 95 % interval of X, `base_X` the same of the base, `X_control` what

@@ -98,3 +98,14 @@ def bandwidth_of(points: Tensor, bandwidth: float | None) -> float:
     if not width > 0:
         raise ValueError(f"bandwidth={bandwidth} must be positive")
     return width
+
+
+def join_paths(parts: list[np.ndarray]) -> np.ndarray:
+    """Paths (E_i, L_i+1, S) in one array (E, L+1, S), those of shorter rounds filled up with NaN."""
+    longest = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [
+            np.pad(part, [(0, 0), (0, longest - part.shape[1]), (0, 0)], constant_values=np.nan)
+            for part in parts
+        ]
+    )

@@ -11,10 +11,9 @@ from matplotlib import patheffects
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 
-from ..configs.train import CONFIG_NAME
 from ..diversity.tracker import ModeTracker
-from ..training.records import METRICS
 from ..utils.errors import UserError
+from ..utils.run_folder import CONFIG_NAME, METRICS
 from .run import mode_colour, save
 
 PANELS_IN_A_ROW = 4

@@ -10,6 +10,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.policies import make_policy, make_pre_post_processors
 from lerobot.policies.factory import get_policy_class
+from lerobot.processor.pipeline import ProcessorMigrationError
 from safetensors import SafetensorError
 
 from ..utils.errors import UserError, one_line
@@ -88,3 +89,48 @@ def make_fresh(
     except ValueError as error:
         raise UserError(f"policy.type={config.type} cannot be built: {error}") from error
     return adapter(module, *make_pre_post_processors(config, dataset_stats=meta.stats), exploration)
+
+
+DEFAULT_EXPLORATION = Exploration()
+
+
+def load_policy(
+    config: PreTrainedConfig,
+    path: str | Path,
+    exploration: Exploration = DEFAULT_EXPLORATION,
+    trust: bool = False,
+) -> DenoisingPolicy:
+    """`load_pretrained`, with a chunk that is long enough.
+
+    Args:
+        exploration: the sampler of collection; the deployed one does not depend on it.
+        trust: read pickled weights where there are no others.
+
+    Raises:
+        UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
+    """
+    try:
+        with redirect_stdout(io.StringIO()):  # LeRobot prints that it loads
+            policy = load_pretrained(config, path, exploration, trust)
+    except (ProcessorMigrationError, KeyError, ImportError, TypeError) as error:
+        raise UserError(
+            f"--policy.path={path} has unusable processors ({one_line(error)}): download it again, or save "
+            "it again with this version of LeRobot; policy_preprocessor.json and policy_postprocessor.json "
+            "belong to it"
+        ) from error
+    check_chunk(policy)
+    return policy
+
+
+def check_chunk(policy: DenoisingPolicy) -> None:
+    """Raise a UserError if the policy is to execute more actions than it predicts.
+
+    Stock LeRobot then decides earlier than configured, without a word.
+    """
+    wanted = policy.module.config.n_action_steps
+    most = policy.executed(torch.empty(1, policy.horizon, policy.action_dim)).shape[1]
+    if wanted > most:
+        raise UserError(
+            f"policy.n_action_steps={wanted} does not fit policy.horizon={policy.horizon} with "
+            f"policy.n_obs_steps={policy.n_obs_steps}: choose 1 to {most}"
+        )

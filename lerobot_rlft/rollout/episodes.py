@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..chains.chain import Chain
+from ..metrics.points import join_paths
 
 
 @dataclass
@@ -123,14 +124,3 @@ class Rollout:
         out = torch.zeros(self.valid.shape, dtype=flat.dtype)
         out[self.t, self.episode] = flat
         return out
-
-
-def join_paths(parts: list[np.ndarray]) -> np.ndarray:
-    """Paths (E_i, L_i+1, S) in one array (E, L+1, S), those of shorter rounds filled up with NaN."""
-    longest = max(part.shape[1] for part in parts)
-    return np.concatenate(
-        [
-            np.pad(part, [(0, 0), (0, longest - part.shape[1]), (0, 0)], constant_values=np.nan)
-            for part in parts
-        ]
-    )

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..configs.train import AtlasConfig
-from ..diversity.atlas import ModeAtlas
+from ..diversity.atlas import AtlasConfig, ModeAtlas
+from ..metrics.points import join_paths
 from ..utils.errors import UserError
-from .episodes import Episodes, join_paths
+from .episodes import Episodes
 
 ENOUGH_SUCCESSES = 20  # with fewer, an atlas clusters all episodes of the base
 MANY_PATHS = 500  # with fewer, clusters of a task with 24 modes are not stable under resampling

@@ -16,13 +16,13 @@ from lerobot.datasets import LeRobotDataset
 from lerobot.utils.constants import ACTION, DONE, REWARD, SUCCESS
 from torch import Tensor
 
+from ..datasets.configuration import INTERVENTION, MODE
 from ..datasets.writer import write_dataset
 from ..diversity.atlas import ModeAtlas
 from .episodes import Episodes
 from .evaluation import bare_chain, name_modes, sampler
 from .runner import EpisodeRunner
 
-MODE, INTERVENTION = "mode", "intervention"
 PER_FRAME = {REWARD: "float32", DONE: "bool", SUCCESS: "bool", MODE: "int64", INTERVENTION: "bool"}
 
 

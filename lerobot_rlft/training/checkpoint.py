@@ -26,11 +26,11 @@ from lerobot.utils.random_utils import load_rng_state, save_rng_state
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..configs.train import CONFIG_NAME, ROUNDS, TrainConfig
+from ..configs.train import TrainConfig
 from ..utils.errors import UserError
 from ..utils.files import replacing
+from ..utils.run_folder import CONFIG_NAME, ROUNDS, STATE_JSON, STATE_TENSORS
 
-STATE_JSON, STATE_TENSORS = "state.json", "state.safetensors"
 TENSOR = "tensor:"  # marks a string in state.json that stands for an entry of state.safetensors
 
 

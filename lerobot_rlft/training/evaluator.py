@@ -11,20 +11,22 @@ from tqdm import tqdm
 from ..configs.pretrained import load_policy_config, needs_plugin
 from ..configs.train import TrainConfig
 from ..diversity.guard import retained
+from ..envs.options import eval_command
 from ..metrics.modes import entropy_ratio
 from ..plots.run import draw_learning_curve, draw_trajectories, is_planar
 from ..policies.base import DenoisingPolicy
+from ..policies.loading import load_policy
 from ..rollout.environments import make_runner, runner_in
 from ..rollout.episodes import Episodes
 from ..rollout.evaluation import Evaluation, film, play, summarise
 from ..rollout.runner import EpisodeRunner
 from ..utils.files import replacing
+from ..utils.run_folder import SUMMARY
 from .checkpoint import last_checkpoint
-from .console import SUMMARY, conclusion, eval_command
+from .console import conclusion
 from .monitor import DiversityMonitor
 from .records import Records
 from .selection import Point, best, draw_front, front, link_best, points
-from .setup import load_policy
 
 
 class Outcome:

@@ -31,9 +31,10 @@ from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes
 from ..rollout.modes import fit_atlas, load_atlas
 from ..utils.errors import UserError
+from ..utils.run_folder import DIVERSITY
 from .records import Records
 
-FOLDER, PROBE, ATTEMPTS = "diversity", "probe.safetensors", "attempts.safetensors"
+PROBE, ATTEMPTS = "probe.safetensors", "attempts.safetensors"
 
 
 class DiversityMonitor:
@@ -67,7 +68,7 @@ class DiversityMonitor:
 
     @property
     def folder(self) -> Path:
-        return self.config.output_dir / FOLDER
+        return self.config.output_dir / DIVERSITY
 
     @property
     def _commands_alone(self) -> bool:

@@ -10,8 +10,7 @@ from lerobot.common.wandb_utils import WandBLogger
 from ..configs.train import TrainConfig
 from ..utils.errors import UserError
 from ..utils.files import replacing
-
-METRICS = "metrics.jsonl"
+from ..utils.run_folder import METRICS
 
 
 class Records:

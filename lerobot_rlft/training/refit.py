@@ -18,10 +18,10 @@ from ..datasets.windows import Batch
 from ..policies.advantage_prompt import TASK, prompts, reads_language, told
 from ..policies.base import DenoisingPolicy
 from ..policies.conditioning import LABEL, AdvantageEmbedding, Conditioned, drop_labels, keeping_labels
+from ..policies.loading import load_policy
 from ..policies.rlft_guided.adapter import guided
 from ..utils.errors import UserError
 from .checkpoint import load_state, write_state
-from .setup import load_policy
 
 
 class Refit:

@@ -26,21 +26,22 @@ from lerobot.utils.random_utils import set_seed
 from tqdm import tqdm
 
 from ..algorithms.refit import STAGES
-from ..configs.train import CONFIG_NAME, ROUNDS, TrainConfig
+from ..configs.train import TrainConfig
 from ..datasets.recorded import check_alike, check_outcomes
 from ..metrics.modes import entropy_ratio
+from ..policies.loading import load_policy
 from ..rollout.environments import make_runner, runner_in
 from ..rollout.modes import load_atlas
 from ..utils.errors import EnvironmentFailure, UserError, one_line
 from ..utils.files import replacing
+from ..utils.run_folder import CONFIG_NAME, ROUNDS, SUMMARY
 from ..utils.signals import Interrupted
 from .checkpoint import remove_partial, write_config
-from .console import SUMMARY
 from .evaluator import Outcome
 from .monitor import DiversityMonitor
 from .records import Records
 from .refit import check_form
-from .setup import check_wandb, load_policy
+from .setup import check_wandb
 from .stages import Stages
 
 

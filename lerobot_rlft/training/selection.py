@@ -10,8 +10,7 @@ from lerobot.utils.constants import CHECKPOINTS_DIR
 
 from ..diversity.guard import retained
 from ..plots.run import plt, save
-
-BEST_CHECKPOINT_LINK = "best"
+from ..utils.run_folder import BEST_CHECKPOINT_LINK
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 from httpx import HTTPError
-from lerobot.configs import PreTrainedConfig
-from lerobot.processor.pipeline import ProcessorMigrationError
 from lerobot.utils.constants import ACTION, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
 from torch import Tensor
 
@@ -21,16 +19,14 @@ from ..algorithms.dppo import DPPO
 from ..configs.pretrained import load_policy_config
 from ..configs.train import TrainConfig
 from ..datasets.windows import BatchLoader, make_loader
-from ..policies.base import ADAPTER, DenoisingPolicy, Exploration
-from ..policies.loading import load_pretrained, make_fresh
+from ..policies.base import ADAPTER, DenoisingPolicy
+from ..policies.loading import DEFAULT_EXPLORATION, check_chunk, load_policy, make_fresh
 from ..policies.lora import add_adapters
 from ..policies.rlft_commanded.adapter import COMMANDED, CommandedAdapter, commanded
 from ..policies.rlft_commanded.commands import COMMAND, UNCOMMANDED, CommandConfig
 from ..regularizers.base import Regularizer
 from ..regularizers.rehearsal import Rehearsal, RehearsalConfig
 from ..utils.errors import UserError, one_line
-
-DEFAULT_EXPLORATION = Exploration()
 
 
 def make_batches(config: TrainConfig) -> BatchLoader | None:
@@ -53,34 +49,6 @@ def make_batches(config: TrainConfig) -> BatchLoader | None:
         )
     except (ValueError, OSError, HTTPError) as error:
         raise UserError(f"dataset: {error}") from error
-
-
-def load_policy(
-    config: PreTrainedConfig,
-    path: str | Path,
-    exploration: Exploration = DEFAULT_EXPLORATION,
-    trust: bool = False,
-) -> DenoisingPolicy:
-    """`load_pretrained`, with a chunk that is long enough.
-
-    Args:
-        exploration: the sampler of collection; the deployed one does not depend on it.
-        trust: read pickled weights where there are no others.
-
-    Raises:
-        UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
-    """
-    try:
-        with redirect_stdout(io.StringIO()):  # LeRobot prints that it loads
-            policy = load_pretrained(config, path, exploration, trust)
-    except (ProcessorMigrationError, KeyError, ImportError, TypeError) as error:
-        raise UserError(
-            f"--policy.path={path} has unusable processors ({one_line(error)}): download it again, or save "
-            "it again with this version of LeRobot; policy_preprocessor.json and policy_postprocessor.json "
-            "belong to it"
-        ) from error
-    check_chunk(policy)
-    return policy
 
 
 def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoader | None) -> DenoisingPolicy:
@@ -141,20 +109,6 @@ def _practising(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy
     if isinstance(policy, CommandedAdapter) and (commands := _commands(config)):
         policy.practice = commands.practice
     return policy
-
-
-def check_chunk(policy: DenoisingPolicy) -> None:
-    """Raise a UserError if the policy is to execute more actions than it predicts.
-
-    Stock LeRobot then decides earlier than configured, without a word.
-    """
-    wanted = policy.module.config.n_action_steps
-    most = policy.executed(torch.empty(1, policy.horizon, policy.action_dim)).shape[1]
-    if wanted > most:
-        raise UserError(
-            f"policy.n_action_steps={wanted} does not fit policy.horizon={policy.horizon} with "
-            f"policy.n_obs_steps={policy.n_obs_steps}: choose 1 to {most}"
-        )
 
 
 def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:

@@ -15,10 +15,11 @@ from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from torch import Tensor
 from tqdm import tqdm
 
-from ..algorithms.refit import EpisodeData, Scores
-from ..configs.train import ROUNDS, TrainConfig, load_policy_config
+from ..algorithms.refit import Scores
+from ..configs.train import TrainConfig, load_policy_config
 from ..critics.labels import advantages, returns, scaled_rewards, step_rewards
 from ..critics.return_value import Value, fit_value, load_value, observations, predict_all, save_value
+from ..datasets.configuration import EpisodeData
 from ..datasets.label_table import read_sidecar, write_sidecar
 from ..datasets.mixing import make_mixed
 from ..datasets.recorded import Recorded, check_alike, check_outcomes, data_name, name_attempts, read_recorded
@@ -26,13 +27,14 @@ from ..diversity.atlas import ModeAtlas
 from ..diversity.probe import CANDIDATES
 from ..policies.base import DenoisingPolicy
 from ..policies.conditioning import NEGATIVE, POSITIVE, UNKNOWN
+from ..policies.loading import load_policy
 from ..rollout.environments import make_runner
 from ..rollout.recorder import write_rollouts
 from ..utils.errors import UserError
+from ..utils.run_folder import ROUNDS
 from .checkpoint import save_checkpoint
 from .records import Records
 from .refit import Refit
-from .setup import load_policy
 
 DEMONSTRATIONS = "demonstrations"
 

@@ -32,13 +32,14 @@ from lerobot.utils.random_utils import set_seed
 from tqdm import tqdm
 
 from .. import algorithms  # noqa: F401  registers the algorithms
-from ..configs.train import CONFIG_NAME, TrainConfig
+from ..configs.train import TrainConfig
 from ..hub.client import check_login
 from ..hub.push import push_checkpoint, push_finished
 from ..rollout.environments import make_runner
 from ..rollout.episodes import Rollout
 from ..rollout.evaluation import Evaluation
 from ..utils.errors import EnvironmentFailure, RatioError, UserError
+from ..utils.run_folder import CONFIG_NAME
 from ..utils.signals import Interrupted, stop_on_signal
 from .checkpoint import (
     forget_revision,

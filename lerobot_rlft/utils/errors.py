@@ -19,3 +19,9 @@ class EnvironmentFailure(RuntimeError):
 def one_line(error: BaseException) -> str:
     """What a library said, with the error's type, short enough to stand inside a sentence."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def check(field: str, value: object, ok: bool, wanted: str) -> None:
+    """Raise a ValueError that names field, value and what is wanted unless `ok`."""
+    if not ok:
+        raise ValueError(f"algorithm.{field}={value} is out of range, choose {wanted}")

@@ -130,9 +130,10 @@ def test_lerobot_makes_the_env_from_its_config():
 
 
 def test_the_runner_records_the_way_to_the_grasp(tmp_path):
+    from lerobot_rlft.policies.loading import load_policy
     from lerobot_rlft.rollout.environments import make_runner
     from lerobot_rlft.rollout.evaluation import play, summarise
-    from lerobot_rlft.training.setup import load_policy, load_policy_config
+    from lerobot_rlft.training.setup import load_policy_config
 
     sizes = {"observation.state": 2, "observation.environment_state": 2}
     base = save_policy(tmp_path / "base", sizes, reach=1.0, n_obs_steps=1, horizon=2, n_action_steps=1)

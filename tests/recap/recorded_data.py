@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lerobot_rlft.algorithms.refit import EpisodeData
+from lerobot_rlft.datasets.configuration import EpisodeData
 from lerobot_rlft.datasets.recorded import Recorded, read_recorded
 from lerobot_rlft.datasets.writer import write_dataset
 

@@ -16,22 +16,23 @@ from safetensors.torch import load_file
 from lerobot_rlft.algorithms.awr import AWRConfig
 from lerobot_rlft.algorithms.filtered_bc import FilteredBCConfig
 from lerobot_rlft.algorithms.recap import RecapConfig
-from lerobot_rlft.algorithms.refit import EpisodeData, ValueConfig
 from lerobot_rlft.configs.train import (
-    AtlasConfig,
     DatasetConfig,
     EvalConfig,
     RolloutConfig,
     TrainConfig,
     load_policy_config,
 )
+from lerobot_rlft.critics.configuration import ValueConfig
+from lerobot_rlft.datasets.configuration import EpisodeData
 from lerobot_rlft.datasets.writer import write_dataset
+from lerobot_rlft.diversity.atlas import AtlasConfig
 from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.training import refit as refit_module
 from lerobot_rlft.training.evaluator import Outcome
 from lerobot_rlft.training.rounds import Rounds
-from lerobot_rlft.training.setup import load_policy
 from lerobot_rlft.utils.errors import EnvironmentFailure, UserError
 from lerobot_rlft.utils.signals import Interrupted
 

@@ -9,8 +9,8 @@ from families import IMAGES, diffusion, observations
 from recorded_data import read, record
 from safetensors.torch import load_file
 
-from lerobot_rlft.algorithms.refit import ValueConfig
 from lerobot_rlft.configs.train import load_policy_config
+from lerobot_rlft.critics.configuration import ValueConfig
 from lerobot_rlft.critics.return_value import (
     Value,
     calibration,
@@ -19,7 +19,7 @@ from lerobot_rlft.critics.return_value import (
     predict_all,
     save_value,
 )
-from lerobot_rlft.training.setup import load_policy
+from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.utils.errors import UserError
 
 

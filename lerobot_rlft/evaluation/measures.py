@@ -12,14 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..configs.eval import MOST_ATTEMPTS
 from ..diversity.atlas import path_features
 from ..diversity.probe import Probe, deployed_chunks, encode
-from ..policies.base import DenoisingPolicy
-from ..rollout.episodes import Episodes, Rollout
-from .chain_kl import chain_kl_rows
-from .keys import BLOCKED
-from .modes import (
+from ..metrics.chain_kl import chain_kl_rows
+from ..metrics.keys import BLOCKED, MOST_ATTEMPTS
+from ..metrics.modes import (
     bootstrap_interval,
     claim_refusal,
     conditional_entropy,
@@ -33,9 +30,11 @@ from .modes import (
     success_at_n,
     success_at_n_interval,
 )
-from .points import bandwidth_of, one_sample, shuffled
-from .spread import manifold_dimension, nearest_neighbour_entropy, vendi_score
-from .two_sample import classifier_accuracy, energy_distance, mmd, nearest_neighbours
+from ..metrics.points import bandwidth_of, one_sample, shuffled
+from ..metrics.spread import manifold_dimension, nearest_neighbour_entropy, vendi_score
+from ..metrics.two_sample import classifier_accuracy, energy_distance, mmd, nearest_neighbours
+from ..policies.base import DenoisingPolicy
+from ..rollout.episodes import Episodes, Rollout
 
 ATTEMPTS = (1, 4, MOST_ATTEMPTS)
 CHAIN_DECISIONS = 512  # decisions on which the KL is computed

@@ -1,0 +1,10 @@
+"""Names of what a run leaves in its folder."""
+
+CONFIG_NAME = "rlft_config.yaml"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+DIVERSITY = "diversity"  # folder of the atlas, the probe, and pictures of modes
+ROUNDS = "rounds"  # folder of a run that learns in rounds
+BEST_CHECKPOINT_LINK = "best"  # in checkpoints/
+STATE_JSON = "state.json"  # in training_state/ of a checkpoint, as is the next
+STATE_TENSORS = "state.safetensors"
