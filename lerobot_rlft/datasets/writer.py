@@ -55,6 +55,7 @@ def write_dataset(
 
     Raises:
         FileExistsError: `root` exists.
+        ValueError: a column holds NaN or infinity; nothing is left behind.
     """
     root = Path(root)
     if root.exists():
@@ -68,6 +69,7 @@ def write_dataset(
         disable_progress_bars()  # LeRobot's writer would draw one per episode
         try:
             for columns in tqdm(episodes, desc="episodes", total=total, disable=not progress):
+                _check_finite(columns)
                 for frame in zip(*columns.values(), strict=True):
                     dataset.add_frame({**dict(zip(columns, frame, strict=True)), "task": task})
                 dataset.save_episode()
@@ -78,3 +80,10 @@ def write_dataset(
                 enable_progress_bars()
         dataset.root.rename(root)
     return LeRobotDataset(repo_id, root=root)
+
+
+def _check_finite(columns: dict[str, np.ndarray]) -> None:
+    """Raise a ValueError that names the columns with NaN or infinity: statistics made of them are NaN, too."""
+    broken = [name for name, values in columns.items() if not np.isfinite(values).all()]
+    if broken:
+        raise ValueError(f"an episode holds NaN or infinity in {', '.join(broken)}: nothing is written")

@@ -84,6 +84,8 @@ class AvoidingVectorEnv(ArrayVectorEnv):
     ):
         if reward not in REWARDS:
             raise ValueError(f"reward={reward!r} is unknown, choose one of {', '.join(REWARDS)}")
+        if not 0 <= lag <= 0.5:
+            raise ValueError(f"lag={lag} is out of range, choose 0 to 0.5")
         super().__init__(
             num_envs,
             spaces.Dict(

@@ -1,5 +1,6 @@
 """Scripted demonstrations of Avoiding-Lite: equally many successful episodes in each of the 24 modes."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +95,10 @@ def write_demonstrations(
         FileExistsError: `root` exists.
         ValueError: a number is out of its range, or the noise is too large to succeed.
     """
-    if episodes_per_mode < 1 or noise < 0 or seed < 0:
+    if episodes_per_mode < 1 or not 0 <= noise < math.inf or seed < 0:  # NaN compares false
         raise ValueError(
             f"episodes_per_mode={episodes_per_mode} must be at least 1, "
-            f"noise={noise} and seed={seed} not negative"
+            f"noise={noise} finite and not negative, seed={seed} not negative"
         )
     env, rng = AvoidingVectorEnv(1, lag=lag), np.random.default_rng(seed)
     modes = np.repeat(np.arange(NUM_MODES), episodes_per_mode)

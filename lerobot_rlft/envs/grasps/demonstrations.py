@@ -1,5 +1,6 @@
 """Scripted demonstrations of Grasps: every grasp is tried equally often, by an unsteady hand."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,10 @@ def write_demonstrations(
         FileExistsError: `root` exists.
         ValueError: a number is out of its range.
     """
-    if episodes_per_mode < 1 or noise < 0 or seed < 0:
+    if episodes_per_mode < 1 or not 0 <= noise < math.inf or seed < 0:  # NaN compares false
         raise ValueError(
             f"episodes_per_mode={episodes_per_mode} must be at least 1, "
-            f"noise={noise} and seed={seed} not negative"
+            f"noise={noise} finite and not negative, seed={seed} not negative"
         )
     num_modes = GraspsVectorEnv(1).num_modes
     env = GraspsVectorEnv(num_modes * episodes_per_mode)
