@@ -1,20 +1,71 @@
 """What the trainer asks of an algorithm. Plain torch; the verbs are those of `lerobot.rl.RLAlgorithm`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import draccus
+import torch
+from torch import Tensor
+
+from ..chains.chain import Chain
+from ..policies.base import DenoisingPolicy, Exploration
+from ..policies.rlft_commanded.commands import CommandConfig
+from ..regularizers.base import Regularizer, RegularizerConfig
+
+Optimization = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]
+
+
+@dataclass
+class Parts:
+    """What an algorithm is built from; it takes what it needs.
+
+    Attributes:
+        policy: to train, in place.
+        base: its frozen pretrained original; None for an algorithm that learns from a dataset.
+        backward: backward pass of a loss, `accelerator.backward`.
+        regularizers: builds the terms of these options, by name.
+        optimization: makes the optimizer and the learning-rate schedule of the policy's own presets.
+    """
+
+    policy: DenoisingPolicy
+    base: DenoisingPolicy | None
+    backward: Callable[[Tensor], None]
+    regularizers: Callable[[Sequence[RegularizerConfig]], dict[str, Regularizer]]
+    optimization: Callable[[], Optimization]
 
 
 @dataclass
 class AlgorithmConfig(draccus.ChoiceRegistry):
     """Options of one algorithm. Subclasses register themselves under the name used as `--algorithm.type`."""
 
-    # What one iteration consumes: "rollouts" of the environment, or a "batch" of a dataset.
+    # What one iteration consumes: "rollouts" of the environment, a "batch" of a dataset (with options
+    # batch_size and num_workers), or recorded "episodes", in rounds.
     consumes: ClassVar[str]
+
+    @abstractmethod
+    def build(self, parts: Parts) -> "Algorithm":
+        """The algorithm, bound to the policy it trains.
+
+        Raises:
+            ValueError: an option does not fit the policy; the message says why and what can be done.
+        """
+
+    @property
+    def exploration(self) -> Exploration:
+        """The sampler of collection."""
+        return Exploration()
+
+    @property
+    def commanded(self) -> CommandConfig | None:
+        """Options of the modes that the policy is told; None where it is told none."""
+        return None
+
+    def freeze(self, policy: DenoisingPolicy) -> None:
+        """Exclude from training what shall stay as it is."""
+        policy.freeze(None)
 
     @property
     def papers(self) -> list[tuple[str, str]]:
@@ -34,12 +85,31 @@ class Algorithm(ABC):
         """Learn from one iteration's data (what `AlgorithmConfig.consumes` names) and return metrics: numbers
         or lists of numbers."""
 
+    def explore(self, condition: Tensor) -> Chain:
+        """Sample chunks for conditions (B, C), with what `update` needs to know of how they came about.
+
+        Algorithms that learn from rollouts have it; noise floors belong to who samples.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not learn from rollouts")
+
+    # Smallest std in densities and KLs of the policy; None = as small as its sampler allows.
+    floor: float | None = None
+
+    def progress(self, metrics: dict[str, Any]) -> str:
+        """What the progress bar shows of the metrics of an iteration."""
+        return ""
+
     # Whether `begin` wants episodes of the base.
     needs_reference: bool = False
 
     def begin(self, reference: Any, num_modes: int | None) -> None:
         """Take episodes of the base, once before the first iteration; `num_modes` M, None without modes."""
         return  # only called where `needs_reference`
+
+    @property
+    def adjustable(self) -> bool:
+        """Whether there is anything whose strength `hold` changes."""
+        return False
 
     def hold(self, strength: float) -> None:
         """Multiply everything that holds diversity by `strength`; 1 is what the configuration says."""

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..utils.errors import check
 from ..utils.optimization import descend
-from .base import Algorithm, AlgorithmConfig
+from .base import Algorithm, AlgorithmConfig, Parts
 
 
 @AlgorithmConfig.register_subclass("bc")
@@ -39,6 +39,10 @@ class BCConfig(AlgorithmConfig):
         check("max_grad_norm", self.max_grad_norm, self.max_grad_norm > 0, "a number > 0")
         ema = self.ema_decay
         check("ema_decay", ema, ema is None or 0 < ema < 1, "a number in (0, 1), for example 0.995, or null")
+
+    def build(self, parts: Parts) -> "BC":
+        policy, (optimizer, scheduler) = parts.policy, parts.optimization()
+        return BC(self, policy.module, policy.preprocessor, optimizer, scheduler, parts.backward)
 
 
 class BC(Algorithm):
@@ -81,6 +85,9 @@ class BC(Algorithm):
                 get_ema_multi_avg_fn(self.config.ema_decay)(self.ema, list(self.module.parameters()), None)
         self.module.eval()
         return {"loss": loss.item(), "grad_norm": norm, "lr": lr}
+
+    def progress(self, metrics: dict[str, Any]) -> str:
+        return f"loss {metrics['loss']:.4f}"
 
     @contextmanager
     def deployed_weights(self) -> Iterator[None]:

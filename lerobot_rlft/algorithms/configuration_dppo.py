@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..chains.flow import MAX_NOISE_LEVEL
-from ..policies.base import Exploration
+from ..policies.base import DenoisingPolicy, Exploration
 from ..policies.rlft_commanded.commands import CommandConfig
 from ..regularizers.base import RegularizerConfig
 from ..regularizers.mode_balance import BalanceConfig
 from ..utils.errors import check
-from .base import AlgorithmConfig
+from .base import Algorithm, AlgorithmConfig, Parts
 
 # What a field that is null becomes, for each objective.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -197,6 +197,21 @@ class DPPOConfig(AlgorithmConfig):
     def exploration(self) -> Exploration:
         """The sampler of collection; of a filled configuration."""
         return Exploration(self.eta, self.flow_noise, self.noise_level, self.noise_std_range, self.hybrid)
+
+    @property
+    def commanded(self) -> CommandConfig | None:
+        return self.commands if self.commands.enable else None
+
+    def freeze(self, policy: DenoisingPolicy) -> None:
+        policy.freeze(self.train_encoder)
+
+    def build(self, parts: Parts) -> Algorithm:
+        from .dppo import DPPO  # which reads this file
+
+        if parts.base is None:
+            raise ValueError("algorithm.type=dppo holds to a pretrained policy and was given none")
+        regularizers = parts.regularizers(self.regularizers)
+        return DPPO(self, parts.policy, parts.base, parts.backward, regularizers)
 
     def fill(self, objective: str = "chain") -> None:
         """Replace what is null by the objective's defaults, `objective` if none was chosen.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..chains.chain import kl_divergence
+from ..chains.chain import Chain, kl_divergence
 from ..critics.advantages import RewardScaler, gae
 from ..critics.networks import explained_variance
 from ..critics.state_value import Critic
@@ -74,6 +74,7 @@ class DPPO(Algorithm):
         self.finetuned = config.finetuned_steps or self.num_steps
         check("finetuned_steps", self.finetuned, self.finetuned <= self.num_steps, f"1 to {self.num_steps}")
         self.device = policy.kernel.timesteps.device
+        self.floor = config.min_log_prob_std
         self.objective = OBJECTIVES[config.objective](config, policy, self.finetuned)
         if policy.guided:
             raise ValueError(GUIDED)
@@ -89,6 +90,17 @@ class DPPO(Algorithm):
         self.strength = 1.0  # see `hold`
         self.success_value = 1.0  # what a success earns, the unit of the balance's bonus
         self.iterations_done = 0
+
+    def explore(self, condition: Tensor) -> Chain:
+        config = self.config
+        return self.policy.sample(condition, config.min_sampling_std, config.min_log_prob_std)
+
+    def progress(self, metrics: dict[str, Any]) -> str:
+        return f"KL {metrics['kl_to_base']:.2g} clip {metrics.get('clip_fraction', 0.0):.2f}"
+
+    @property
+    def adjustable(self) -> bool:
+        return self.config.balance.enabled or bool(self.regularizers)
 
     @property
     def needs_reference(self) -> bool:  # type: ignore[override]

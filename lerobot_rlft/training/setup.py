@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from copy import deepcopy
 from dataclasses import asdict
@@ -13,18 +13,16 @@ from httpx import HTTPError
 from lerobot.utils.constants import ACTION, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
 from torch import Tensor
 
-from ..algorithms.bc import BC, BCConfig
-from ..algorithms.configuration_dppo import DPPOConfig
-from ..algorithms.dppo import DPPO
+from ..algorithms.base import Algorithm, Optimization, Parts
 from ..configs.pretrained import load_policy_config
 from ..configs.train import TrainConfig
 from ..datasets.windows import BatchLoader, make_loader
 from ..policies.base import ADAPTER, DenoisingPolicy
-from ..policies.loading import DEFAULT_EXPLORATION, check_chunk, load_policy, make_fresh
+from ..policies.loading import check_chunk, load_policy, make_fresh
 from ..policies.lora import add_adapters
 from ..policies.rlft_commanded.adapter import COMMANDED, CommandedAdapter, commanded
-from ..policies.rlft_commanded.commands import COMMAND, UNCOMMANDED, CommandConfig
-from ..regularizers.base import Regularizer
+from ..policies.rlft_commanded.commands import COMMAND, UNCOMMANDED
+from ..regularizers.base import Regularizer, RegularizerConfig
 from ..regularizers.rehearsal import Rehearsal, RehearsalConfig
 from ..utils.errors import UserError, one_line
 
@@ -60,8 +58,7 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
     Raises:
         UserError: see `load_policy`.
     """
-    algorithm = config.algorithm
-    exploration = algorithm.exploration if isinstance(algorithm, DPPOConfig) else DEFAULT_EXPLORATION
+    exploration = config.algorithm.exploration
     if config.peft is not None:
         # Also to resume: a checkpoint has the adapters merged, and the training state has them apart.
         policy = load_policy(
@@ -76,7 +73,7 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
         folder = checkpoint / PRETRAINED_MODEL_DIR
         try:
             saved = load_policy_config(str(folder), [f"--device={config.policy.device}"])
-            wanted = COMMANDED if _commands(config) else config.policy.type
+            wanted = COMMANDED if config.algorithm.commanded else config.policy.type
             if saved.type != wanted:
                 raise UserError(f"it holds a policy of type {saved.type} instead of {wanted}")
             if wanted == COMMANDED:
@@ -92,21 +89,15 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
     if config.policy.pretrained_path is not None:
         trust = config.trust_remote_code
         policy = load_policy(config.policy, config.policy.pretrained_path, exploration, trust)
-        return _practising(config, commanded(policy, exploration) if _commands(config) else policy)
+        return _practising(config, commanded(policy, exploration) if config.algorithm.commanded else policy)
     with redirect_stdout(io.StringIO()):
         policy = make_fresh(config.policy, batches.dataset.meta, exploration)
     check_chunk(policy)
     return policy
 
 
-def _commands(config: TrainConfig) -> CommandConfig | None:
-    """Options of the commands that the policy in training is given; None where it is given none."""
-    algorithm = config.algorithm
-    return algorithm.commands if isinstance(algorithm, DPPOConfig) and algorithm.commands.enable else None
-
-
 def _practising(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
-    if isinstance(policy, CommandedAdapter) and (commands := _commands(config)):
+    if isinstance(policy, CommandedAdapter) and (commands := config.algorithm.commanded):
         policy.practice = commands.practice
     return policy
 
@@ -117,7 +108,7 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
     Raises:
         UserError: it is no longer where it was.
     """
-    policy.freeze(config.algorithm.train_encoder)  # the base shares what stays frozen
+    config.algorithm.freeze(policy)  # the base shares what stays frozen
     if config.resume is None or config.peft is not None:  # adapters start without effect, resumed or not
         return policy.frozen_copy()
     else:
@@ -125,7 +116,7 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
         try:
             trust = config.trust_remote_code
             base = load_policy(deepcopy(config.policy), path, config.algorithm.exploration, trust)
-            if _commands(config):
+            if config.algorithm.commanded:
                 base = commanded(base, config.algorithm.exploration)
         except UserError as error:
             here = "" if Path(path).is_absolute() else f" seen from {Path.cwd()}"
@@ -156,7 +147,7 @@ def make_algorithm(
     policy: DenoisingPolicy,
     base: DenoisingPolicy | None,
     backward: Callable[[Tensor], None],
-) -> BC | DPPO:
+) -> Algorithm:
     """The algorithm, bound to the policy it trains.
 
     Args:
@@ -165,23 +156,33 @@ def make_algorithm(
     Raises:
         UserError: an option does not fit the policy.
     """
-    algorithm = config.algorithm
-    if isinstance(algorithm, BCConfig):
-        preset, module = config.policy, policy.module
-        optimizer = preset.get_optimizer_preset().build(module.get_optim_params())
-        schedule = preset.get_scheduler_preset()
-        scheduler = schedule and schedule.build(optimizer, config.iterations)
-        return BC(algorithm, module, policy.preprocessor, optimizer, scheduler, backward)
+    parts = Parts(
+        policy,
+        base,
+        backward,
+        regularizers=lambda options: make_regularizers(config, options, policy, base),
+        optimization=lambda: make_optimization(config, policy),
+    )
     try:
-        return DPPO(algorithm, policy, base, backward, make_regularizers(config, policy, base))
+        return config.algorithm.build(parts)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
+def make_optimization(config: TrainConfig, policy: DenoisingPolicy) -> Optimization:
+    """Optimizer and learning-rate schedule of the policy's presets, for `iterations` gradient steps."""
+    optimizer = config.policy.get_optimizer_preset().build(policy.module.get_optim_params())
+    schedule = config.policy.get_scheduler_preset()
+    return optimizer, schedule and schedule.build(optimizer, config.iterations)
+
+
 def make_regularizers(
-    config: TrainConfig, policy: DenoisingPolicy, base: DenoisingPolicy
+    config: TrainConfig,
+    wanted: Sequence[RegularizerConfig],
+    policy: DenoisingPolicy,
+    base: DenoisingPolicy,
 ) -> dict[str, Regularizer]:
-    """The regularizers of `algorithm.regularizers`, by their type; a second of a type is called type#2.
+    """The regularizers of these options, by their type; a second of a type is called type#2.
 
     Raises:
         UserError: one does not fit the policy, or a reference or the demonstrations cannot be read.
@@ -196,7 +197,7 @@ def make_regularizers(
         return loaded
 
     built: dict[str, Regularizer] = {}
-    for options in config.algorithm.regularizers:
+    for options in wanted:
         same = sum(name.partition("#")[0] == options.type for name in built)
         name = f"{options.type}#{same + 1}" if same else options.type
         try:
@@ -233,7 +234,7 @@ def remember_demonstrations(config: TrainConfig, policy: DenoisingPolicy, rehear
             batch = next(loader)
             obs = {key: batch[key] for key in config.policy.input_features}
             obs = {k: (v * 255).round().to(torch.uint8) if v.ndim == 5 else v for k, v in obs.items()}
-            if _commands(config):  # nobody asked for them
+            if config.algorithm.commanded:  # nobody asked for them
                 obs[COMMAND] = torch.full((len(batch[ACTION]), 1), UNCOMMANDED)
             rehearsal.remember(obs, policy.preprocessor(batch).get(ACTION), None)
     except (ValueError, KeyError, OSError, HTTPError) as error:

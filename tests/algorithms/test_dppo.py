@@ -128,6 +128,17 @@ def test_ppo_loss_by_hand():
     assert ppo_loss(ratio.log(), advantage, torch.full((5,), 0.3))[1] == pytest.approx(0.8)
 
 
+def test_exploring_samples_with_the_floors_of_the_options():
+    algorithm = make(min_sampling_std=0.2, min_log_prob_std=0.2)
+    policy = algorithm.policy
+    data = explore(policy, floor=0.2)
+    condition = policy.encode(data.obs)
+    torch.manual_seed(5)
+    chain = algorithm.explore(condition)
+    torch.manual_seed(5)
+    assert torch.equal(chain.log_prob, policy.sample(condition, 0.2, 0.2).log_prob)
+
+
 def test_first_ratio_may_be_off_by_1e_4():
     assert check_first_ratio(torch.tensor([0.0, -5e-5])) == pytest.approx(5e-5, rel=0.01)
     for bad in (2e-4, -2e-4, math.nan):
