@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -26,24 +25,19 @@ def config(path, env: str = "maze", key: str = KEY) -> SimpleNamespace:
     return SimpleNamespace(atlas=AtlasConfig(path=path, key=key), env=SimpleNamespace(type=env))
 
 
-def envs(**sizes: int) -> SimpleNamespace:
-    boxes = {name: gym.spaces.Box(-1, 1, (size,)) for name, size in sizes.items()}
-    return SimpleNamespace(single_observation_space=gym.spaces.Dict(boxes))
-
-
 def test_an_atlas_that_fits(folder):
-    assert given_atlas(config(folder), envs(agent_pos=3)).num_modes >= 1
-    assert given_atlas(config(None), envs(agent_pos=3)) is None
+    assert given_atlas(config(folder), {KEY: 3}).num_modes >= 1
+    assert given_atlas(config(None), {KEY: 3}) is None
 
 
 @pytest.mark.parametrize(
     "env, sizes, answer",
     [
-        ("pusht", {"agent_pos": 3}, "maze"),
-        ("maze", {"agent_pos": 4}, "of 3 numbers, here it has 4"),
+        ("pusht", {KEY: 3}, "maze"),
+        ("maze", {KEY: 4}, "of 3 numbers, here it has 4"),
         (
             "maze",
-            {"environment_state": 3},
+            {"observation.environment_state": 3},
             "env.type=maze does not give .it gives observation.environment_state",
         ),
         ("maze", {}, "does not give .it gives no vectors"),
@@ -51,14 +45,14 @@ def test_an_atlas_that_fits(folder):
 )
 def test_an_atlas_of_something_else_is_refused_before_anything_plays(env, sizes, answer, folder):
     with pytest.raises(UserError, match=answer):
-        given_atlas(config(folder, env), envs(**sizes))
+        given_atlas(config(folder, env), sizes)
 
 
 def test_modes_of_the_environment_come_before_those_of_an_atlas(folder, capsys):
     column = np.ones(4)
     paths = {KEY: np.zeros((4, 5, 3))}
     named = Episodes(column.astype(bool), np.arange(4), column, column, column, paths)
-    given = given_atlas(config(folder), envs(agent_pos=3))
+    given = given_atlas(config(folder), {KEY: 3})
     assert atlas_for(config(folder), given, named) is None
     said = capsys.readouterr()
     assert f"warning: --atlas.path={folder} is not used" in said.out + said.err

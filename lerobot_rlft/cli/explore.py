@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import gymnasium as gym
 from lerobot import policies  # noqa: F401  registers --policy.type
 from lerobot.configs import PreTrainedConfig
 from lerobot.envs import EnvConfig
@@ -103,7 +102,7 @@ def run(config: ExploreConfig) -> None:
     runner = make_runner(config.env, policy, min(config.batch_size, config.n_episodes))
     folder, start = config.output_dir, time.perf_counter()
     try:
-        check_state(config, runner.env.single_observation_space)
+        check_state(config, runner.vector_sizes)
         try:
             folder.mkdir(parents=True)
         except OSError as error:
@@ -131,11 +130,12 @@ def run(config: ExploreConfig) -> None:
     print(f"\n{table(**found)}\n\n{said}\n\nNumbers and picture: {folder}")
 
 
-def check_state(config: ExploreConfig, space: gym.Space) -> None:
-    """Raise a UserError if the environment's observations hold no path to compare."""
-    from ..rollout.runner import VECTORS
+def check_state(config: ExploreConfig, offered: dict[str, int]) -> None:
+    """Raise a UserError if the environment's observations hold no path to compare.
 
-    offered = [VECTORS[name] for name in space if name in VECTORS]
+    Args:
+        offered: LeRobot key -> numbers in a vector that the environment gives.
+    """
     if OBS_STATE not in offered:
         raise UserError(
             f"env.type={config.env.type} gives no {OBS_STATE}, whose path is compared (it gives "

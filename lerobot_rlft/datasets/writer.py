@@ -83,7 +83,7 @@ def write_dataset(
 
 
 def _check_finite(columns: dict[str, np.ndarray]) -> None:
-    """Raise a ValueError that names the columns with NaN or infinity: statistics made of them are NaN, too."""
+    """Raise a ValueError that names the columns with NaN or infinity: its statistics would be NaN, too."""
     broken = [name for name, values in columns.items() if not np.isfinite(values).all()]
     if broken:
         raise ValueError(f"an episode holds NaN or infinity in {', '.join(broken)}: nothing is written")

@@ -25,8 +25,8 @@ from ..metrics.modes import bootstrap_interval, nats
 
 EPISODES = 960  # that the decaying counts remember
 METRICS = ("entropy", "effective_modes", "smallest_share")
-# A decaying count below half a success is what is left of old ones. Taken for a mode that is seen it would add
-# to the Miller-Madow correction as much as any other: 23 gone modes beside 60 successes would read .06.
+# A decaying count below half a success is what is left of old ones. Taken for a mode that is seen it would
+# add to the Miller-Madow correction as much as any other: 23 gone modes beside 60 successes would read .06.
 LEAST_COUNT = 0.5
 KNOWN_SHARE = 0.02  # smallest_share looks at modes that had more than this share of the base's successes
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 from lerobot.configs import PreTrainedConfig
 from lerobot.envs import EnvConfig
 from tqdm import tqdm
@@ -27,7 +26,7 @@ from ..rollout.environments import check_features, make_runner, runner_in
 from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes, play, summarise
 from ..rollout.modes import fit_atlas, load_atlas
-from ..rollout.runner import VECTORS, EpisodeRunner
+from ..rollout.runner import EpisodeRunner
 from ..utils.errors import UserError
 from .measures import (
     Metrics,
@@ -114,7 +113,7 @@ def compare(config: CompareConfig) -> Comparison:
         runners = {title: runner_in(first.env, config.env, policy) for title, policy in policies.items()}
         for title in policies.keys() - {BASE}:  # the base's have been checked
             check_features(config.env, runners[title])
-        given = atlas = given_atlas(config, first.env)
+        given = atlas = given_atlas(config, first.vector_sizes)
         with tqdm(total=len(policies) * (3 + len(blocked)), desc="playing", unit="set") as bar:
             for title, runner in runners.items():
                 episodes = play(runner, config.n_episodes, config.seed)
@@ -230,8 +229,11 @@ def check_same_actions(base: DenoisingPolicy, tuned: DenoisingPolicy, option: st
         )
 
 
-def given_atlas(config: CompareConfig, env: VectorEnv) -> ModeAtlas | None:
+def given_atlas(config: CompareConfig, sizes: dict[str, int]) -> ModeAtlas | None:
     """The atlas of `--atlas.path`; None where none is given.
+
+    Args:
+        sizes: LeRobot key -> numbers in a vector that the environment gives.
 
     Raises:
         UserError: it is missing, damaged, or of another environment or observation.
@@ -239,9 +241,6 @@ def given_atlas(config: CompareConfig, env: VectorEnv) -> ModeAtlas | None:
     if config.atlas.path is None:
         return None
     atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
-    sizes = {
-        VECTORS[name]: box.shape[0] for name, box in env.single_observation_space.items() if name in VECTORS
-    }
     if atlas.key not in sizes:
         raise UserError(
             f"--atlas.path={config.atlas.path} tells modes by {atlas.key}, which env.type={config.env.type} "

@@ -29,6 +29,7 @@ from ..utils.errors import EnvironmentFailure
 from .episodes import Episodes, Frames, Rollout
 
 VECTORS = {"agent_pos": OBS_STATE, "environment_state": OBS_ENV_STATE}  # what is kept of every step
+SUCCESS = "is_success"
 
 
 class EpisodeRunner:
@@ -50,6 +51,25 @@ class EpisodeRunner:
         self.env, self.policy = env, policy
         self.env_preprocessor, self.env_postprocessor = env_preprocessor, env_postprocessor
         self.max_steps = int(env.call("_max_episode_steps")[0])
+
+    def vectors(self, raw: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The vectors that a policy is shown of raw observations, LeRobot key -> (N, S) float32, copied.
+
+        Where the environment has processors of its own they make them: LIBERO's state is one of
+        several in `robot_state` before that.
+        """
+        if getattr(self.env_preprocessor, "steps", None):
+            shown = self.env_preprocessor(preprocess_observation(raw))
+            found = {key: shown[key].cpu() for key in VECTORS.values() if key in shown}
+        else:  # the same numbers, without making tensors of all images at every step
+            found = {key: raw[name] for name, key in VECTORS.items() if name in raw}
+        return {key: np.array(value, np.float32).reshape(len(value), -1) for key, value in found.items()}
+
+    @property
+    def vector_sizes(self) -> dict[str, int]:
+        """LeRobot key -> S of the vectors kept of every step."""
+        sample = self.env.single_observation_space.sample()
+        return {key: value.shape[1] for key, value in self.vectors(_alone(sample)).items()}
 
     def collect(
         self,
@@ -146,19 +166,23 @@ class _Round:
         self.command = self.policy.draw(n, deployed=not keep_decisions)
         self.alive, self.terminated = np.ones(n, bool), np.zeros(n, bool)
         self.success, self.mode, self.names_modes = np.zeros(n, bool), np.full(n, -1), False
+        self.names_success = False
         self.total, self.best, self.length = np.zeros(n), np.full(n, -np.inf), np.zeros(n, np.int64)
         self.final_obs: list[dict[str, Tensor]] = [{}] * n
         with self._blame_env("reset"):
             raw, _ = self.env.reset(seed=[int(s) for s in seeds], options={NEW_ROLLOUT_OPTION: True})
         self.history = [raw] * self.policy.n_obs_steps  # raw observations, the newest last
-        self.states = {name: [np.array(raw[name], np.float32)] for name in VECTORS if name in raw}
+        self.states = {key: [vector] for key, vector in runner.vectors(raw).items()}
         on_step()
 
     def run(self, decide: Callable[[Tensor], Chain]) -> Rollout:
         """Play until every episode has ended; without `keep_decisions` only the outcomes are meaningful."""
         decisions, rewards, valids = [], [], []
         space = self.env.single_action_space  # LeRobot's lazy async env calls this one `action_space`, too
-        action = np.zeros((self.env.num_envs, *space.shape), space.dtype)
+        # Whole numbers are for the environment to make of a policy's, as under stock lerobot-eval; an array
+        # of integers would cut them off.
+        kind = space.dtype if np.issubdtype(space.dtype, np.floating) else np.float32
+        action = np.zeros((self.env.num_envs, *space.shape), kind)
         while self.alive.any():
             rows = self.alive.nonzero()[0]
             obs = _finite({key: value[rows] for key, value in self._observe(self.history).items()})
@@ -175,13 +199,18 @@ class _Round:
                     break
             if self.keep_decisions:
                 decisions.append((obs, chain, np.full(len(rows), len(decisions)), rows))
+        if not self.names_success:
+            raise EnvironmentFailure(
+                f"the environment never says whether an episode succeeded: put info[{SUCCESS!r}], true or "
+                "false, into what each step returns, at the top level. Nothing was learned from these episodes"
+            )
         episodes = Episodes(
             success=self.success,
             mode=self.mode if self.names_modes else None,
             total_reward=self.total,
             max_reward=self.best,
             length=self.length,
-            states={VECTORS[name]: np.stack(steps, 1) for name, steps in self.states.items()},
+            states={key: np.stack(steps, 1) for key, steps in self.states.items()},
         )
         obs, chains, ts, ids = zip(*decisions, strict=True) if decisions else ((), (), (), ())
         return Rollout(
@@ -217,14 +246,12 @@ class _Round:
         self.length += alive
         done = alive & (terminated | truncated | (self.length >= self.runner.max_steps))
         self.history = [*self.history[1:], raw]
+        if SUCCESS in info:  # counts in mid-episode too, as it does for stock lerobot-eval
+            self.names_success = True
+            self.success |= alive & ~done & np.asarray(info[SUCCESS], bool)
         for i in np.flatnonzero(done):
             self._finish(i, bool(terminated[i]), info)
-        for name, steps in self.states.items():
-            state = np.array(raw[name], np.float32)
-            state[~alive] = np.nan
-            for i in np.flatnonzero(done):
-                state[i] = _final_raw(raw, info, i)[name]
-            steps.append(state)
+        self._keep_vectors(raw, info, done)
         self.alive = alive & ~done
         self.on_step()
         succeeded = (done & self.success).astype(float)
@@ -235,20 +262,29 @@ class _Round:
         }[self.reward]
         return earned + self.success_bonus * succeeded
 
+    def _keep_vectors(self, raw: dict[str, Any], info: dict[str, Any], done: np.ndarray) -> None:
+        """Append what this step showed; NaN where the episode had been over, the last one where it is now."""
+        vectors = self.runner.vectors(raw)
+        final = {i: self.runner.vectors(_alone(_final_raw(raw, info, i))) for i in np.flatnonzero(done)}
+        for key, steps in self.states.items():
+            vectors[key][~self.alive] = np.nan
+            for i, last in final.items():
+                vectors[key][i] = last[key][0]
+            steps.append(vectors[key])
+
     def _finish(self, i: int, terminated: bool, info: dict[str, Any]) -> None:
         # Under SAME_STEP autoreset `info` already belongs to the next episode.
         outcome = info["final_info"] if "final_info" in info and info["_final_info"][i] else info
-        if "is_success" in outcome:
-            self.success[i] = bool(outcome["is_success"][i])
+        if SUCCESS in outcome:
+            self.names_success = True
+            self.success[i] |= bool(np.broadcast_to(outcome[SUCCESS], self.success.shape)[i])
         if "mode" in outcome and outcome.get("_mode", self.alive)[i]:
             self.names_modes, self.mode[i] = True, int(outcome["mode"][i])
         self.terminated[i] = terminated or self.time_limit == "failure"
         if self.keep_decisions:
             *past, newest = self.history
             frames = [{k: _row(v, i) for k, v in raw.items()} for raw in past] + [_final_raw(newest, info, i)]
-            batched = [
-                {k: _map(v, lambda a: np.asarray(a)[None]) for k, v in frame.items()} for frame in frames
-            ]
+            batched = [_alone(frame) for frame in frames]
             self.final_obs[i] = {k: v[0] for k, v in _finite(self._observe(batched)).items()}
             if self.command is not None:
                 self.final_obs[i][COMMAND] = self.command[i : i + 1].cpu()
@@ -304,6 +340,11 @@ def _final_raw(raw: dict[str, Any], info: dict[str, Any], i: int) -> dict[str, A
 def _map(value: Any, f: Callable[[Any], Any]) -> Any:
     """Apply f to the arrays of a (nested) observation."""
     return {k: _map(v, f) for k, v in value.items()} if isinstance(value, dict) else f(value)
+
+
+def _alone(obs: dict[str, Any]) -> dict[str, Any]:
+    """The observation of one environment as a batch of one."""
+    return {key: _map(value, lambda array: np.asarray(array)[None]) for key, value in obs.items()}
 
 
 def _row(value: Any, i: int) -> Any:
