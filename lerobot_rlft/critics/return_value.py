@@ -19,15 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 from ..datasets.recorded import Recorded
 from ..datasets.windows import Batch
@@ -35,6 +31,7 @@ from ..policies.base import DenoisingPolicy
 from ..utils.errors import UserError, one_line
 from ..utils.files import replacing
 from ..utils.optimization import check_finite
+from ..utils.pictures import pyplot
 from .configuration import ValueConfig
 from .distributional import DistributionalValue
 from .networks import explained_variance
@@ -259,7 +256,7 @@ def load_value(folder: Path, value: Value, how: dict[str, Any]) -> None:
 
 def draw_calibration(path: Path, numbers: dict[str, Any]) -> None:
     """Predicted against realised return, in tenths of the held-out frames."""
-    figure, axis = plt.subplots(figsize=(4, 4))
+    figure, axis = pyplot().subplots(figsize=(4, 4))
     axis.plot([-1, 0], [-1, 0], color="0.7", lw=1)
     axis.plot(numbers["predicted"], numbers["realised"], marker="o", ms=4)
     axis.set_xlabel("predicted return")
@@ -273,4 +270,4 @@ def draw_calibration(path: Path, numbers: dict[str, Any]) -> None:
     figure.tight_layout()
     with replacing(path) as partial:
         figure.savefig(partial, dpi=110)
-    plt.close(figure)
+    pyplot().close(figure)

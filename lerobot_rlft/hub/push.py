@@ -9,7 +9,6 @@ from tqdm import tqdm
 from ..configs.push import PushConfig
 from ..configs.train import TrainConfig
 from ..utils.errors import UserError
-from .bundle import push_run
 
 
 def push_checkpoint(config: TrainConfig, checkpoint: Path) -> None:
@@ -42,5 +41,7 @@ def push_finished(config: TrainConfig) -> None:
 
 def _push(config: TrainConfig, **options: Any) -> str:
     """Publish a checkpoint, see `config_push`; returns the commit's address."""
+    from .bundle import push_run  # draws; most runs push nothing
+
     target = {"repo_id": config.repo_id, "private": config.private, "license": config.license}
     return push_run(PushConfig(run_dir=config.output_dir, **target, **options))

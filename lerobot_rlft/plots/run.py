@@ -4,18 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
 from lerobot.utils.constants import OBS_STATE
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 
 from ..diversity.atlas import ModeAtlas
 from ..rollout.episodes import Episodes
 from ..rollout.evaluation import Evaluation
 from ..utils.files import replacing
+from ..utils.pictures import pyplot
 
 MAX_PATHS = 240  # drawn in one panel
 MOST_BESIDE = 4  # panels in one row
@@ -40,7 +36,9 @@ def draw_trajectories(path: Path, panels: list[tuple[str, Episodes, Evaluation]]
     beside = min(len(panels), MOST_BESIDE)
     down = -(-len(panels) // beside)
     size, font = (5.2, 11) if beside <= 2 else (3.7, 10)
-    figure, axes = plt.subplots(down, beside, figsize=(size * beside, (size + 0.4) * down), squeeze=False)
+    figure, axes = pyplot().subplots(
+        down, beside, figsize=(size * beside, (size + 0.4) * down), squeeze=False
+    )
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, (title, episodes, evaluation) in zip(axes.flat, panels, strict=False):
@@ -61,7 +59,7 @@ def draw_trajectories(path: Path, panels: list[tuple[str, Episodes, Evaluation]]
     save(figure, path)
 
 
-def _draw_paths(axis: Axes, episodes: Episodes, num_modes: int) -> None:
+def _draw_paths(axis: Any, episodes: Episodes, num_modes: int) -> None:
     for i in range(min(MAX_PATHS, len(episodes.success))):
         mode = int(episodes.mode[i]) if episodes.mode is not None else 0
         colour = mode_colour(mode, num_modes) if episodes.success[i] and mode >= 0 else "0.8"
@@ -76,7 +74,7 @@ def draw_learning_curve(path: Path, records: list[dict[str, Any]]) -> None:
         records: lines of metrics.jsonl with `kind == "eval"`, at least one.
     """
     steps = np.array([r["env_steps"] for r in records])
-    figure, axis = plt.subplots(figsize=(6, 3.6))
+    figure, axis = pyplot().subplots(figsize=(6, 3.6))
     axis.plot(steps, [r["success"] for r in records], marker="o", ms=3, label="success (deployed)")
     low, high = np.array([r["success_ci"] for r in records]).T
     axis.fill_between(steps, low, high, alpha=0.2)
@@ -108,7 +106,7 @@ def draw_mode_shares(path: Path, base_counts: np.ndarray, counts: dict[str, np.n
         base_counts: (M,), not all 0.
         counts: title -> (M,), not all 0.
     """
-    figure, axes = plt.subplots(
+    figure, axes = pyplot().subplots(
         len(counts), figsize=(6.4, 0.9 + 1.9 * len(counts)), sharex=True, sharey=True, squeeze=False
     )
     places = np.arange(len(base_counts))
@@ -132,7 +130,7 @@ def draw_kl(path: Path, iterations: list[int], kl: np.ndarray) -> None:
         iterations: (I,) what stands below the columns.
         kl: (I, K) nats of each denoising step, the last step first.
     """
-    figure, axis = plt.subplots(figsize=(6, 3))
+    figure, axis = pyplot().subplots(figsize=(6, 3))
     image = axis.imshow(kl.T, aspect="auto", origin="lower", cmap="magma", interpolation="nearest")
     shown = np.unique(np.linspace(0, len(iterations) - 1, min(len(iterations), 8)).astype(int))
     axis.set_xticks(shown, [iterations[i] for i in shown])
@@ -146,7 +144,7 @@ def draw_kl(path: Path, iterations: list[int], kl: np.ndarray) -> None:
 
 def draw_atlas(path: Path, atlas: ModeAtlas, env: Any) -> None:
     """A typical path of each mode; over the first two dimensions, or over time where there is one."""
-    figure, axis = plt.subplots(figsize=(5.2, 5.6))
+    figure, axis = pyplot().subplots(figsize=(5.2, 5.6))
     for mode in range(atlas.num_modes):
         line = atlas.representative(mode)  # (P, dims)
         x, y = (line[:, 0], line[:, 1]) if line.shape[1] > 1 else (np.arange(len(line)), line[:, 0])
@@ -162,7 +160,7 @@ def draw_atlas(path: Path, atlas: ModeAtlas, env: Any) -> None:
 
 
 def mode_colour(mode: int, num_modes: int) -> Any:
-    return plt.get_cmap("gist_ncar")(0.05 + 0.9 * mode / max(num_modes, 1))
+    return pyplot().get_cmap("gist_ncar")(0.05 + 0.9 * mode / max(num_modes, 1))
 
 
 def policy_colours(names: list[str], shown: Iterable[str] | None = None) -> list[str]:
@@ -180,4 +178,4 @@ def save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=110)
-    plt.close(figure)
+    pyplot().close(figure)

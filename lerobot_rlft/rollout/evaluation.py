@@ -65,6 +65,11 @@ class Evaluation:
             out.entropy, out.mode_counts = entropy(counts), counts.tolist()
         return out
 
+    @property
+    def means(self) -> dict[str, float]:
+        """What a line of training says of its exploratory episodes."""
+        return {"success": self.success, "return": self.total_reward, "max_reward": self.max_reward}
+
     def to_dict(self) -> dict[str, Any]:
         return {k: v for k, v in asdict(self).items() if v is not None}
 

@@ -1,12 +1,17 @@
-"""What a run tells its user at the end, and before it starts."""
+"""Console text of a run: sizes before, progress, conclusion after."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from ..configs.train import TrainConfig
 from ..datasets.windows import BatchLoader
 from ..policies.base import DenoisingPolicy
 from ..rollout.episodes import Rollout
 from ..utils.run_folder import CONFIG_NAME, METRICS, SUMMARY
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
 
 ADAM_BYTES = 12  # gradient and two moments of a float32
 
@@ -114,3 +119,36 @@ def would_write(config: TrainConfig) -> str:
     if config.wandb.enable:
         what.append("wandb/")
     return f"would write {config.output_dir}/: {', '.join(what)}"
+
+
+def show_dry_run(trainer: "Trainer", max_steps: int, data: Any, metrics: dict[str, Any]) -> None:
+    """Print the sizes of a run and what one tiny iteration gave.
+
+    Args:
+        max_steps: of an episode.
+        data, metrics: of that iteration.
+    """
+    rollout = data if trainer.runner else None
+    print(sizes(trainer.config, trainer.policy, max_steps, rollout, trainer.batches))
+    numbers = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if not isinstance(value, list))
+    print(f"update      {numbers}")
+    print(f"{would_write(trainer.config)}; this was a dry run, nothing was written")
+
+
+class Progress(tqdm):
+    """The bar of a run: what the newest iteration reached, and what is being done."""
+
+    def __init__(self, config: TrainConfig, iteration: int) -> None:
+        super().__init__(
+            total=config.iterations, initial=iteration, unit="it", desc=config.job_name, smoothing=0.1
+        )
+        self.status = ""
+        self.has_phases = config.algorithm.consumes == "rollouts"  # a gradient step is too short for them
+
+    def show(self, phase: str) -> None:
+        if self.has_phases:
+            self.set_postfix_str(f"{self.status} {phase}".strip())
+
+    def advance(self) -> None:
+        self.set_postfix_str(self.status, refresh=False)
+        self.update()

@@ -1,4 +1,24 @@
-"""What a run reports while it runs: `metrics.jsonl` and, where it is enabled, wandb."""
+"""The log of a run: `metrics.jsonl` and, where it is enabled, wandb.
+
+`metrics.jsonl` in the folder of the run has one JSON object on each line. All lines have `kind`, `iteration`
+and `env_steps` (taken for training so far); the rest depends on `kind`:
+
+train, every `log_freq` iterations, and with every alarm:
+    seconds: of collection and update; the only number that differs between two equal runs.
+    success, return, max_reward: rate and means over the exploratory episodes (rollouts only).
+    mode_counts: successes in each mode; effective_modes, js_to_base (bits): of the newest 480 episodes or
+    more beside the exploring base (`diversity/tracker.py`); guard_ratio, guard_strength, of a guarded run
+    (`diversity/guard.py`); alarm: words, when modes are being lost.
+    every `probe_freq` iterations chunk_spread, peaks, base_peaks, off_manifold, kl_forward
+    (`diversity/probe.py`).
+    what `Algorithm.update` returned: for dppo policy_loss, value_loss, kl_to_base, kl_by_step (from the last
+    denoising step to the noisiest), clip_fraction and others,
+    for bc loss, grad_norm and lr.
+eval, before the first iteration (dppo), every `eval_freq` iterations, and at the end:
+    sampler: "deployed", the policy's own as users run it, or "exploratory", with the noise of collection.
+    reloaded: true for the last line, of the checkpoint as it was read back from disk.
+    the fields of `evaluation.Evaluation`; those about modes only where the environment names modes.
+"""
 
 import json
 from collections.abc import Callable

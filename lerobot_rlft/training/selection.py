@@ -9,7 +9,8 @@ import numpy as np
 from lerobot.utils.constants import CHECKPOINTS_DIR
 
 from ..diversity.guard import retained
-from ..plots.run import plt, save
+from ..plots.run import save
+from ..utils.pictures import pyplot
 from ..utils.run_folder import BEST_CHECKPOINT_LINK
 
 
@@ -91,7 +92,7 @@ def best(all_points: list[Point], floor: float) -> Point | None:
 
 def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, chosen: Point) -> None:
     """Success over retained diversity: all evaluations in order, the front, the floor, what is exported."""
-    figure, axis = plt.subplots(figsize=(5.4, 4.2))
+    figure, axis = pyplot().subplots(figsize=(5.4, 4.2))
     axis.plot([p.ratio for p in all_points], [p.success for p in all_points], color="0.75", lw=1, zorder=1)
     axis.scatter(
         [p.ratio for p in all_points],

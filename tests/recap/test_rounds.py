@@ -413,7 +413,7 @@ def test_a_failing_environment(make, monkeypatch):
     step = AvoidingVectorEnv.step
 
     def failing(env, actions):
-        if env is not rounds.tester.env:
+        if env is not rounds.evaluator.tester.env:
             raise RuntimeError("the simulator crashed")
         return step(env, actions)
 

@@ -1,0 +1,107 @@
+"""What every run has: a folder, its log, signals, the way on after an interruption, and the end."""
+
+import shlex
+from abc import ABC, abstractmethod
+
+from lerobot.utils.random_utils import set_seed
+
+from ..configs.train import TrainConfig
+from ..hub.client import check_login
+from ..rollout.runner import EpisodeRunner
+from ..utils.errors import EnvironmentFailure, RatioError, UserError, one_line
+from ..utils.run_folder import CONFIG_NAME
+from ..utils.signals import Interrupted
+from .checkpoint import remove_partial, write_config
+from .records import Records
+from .setup import check_wandb
+
+
+class Run(ABC):
+    """A run of one configuration; everything is built, and every input checked, before anything is written.
+
+    Args:
+        config: resolved (`TrainConfig.resolve`), or read from a checkpoint when it resumes.
+
+    Raises:
+        UserError: an input is unusable.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        check_wandb(config)
+        if config.push_to_hub or config.save_checkpoint_to_hub:
+            check_login(config.repo_id)
+        self.records = Records(config)
+        self.phase = ""  # what an error interrupts
+        self.runners: list[EpisodeRunner] = []  # whose environments are closed at the end
+        set_seed(config.seed)
+
+    def train(self) -> None:
+        """Run until the end, or on from where it stopped.
+
+        Raises:
+            Interrupted: after Ctrl-C or SIGTERM.
+            UserError: the folder of the run cannot be made, wandb does not start, or an input of a stage is
+                unusable.
+            EnvironmentFailure, FloatingPointError, RatioError: the run cannot go on; the message says where
+                it stopped and how to continue.
+        """
+        try:
+            self._train()
+        except (Interrupted, KeyboardInterrupt):
+            raise Interrupted(f"{self.kept()}. {self.way_on()}") from None
+        except (EnvironmentFailure, FloatingPointError, RatioError) as error:
+            where = f"{self.phase}: " if self.phase else ""
+            raise type(error)(f"{where}{error}. {self.way_on()}") from error
+        finally:
+            self.close()
+
+    @abstractmethod
+    def _train(self) -> None: ...
+
+    @abstractmethod
+    def kept(self) -> str:
+        """What an interruption leaves, in words."""
+
+    @abstractmethod
+    def dry_run(self) -> None:
+        """Show what would be done and write nothing."""
+
+    def begin_folder(self, log_bytes: int, exist_ok: bool) -> None:
+        """Make the folder of the run and drop what an interrupted one left half-written.
+
+        Args:
+            log_bytes: of metrics.jsonl that are kept.
+            exist_ok: whether the folder may be there already.
+
+        Raises:
+            UserError: it cannot be made, or wandb does not start.
+        """
+        config = self.config
+        try:
+            config.output_dir.mkdir(parents=True, exist_ok=exist_ok)
+        except FileExistsError as error:
+            raise UserError(
+                f"--output_dir={config.output_dir} exists, another program made it meanwhile: choose "
+                "another folder"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"--output_dir={config.output_dir} cannot be made ({one_line(error)}): choose another"
+            ) from error
+        remove_partial(config.output_dir)
+        self.records.begin(log_bytes)
+        write_config(config, config.output_dir / CONFIG_NAME)
+
+    def way_on(self) -> str:
+        """How to continue a run that stopped."""
+        return f"Continue with\n  {self.resume_command}"
+
+    @property
+    def resume_command(self) -> str:
+        return f"lerobot-rlft-train --resume={shlex.quote(str(self.config.output_dir))}"
+
+    def close(self) -> None:
+        """Close the environments, whose processes would outlive the run."""
+        for runner in self.runners:
+            runner.env.close()

@@ -1,0 +1,72 @@
+"""What a trainer keeps beside the policy, for a resume that gives the same numbers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..utils.errors import UserError
+from .checkpoint import forget_revision, load_state, save_checkpoint
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+def save_training(trainer: "Trainer") -> Path:
+    """Write a checkpoint of the trainer as it is; returns its folder."""
+    state: dict[str, Any] = {
+        "algorithm": trainer.algorithm.state_dict(),
+        "iteration": trainer.iteration,
+        "env_steps": trainer.env_steps,
+        "seconds": trainer.seconds,
+        "metrics_bytes": trainer.records.size,
+        "base_hash": trainer.base_hash,
+        "wandb_run_id": trainer.config.wandb.run_id,
+    }
+    if trainer.batches is not None:
+        state["loader"] = trainer.batches.state_dict()
+    if trainer.monitor is not None:
+        state["monitor"] = trainer.monitor.state_dict()
+
+    def export(folder: Path) -> None:
+        # Only here: the state above refers to the weights in place.
+        with trainer.algorithm.deployed_weights():
+            trainer.policy.save_pretrained(folder)
+        forget_revision(folder)
+
+    return save_checkpoint(trainer.config, trainer.iteration, export, state)
+
+
+def load_training(trainer: "Trainer", checkpoint: Path) -> None:
+    """Put a trainer where a checkpoint was written.
+
+    Raises:
+        UserError: the checkpoint does not fit the configuration.
+    """
+    config, state = trainer.config, load_state(checkpoint)
+    if state["iteration"] > config.iterations:
+        raise UserError(
+            f"iterations={config.iterations}, but --resume={config.resume} is already at iteration "
+            f"{state['iteration']}: give at least as many"
+        )
+    if state.get("base_hash", trainer.base_hash) != trainer.base_hash:
+        raise UserError(
+            f"the base policy at {config.policy.pretrained_path} is not the one this run began with: "
+            "put that back, or name its place with --policy.pretrained_path=FOLDER"
+        )
+    try:
+        trainer.algorithm.load_state_dict(state["algorithm"])
+        if trainer.batches is not None:
+            trainer.batches.load_state_dict(state["loader"])
+        if trainer.monitor is not None:
+            trainer.monitor.load_state_dict(state["monitor"])
+            if trainer.monitor.guard is None:  # switched off by the resume: back to what is configured
+                trainer.algorithm.hold(1.0)
+    except UserError:
+        raise
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--resume: the training state in {checkpoint} does not fit the configuration ({error}): "
+            "resume without changing options that shape the algorithm"
+        ) from error
+    trainer.iteration, trainer.collector.env_steps = state["iteration"], state["env_steps"]
+    trainer.seconds, trainer.log_bytes = state["seconds"], state["metrics_bytes"]
+    config.wandb.run_id = config.wandb.run_id or state.get("wandb_run_id")
