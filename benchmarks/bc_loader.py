@@ -4,7 +4,7 @@
 
 96 episodes, batch 256, the policy of recipes/avoiding_base.yaml, stock DataLoader with num_workers=0.
 "training" is loading, preprocessing and the gradient step; both paths give equal batches
-(tests/test_data.py).
+(tests/datasets/test_windows.py).
 """
 
 import tempfile

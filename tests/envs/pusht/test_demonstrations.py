@@ -10,7 +10,7 @@ pytest.importorskip("gym_pusht")
 
 from lerobot_rlft.envs.pusht.demonstrations import FEATURES, TASK, replay, write_demonstrations
 
-SOURCE = Path(__file__).parents[2] / "recipes/data/pusht_human_206.npz"
+SOURCE = Path(__file__).parents[3] / "recipes/data/pusht_human_206.npz"
 GOAL = (256, 256, np.pi / 4)
 
 

@@ -30,9 +30,9 @@ def test_an_update_takes_what_was_told(family, width, minibatch):
         vlas.needs("transformers", "tokenizers")
     # Freed memory goes back at once, so that the peak is that of tensors in use.
     env = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     env["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "tests")])
-    probe = Path(__file__).with_name("memory_probe.py")
+    probe = root / "tests/memory_probe.py"
     command = [sys.executable, str(probe), family, str(width), str(minibatch)]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -103,7 +103,7 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 def test_pi0_at_its_real_size_needs_no_weights(tmp_path):
     pytest.importorskip("transformers", reason="pi0 needs the extra pi")
-    env = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", FULL_SIZE], env=env, cwd=tmp_path, capture_output=True, text=True
     )
