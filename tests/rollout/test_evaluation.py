@@ -8,7 +8,7 @@ from lerobot.envs import make_env_pre_post_processors
 from lerobot.envs.configs import PushtEnv
 from lerobot.scripts.lerobot_eval import eval_policy
 from lerobot.utils.constants import OBS_STATE
-from toy import toy_envs
+from toy import ToyPolicy, identity, toy_envs
 
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
@@ -96,8 +96,6 @@ def test_rewards_are_those_of_stock_lerobot_eval(tmp_path):
 
 
 def test_videos_show_the_episode_and_not_the_next(tmp_path, monkeypatch):
-    from test_rollout import ToyPolicy, identity
-
     written = {}
     monkeypatch.setattr(
         "lerobot_rlft.rollout.evaluation.write_video",

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from lerobot.datasets import LeRobotDataset
-from test_rollout import CHUNK, runner_in
-from toy import LENGTHS, toy_envs
+from toy import CHUNK, LENGTHS, runner_in, toy_envs
 
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.datasets.windows import ChunkDataset
