@@ -3,8 +3,13 @@ export OMP_NUM_THREADS ?= 1
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Tests run in that many processes: `make test WORKERS=0` runs them in this one.
+WORKERS ?= 2
+# More options of pytest: `make test PYTEST_ARGS="tests/cli --durations=20"`.
+PYTEST_ARGS ?=
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: install quickstart test check bench
+.PHONY: install quickstart test test-fast check bench
 
 install: $(INSTALLED)
 
@@ -12,7 +17,11 @@ quickstart: install
 	$(BIN)/lerobot-rlft-train --config_path=recipes/quickstart.yaml
 
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PYTEST_ARGS)
+
+# What is quick: no whole runs, no commands in processes of their own.
+test-fast: install
+	$(PYTEST) -m "not slow and not gpu" $(PYTEST_ARGS)
 
 check: install
 	$(BIN)/ruff check .

@@ -78,6 +78,13 @@ def save_policy(
     return folder
 
 
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+
+
 @pytest.fixture(scope="session")
 def base_policy(tmp_path_factory) -> Path:
     """A tiny checkpoint for Avoiding: 2 observations, horizon 4, 3 actions executed, 3 denoising steps."""

@@ -15,10 +15,12 @@ from shutil import copy, copytree, ignore_patterns
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("lerobot_rlft", "lerobot_policy_rlft")
+FOLDERS = ("lerobot_rlft", "hub_cards")
+# Folders that are installed elsewhere than they lie.
+MOVED = {"lerobot_rlft/discovery": "lerobot_policy_rlft", "hub_cards": "lerobot_rlft/hub_cards"}
 # Every `lerobot-*` command pays for what the plugin imports: beyond these packages, nothing that
 # `lerobot.envs.configs` has not imported already.
-CHEAP = PACKAGES
+CHEAP = ("lerobot_rlft", "lerobot_policy_rlft")
 
 # Forks, because LeRobot itself takes seconds to import, and each command must start without the plugin.
 PROBE = """
@@ -67,13 +69,22 @@ COMMANDS = [
 ]
 
 
+def installed_as(path: Path) -> str:
+    """Name in the wheel of a source file."""
+    name = path.relative_to(ROOT).as_posix()
+    for source, target in MOVED.items():
+        if name.startswith(f"{source}/"):
+            return target + name.removeprefix(source)
+    return name
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     # From a copy: a build in the checkout would leave files there, and pick up what an earlier one left.
     source, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         copy(ROOT / name, source)
-    for name in PACKAGES:
+    for name in FOLDERS:
         copytree(ROOT / name, source / name, ignore=ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "-q", "wheel", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, f"--wheel-dir={dist}", source], check=True)
@@ -111,14 +122,15 @@ def probed(site, tmp_path_factory) -> dict[str, tuple[int, str]]:
     return json.loads(done.stdout)
 
 
-def test_the_wheel_holds_every_file_and_the_licence(wheel):
+def test_the_wheel_holds_every_file_at_its_place_and_the_licence(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     ours = {
-        path.relative_to(ROOT).as_posix()
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*")
+        installed_as(path)
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
+    assert {"lerobot_policy_rlft/__init__.py", "lerobot_rlft/hub_cards/__init__.py"} <= ours
     assert ours - names == set()
     extra = {name for name in names - ours if ".dist-info/" not in name}
     assert extra == set()
