@@ -1,4 +1,4 @@
-"""A tiny policy, tiny demonstrations, and quick runs on them."""
+"""Tiny demonstrations, quick runs on a tiny policy, and which tests need CUDA."""
 
 from collections.abc import Callable
 from functools import cache
@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 from draccus.wrappers import field_wrapper
-from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig, parser
-from lerobot.policies import make_pre_post_processors
+from lerobot.configs import parser
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
-from lerobot.policies.factory import get_policy_class
+from tiny import OBSERVATIONS, TINY, save_policy
 
 from lerobot_rlft.algorithms.bc import BCConfig
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
@@ -30,52 +29,6 @@ from lerobot_rlft.policies.rlft_flow.configuration_rlft_flow import RLFTFlowConf
 
 # Each parse reads the sources of all policies anew for the help texts.
 field_wrapper.docstring.get_attribute_docstring = cache(field_wrapper.docstring.get_attribute_docstring)
-
-OBSERVATIONS = {"observation.state": 4, "observation.environment_state": 9}
-TINY = {
-    "n_obs_steps": 2,
-    "horizon": 4,
-    "n_action_steps": 3,
-    "down_dims": (8,),
-    "diffusion_step_embed_dim": 8,
-    "kernel_size": 3,
-    "num_train_timesteps": 3,
-    "drop_n_last_frames": 0,
-    "device": "cpu",
-    "push_to_hub": False,
-}
-
-TINY_FLOW = {name: value for name, value in TINY.items() if name != "num_train_timesteps"}
-TINY_FLOW["num_inference_steps"] = 3
-
-
-def save_policy(
-    folder: Path,
-    sizes: dict[str, int] = OBSERVATIONS,
-    reach: float = 0.01,
-    kind: type[PreTrainedConfig] = DiffusionConfig,
-    **fields,
-) -> Path:
-    """Write a policy with random weights as an ordinary LeRobot checkpoint.
-
-    Args:
-        sizes: observation key -> size of the vector.
-        reach: largest action.
-        kind: DiffusionConfig or RLFTFlowConfig.
-    """
-    torch.manual_seed(0)
-    kinds = {"observation.state": FeatureType.STATE, "observation.environment_state": FeatureType.ENV}
-    config = kind(
-        input_features={key: PolicyFeature(kinds[key], (size,)) for key, size in sizes.items()},
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
-        **((TINY if kind is DiffusionConfig else TINY_FLOW) | fields),
-    )
-    stats = {key: {"min": torch.full((n,), -1.0), "max": torch.full((n,), 2.0)} for key, n in sizes.items()}
-    stats["action"] = {"min": torch.full((2,), -reach), "max": torch.full((2,), reach)}
-    module = get_policy_class(config.type)(config)
-    for part in (module, *make_pre_post_processors(config, dataset_stats=stats)):
-        part.save_pretrained(folder)
-    return folder
 
 
 def pytest_collection_modifyitems(items):

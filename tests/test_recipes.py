@@ -13,7 +13,7 @@ import draccus
 import pytest
 import torch
 import yaml
-from conftest import OBSERVATIONS, save_policy
+from tiny import OBSERVATIONS, save_policy
 
 from lerobot_rlft.cli import demos
 from lerobot_rlft.configs.train import load_policy_config

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, save_policy
 from lerobot.configs import PreTrainedConfig
 from lerobot.envs.configs import PushtEnv
+from tiny import TINY, save_policy
 
 from lerobot_rlft.envs.options import eval_command
 from lerobot_rlft.training.checkpoint import last_checkpoint

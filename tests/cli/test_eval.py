@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import OBSERVATIONS, save_policy
 from lerobot.configs import parser
 from safetensors.torch import load_file, save_file
+from tiny import OBSERVATIONS, save_policy
 
 from lerobot_rlft.cli import eval as command
 from lerobot_rlft.diversity.atlas import ModeAtlas

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import TINY, save_policy
 from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import PushtEnv
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.act.modeling_act import ACTPolicy
 from safetensors.torch import load_file, save_file
+from tiny import TINY, save_policy
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.configs.parser import suggest

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from conftest import save_policy
 from lerobot.envs import make_env_pre_post_processors
 from lerobot.envs.configs import PushtEnv
 from lerobot.scripts.lerobot_eval import eval_policy
 from lerobot.utils.constants import OBS_STATE
+from tiny import save_policy
 from toy import ToyPolicy, identity, toy_envs
 
 from lerobot_rlft.configs.train import load_policy_config

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_policy
 from runs import Killed, contents, metrics
+from tiny import save_policy
 
 from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
 from lerobot_rlft.training import checkpoint as checkpoint_module

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import save_policy
 from recorded_data import BOOL, ENVIRONMENT, STATE, record
 from runs import Killed, metrics
 from safetensors.torch import load_file
+from tiny import save_policy
 
 from lerobot_rlft.algorithms.awr import AWRConfig
 from lerobot_rlft.algorithms.filtered_bc import FilteredBCConfig

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import save_policy
+from tiny import save_policy
 
 from lerobot_rlft.envs.grasps.configuration_grasps import GraspsEnvConfig
 from lerobot_rlft.envs.grasps.grasps import GraspsVectorEnv
