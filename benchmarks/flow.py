@@ -39,9 +39,7 @@ def prepare(hybrid: bool):  # type: ignore[no-untyped-def]
 
     def update() -> float:
         policy.module.load_state_dict(weights)  # the first ratio is checked, and the work stays the same
-        data = runner.collect(
-            EPISODES, np.arange(EPISODES), options.min_sampling_std, options.min_log_prob_std
-        )
+        data = runner.collect(EPISODES, np.arange(EPISODES), algorithm.explore)
         start = time.perf_counter()
         algorithm.update(data)
         return time.perf_counter() - start

@@ -56,9 +56,7 @@ def iteration_of(kind: str):  # type: ignore[no-untyped-def]
     def collect():  # type: ignore[no-untyped-def]
         # Always the base's episodes: a policy that drifts would change the work.
         policy.module.load_state_dict(weights)
-        return runner.collect(
-            EPISODES, np.arange(EPISODES), options.min_sampling_std, options.min_log_prob_std
-        )
+        return runner.collect(EPISODES, np.arange(EPISODES), algorithm.explore)
 
     attempts = guard = None
     if kind == "held":

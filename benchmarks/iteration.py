@@ -102,7 +102,7 @@ def iteration(n_envs: int, num_steps: int) -> tuple[Callable[[], Rollout], DPPO,
 
     def collect() -> Rollout:
         torch.manual_seed(0)
-        return runner.collect(n_envs, np.arange(n_envs), 0.1, 0.1)
+        return runner.collect(n_envs, np.arange(n_envs), algorithm.explore)
 
     return collect, algorithm, runner
 

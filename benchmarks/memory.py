@@ -42,10 +42,14 @@ def measure(case: str) -> None:
     runner = make_runner(make_policy(10, **options), ENVS)
     if case == "image":
         runner.env = WithCamera(ENVS, max_episode_steps=48, render_size=96)
-    warm = runner.collect(2 * ENVS, np.arange(2 * ENVS), 0.1, 0.1)
+
+    def explore(condition):  # type: ignore[no-untyped-def]
+        return runner.policy.sample(condition, 0.1, 0.1)
+
+    warm = runner.collect(2 * ENVS, np.arange(2 * ENVS), explore)
     before = peak()
     episodes = CASES[case] * ENVS
-    data = runner.collect(episodes, np.arange(episodes), 0.1, 0.1)
+    data = runner.collect(episodes, np.arange(episodes), explore)
     tensors = [*data.obs.values(), data.chain.x, data.chain.log_prob, data.t, data.episode]
     kept = sum(t.numel() * t.element_size() for t in tensors) // len(data.t)
     # The warm-up's own decisions are still alive, so all of the growth belongs to the new ones.

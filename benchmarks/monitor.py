@@ -32,13 +32,13 @@ def run() -> list[tuple[str, str]]:
         env.create_envs(EPISODES)["avoiding"][0], policy, *make_env_pre_post_processors(env, config)
     )
     algorithm = DPPO(DPPOConfig(), policy, base)
-    data = runner.collect(EPISODES, np.arange(EPISODES), FLOOR, FLOOR)
+    data = runner.collect(EPISODES, np.arange(EPISODES), algorithm.explore)
     probe = Probe.choose(base, data.obs, data.t, FLOOR)
     tracker = ModeTracker([10] * NUM_MODES, 300)
 
     def iteration() -> None:
         nonlocal data
-        data = runner.collect(EPISODES, np.arange(EPISODES), FLOOR, FLOOR)
+        data = runner.collect(EPISODES, np.arange(EPISODES), algorithm.explore)
         algorithm.update(data)
 
     def track() -> None:

@@ -270,7 +270,9 @@ def explore(runner: EpisodeRunner, seed: int) -> Rollout:
     count, floor = runner.env.num_envs, runner.policy.std_floor
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return runner.collect(count, seed + np.arange(count), floor, floor)
+        return runner.collect(
+            count, seed + np.arange(count), lambda condition: runner.policy.sample(condition, floor, floor)
+        )
 
 
 def attempts(env: EnvConfig, policy: DenoisingPolicy, config: CompareConfig) -> int:

@@ -75,8 +75,7 @@ class EpisodeRunner:
         self,
         n_episodes: int,
         seeds: np.ndarray,
-        sampling_floor: float,
-        log_prob_floor: float,
+        explore: Callable[[Tensor], Chain],
         reward: str = "env",
         success_bonus: float = 0.0,
         time_limit: str = "bootstrap",
@@ -85,7 +84,7 @@ class EpisodeRunner:
 
         Args:
             seeds: (n_episodes,) one for each reset.
-            sampling_floor, log_prob_floor: see `sample_chain`.
+            explore: condition (B, C) -> chains with their log-probabilities, see `Algorithm.explore`.
             reward: "env" learns from the environment's reward; "success" from 1 at the step that ends an
                 episode with success, 0 before; "best" from every increase of an episode's best reward, so
                 that the return is the episode's best reward and success does not end a stream of payments.
@@ -104,7 +103,7 @@ class EpisodeRunner:
                 reward=reward,
                 success_bonus=success_bonus,
                 time_limit=time_limit,
-            ).run(lambda condition: self.policy.sample(condition, sampling_floor, log_prob_floor))
+            ).run(explore)
             for start in range(0, n_episodes, self.env.num_envs)
         ]
         return _merge(rounds)

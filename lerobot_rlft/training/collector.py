@@ -44,12 +44,11 @@ class Collector:
         return self._play(count, (self.config.seed, 0, 0))
 
     def _play(self, count: int, spawn: tuple[int, ...]) -> Rollout:
-        algorithm, rollout = self.config.algorithm, self.config.rollout
+        rollout = self.config.rollout
         data = self.runner.collect(
             count,
             np.random.SeedSequence(spawn).generate_state(count),
-            algorithm.min_sampling_std,
-            algorithm.min_log_prob_std,
+            self.algorithm.explore,
             rollout.reward,
             rollout.success_bonus,
             rollout.time_limit,

@@ -1,13 +1,16 @@
 """What a run shows of its base and its tuned policy: evaluations, pictures, videos and the summary."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
+from torch import Tensor
 from tqdm import tqdm
 
+from ..chains.chain import Chain
 from ..configs.pretrained import load_policy_config, needs_plugin
 from ..configs.train import TrainConfig
 from ..diversity.guard import retained
@@ -18,7 +21,7 @@ from ..policies.base import DenoisingPolicy
 from ..policies.loading import load_policy
 from ..rollout.environments import make_runner, runner_in
 from ..rollout.episodes import Episodes
-from ..rollout.evaluation import Evaluation, film, play, summarise
+from ..rollout.evaluation import Evaluation, film, play, play_chunks, summarise
 from ..rollout.runner import EpisodeRunner
 from ..utils.files import replacing
 from ..utils.run_folder import SUMMARY
@@ -53,12 +56,13 @@ class Outcome:
         self._base_outcome: tuple[Evaluation, Episodes] | None = None
         self._no_videos = False
 
-    def begin(self, policy: DenoisingPolicy) -> None:
-        """Before the first iteration: the base as deployed, and as it explores."""
+    def begin(self, policy: DenoisingPolicy, explore: Callable[[Tensor], Chain]) -> None:
+        """Before the first iteration: the base as deployed, and as it explores (`Algorithm.explore`)."""
         self.begin_deployed()
-        config, eval_ = self.config, self.config.eval
-        floor = config.algorithm.min_sampling_std
-        episodes = play(self.tester, eval_.n_episodes_during, eval_.seed, floor)
+        eval_ = self.config.eval
+        episodes = play_chunks(
+            self.tester, lambda condition: explore(condition).x[:, 0], eval_.n_episodes_during, eval_.seed
+        )
         explored, _ = self._report("base, exploratory sampler", "exploratory", 0, 0, episodes)
         self.monitor.track(explored)
         self._film(policy, "base")

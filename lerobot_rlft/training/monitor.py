@@ -51,6 +51,7 @@ class DiversityMonitor:
 
     def __init__(self, config: TrainConfig, base: DenoisingPolicy, records: Records) -> None:
         self.config, self.base, self.records = config, base, records
+        self.floor = base.std_floor  # smallest std of log-probabilities
         self.atlas: ModeAtlas | None = None
         self.tracker: ModeTracker | None = None
         self.probe: Probe | None = None
@@ -221,14 +222,9 @@ class DiversityMonitor:
                 out["alarm"] = alarm
         if self.config.probe_freq:
             if (self.folder / PROBE).is_file() and self.probe is None:
-                self.probe = Probe.load(self.folder / PROBE, self.base, self._floor, seed=self.config.seed)
+                self.probe = Probe.load(self.folder / PROBE, self.base, self.floor, seed=self.config.seed)
             out |= self._compare(policy, decisions() if self.probe is None else None)
         return out
-
-    @property
-    def _floor(self) -> float:
-        """Smallest std of log-probabilities."""
-        return getattr(self.config.algorithm, "min_log_prob_std", self.base.std_floor)
 
     def _compare(
         self, policy: DenoisingPolicy, decisions: tuple[dict[str, Tensor], Tensor] | None
@@ -236,7 +232,7 @@ class DiversityMonitor:
         """Base and policy at the probe states, which are chosen among `decisions` of the base if given."""
         try:
             if decisions is not None:
-                self.probe = Probe.choose(self.base, *decisions, self._floor, seed=self.config.seed)
+                self.probe = Probe.choose(self.base, *decisions, self.floor, seed=self.config.seed)
                 self.probe.save(self.folder / PROBE)
             return vars(self.probe.measure(policy)) if self.probe is not None else {}
         except ValueError as error:  # a base that always acts the same, or chunks of a single number
@@ -290,7 +286,7 @@ class DiversityMonitor:
         if (self.folder / "atlas.json").is_file():
             self.atlas = load_atlas(self.folder, self.config.env.type, self.config.atlas.key)
         if (self.folder / PROBE).is_file():
-            self.probe = Probe.load(self.folder / PROBE, self.base, self._floor, seed=self.config.seed)
+            self.probe = Probe.load(self.folder / PROBE, self.base, self.floor, seed=self.config.seed)
 
 
 def deployed_weight(data: Rollout, odds: Tensor | None) -> np.ndarray | None:

@@ -51,6 +51,8 @@ class Trainer(Run):
         tested = config.env is not None
         self.tester = self._open(min(config.eval.batch_size, config.eval.n_episodes)) if tested else None
         self.algorithm = make_algorithm(config, self.policy, self.base, self.accelerator.backward)
+        if self.monitor is not None and self.algorithm.floor is not None:
+            self.monitor.floor = self.algorithm.floor
         self.collector = Collector(config, self.algorithm, self.runner, self.batches)
         self.outcome = Outcome(config, self.tester, self.base, self.monitor, self.records)
         self.base_hash = fingerprint(self.base) if self.base is not None else ""
@@ -92,7 +94,7 @@ class Trainer(Run):
     def _begin(self) -> None:
         """Evaluate the base, and let it play the episodes that the algorithm holds on to."""
         self.phase = "evaluation of the base"
-        self.outcome.begin(self.policy)
+        self.outcome.begin(self.policy, self.algorithm.explore)
         if not self.algorithm.needs_reference:
             return
         self.phase = "reference episodes of the base"
@@ -138,15 +140,11 @@ class Trainer(Run):
             push_checkpoint(self.config, checkpoint)
 
     def _log(self, metrics: dict[str, Any], seconds: float, steps: int) -> None:
-        if self.runner:
-            self.bar.status = (
-                f"success {metrics['success']:.2f} {self.monitor.status(metrics)} "
-                f"return {metrics['return']:.2f} "
-                f"KL {metrics['kl_to_base']:.2g} clip {metrics.get('clip_fraction', 0.0):.2f} "
-                f"{steps / seconds:.0f} steps/s"
-            )
-        else:
-            self.bar.status = f"loss {metrics['loss']:.4f}"
+        shown = [self.algorithm.progress(metrics)]
+        if self.runner is not None:
+            success = f"success {metrics['success']:.2f} {self.monitor.status(metrics)}".rstrip()
+            shown = [success, f"return {metrics['return']:.2f}", *shown, f"{steps / seconds:.0f} steps/s"]
+        self.bar.status = " ".join(filter(None, shown))
         if self._due(self.config.log_freq) or (self.config.log_freq and "alarm" in metrics):
             values = {"seconds": round(seconds, 3), **metrics}
             self.records.write("train", self.iteration, self.env_steps, values)

@@ -22,6 +22,12 @@ from lerobot_rlft.utils.errors import EnvironmentFailure
 BOTH_MODES = pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 
 
+def collect(runner, n_episodes, seeds, **options):
+    return runner.collect(
+        n_episodes, seeds, lambda condition: runner.policy.sample(condition, 0.1, 0.1), **options
+    )
+
+
 def expected_history(seed: int, t: int) -> torch.Tensor:
     """`observation.state` (S, 2) after step t: LeRobot fills the history with the first observation."""
     return torch.tensor([[seed, max(t - 1, 0)], [seed, t]], dtype=torch.float32)
@@ -33,7 +39,7 @@ def images_of(states: torch.Tensor) -> torch.Tensor:
 
 @BOTH_MODES
 def test_every_decision_of_every_episode(mode):
-    data = runner_in(toy_envs(4, mode)).collect(4, np.arange(4), 0.1, 0.1)
+    data = collect(runner_in(toy_envs(4, mode)), 4, np.arange(4))
     decisions = [(seed, k) for k in range(3) for seed in range(4) if CHUNK * k < LENGTHS[seed]]
     assert list(zip(data.episode.tolist(), data.t.tolist(), strict=True)) == decisions
     for row, (seed, k) in enumerate(decisions):
@@ -52,20 +58,20 @@ def test_every_decision_of_every_episode(mode):
 
 def test_what_is_learned_from_may_differ_from_what_is_reported():
     runner = runner_in(toy_envs(4, rewards=(-1, 2, 1, 3, 3, 5, 4)))
-    data = runner.collect(4, np.arange(4), 0.1, 0.1, reward="best", success_bonus=10)
+    data = collect(runner, 4, np.arange(4), reward="best", success_bonus=10)
     # The best so far, 0 at first, grows by 2 | 3 | 0 in chunks of 3; episodes 0 and 2 end with success.
     assert data.reward.tolist() == [[2 + 10, 2, 2, 2], [0, 0, 3, 1], [0, 0, 0 + 10, 0]]
     assert data.episodes.total_reward.tolist() == [1, 2, 17, 8]
     assert data.episodes.max_reward.tolist() == [2, 2, 5, 3]
     assert data.terminated.tolist() == [True, False, True, False]
-    data = runner.collect(4, np.arange(4), 0.1, 0.1, reward="success", time_limit="failure")
+    data = collect(runner, 4, np.arange(4), reward="success", time_limit="failure")
     assert data.terminated.all()
     assert data.reward.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]]
 
 
 @BOTH_MODES
 def test_outcomes_and_final_observations(mode):
-    data = runner_in(toy_envs(4, mode)).collect(4, np.arange(4), 0.1, 0.1)
+    data = collect(runner_in(toy_envs(4, mode)), 4, np.arange(4))
     outcome = data.episodes
     assert outcome.length.tolist() == list(LENGTHS) and data.env_steps == sum(LENGTHS)
     assert outcome.success.tolist() == data.terminated.tolist() == [True, False, True, False]
@@ -81,7 +87,7 @@ def test_outcomes_and_final_observations(mode):
 @BOTH_MODES
 def test_only_running_episodes_are_sent_through_the_network(mode):
     runner = runner_in(toy_envs(4, mode))
-    runner.collect(4, np.arange(4), 0.1, 0.1)
+    collect(runner, 4, np.arange(4))
     assert runner.policy.batches == [4, 2, 1]
 
 
@@ -89,7 +95,7 @@ def test_actions_reach_their_environments_in_order():
     env = toy_envs(4)
     sent, step = [], env.step
     env.step = lambda action: sent.append(action.copy()) or step(action)
-    runner_in(env).collect(4, np.arange(4), 0.1, 0.1)
+    collect(runner_in(env), 4, np.arange(4))
     for t, action in enumerate(sent):
         for seed in range(4):
             if t < LENGTHS[seed]:
@@ -98,9 +104,9 @@ def test_actions_reach_their_environments_in_order():
 
 
 def test_rounds_side_by_side_are_one_wide_round():
-    wide = runner_in(toy_envs(4)).collect(4, np.arange(4), 0.1, 0.1)
+    wide = collect(runner_in(toy_envs(4)), 4, np.arange(4))
     # Two rounds, the first of them shorter (at most 3 steps against 7).
-    merged = runner_in(toy_envs(2)).collect(4, np.arange(4), 0.1, 0.1)
+    merged = collect(runner_in(toy_envs(2)), 4, np.arange(4))
     for name in ("reward", "valid", "terminated"):
         assert torch.equal(getattr(merged, name), getattr(wide, name)), name
     assert np.array_equal(
@@ -133,7 +139,7 @@ def test_evaluation_records_states_up_to_the_end(mode):
 def test_a_limit_that_the_environment_does_not_keep_itself():
     runner = runner_in(toy_envs(4))
     runner.max_steps = 4
-    data = runner.collect(4, np.arange(4), 0.1, 0.1)
+    data = collect(runner, 4, np.arange(4))
     assert data.episodes.length.tolist() == [2, 3, 4, 4]
     assert data.terminated.tolist() == [True, False, False, False]
     assert data.reward.tolist() == [[3, 6, 6, 6], [0, 0, 4, 4]]
@@ -153,13 +159,13 @@ def test_a_limit_that_the_environment_does_not_keep_itself():
 def test_a_broken_environment(options, message):
     runner = runner_in(toy_envs(4, **options))
     with pytest.raises(EnvironmentFailure, match=message):
-        runner.collect(4, np.arange(4), 0.1, 0.1)
+        collect(runner, 4, np.arange(4))
 
 
 @pytest.mark.parametrize("bad", ["reward", "observation"])
 def test_nan_after_the_end_of_an_episode_is_nobodys_concern(bad):
     env = toy_envs(2, fail_at=1, bad=bad, fail_from=20)  # seeds from 20 up are those of autoresets
-    data = runner_in(env).collect(2, np.array([0, 2]), 0.1, 0.1)
+    data = collect(runner_in(env), 2, np.array([0, 2]))
     assert data.episodes.total_reward.tolist() == [3, 28]
     assert env.envs[0].seed > 20  # it did get there, and beyond
 
@@ -168,7 +174,7 @@ def test_a_broken_policy_is_not_blamed_on_the_environment():
     runner = runner_in(toy_envs(2))
     runner.policy.to_action = lambda chunk: chunk * torch.nan
     with pytest.raises(FloatingPointError, match="policy's actions are NaN"):
-        runner.collect(2, np.arange(2), 0.1, 0.1)
+        collect(runner, 2, np.arange(2))
 
 
 def test_processes_give_the_same_and_leave_ctrl_c_to_the_trainer(dppo_config, monkeypatch):
@@ -187,10 +193,10 @@ def test_processes_give_the_same_and_leave_ctrl_c_to_the_trainer(dppo_config, mo
     try:
         for process in made[0].processes:
             os.kill(process.pid, signal.SIGINT)
-        data = runner.collect(4, np.arange(4), 0.1, 0.1)
+        data = collect(runner, 4, np.arange(4))
     finally:
         made[0].close()
-    one_process = runner_in(toy_envs(4)).collect(4, np.arange(4), 0.1, 0.1)
+    one_process = collect(runner_in(toy_envs(4)), 4, np.arange(4))
     assert torch.equal(data.reward, one_process.reward)
     assert torch.equal(data.final_obs["observation.image"], one_process.final_obs["observation.image"])
     assert torch.equal(data.chain.x, one_process.chain.x)

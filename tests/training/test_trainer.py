@@ -32,13 +32,18 @@ def test_a_run_leaves_what_it_promises(dppo_config, monkeypatch, capsys):
     monkeypatch.setattr(
         outcome, "film", lambda runner, seed, path: filmed.append((runner.policy, seed, path.name))
     )
-    evaluated, play = [], outcome.play
+    evaluated, play, play_chunks = [], outcome.play, outcome.play_chunks
 
-    def recorded(runner, n_episodes, seed, sampling_floor=None):
-        evaluated.append((runner.policy, n_episodes, seed, sampling_floor))
-        return play(runner, n_episodes, seed, sampling_floor)
+    def deployed(runner, n_episodes, seed):
+        evaluated.append((runner.policy, n_episodes, seed, "deployed"))
+        return play(runner, n_episodes, seed)
 
-    monkeypatch.setattr(outcome, "play", recorded)
+    def exploring(runner, act, n_episodes, seed):
+        evaluated.append((runner.policy, n_episodes, seed, "exploratory"))
+        return play_chunks(runner, act, n_episodes, seed)
+
+    monkeypatch.setattr(outcome, "play", deployed)
+    monkeypatch.setattr(outcome, "play_chunks", exploring)
     config = dppo_config(
         iterations=3, eval=EvalConfig(n_episodes=3, n_episodes_during=2, batch_size=2, n_videos=1, seed=9)
     )
@@ -55,8 +60,9 @@ def test_a_run_leaves_what_it_promises(dppo_config, monkeypatch, capsys):
     ]  # fmt: skip
 
     # The base both ways, the run so far, the tuned policy; always the same seeds.
-    policies, counts, seeds, floors = zip(*evaluated, strict=True)
-    assert counts == (3, 2, 2, 3) and set(seeds) == {9} and floors == (None, 0.1, None, None)
+    policies, counts, seeds, samplers = zip(*evaluated, strict=True)
+    assert counts == (3, 2, 2, 3) and set(seeds) == {9}
+    assert samplers == ("deployed", "exploratory", "deployed", "deployed")
     assert policies[:3] == (trainer.policy,) * 3
     tuned = policies[3]
     assert tuned is not trainer.policy, "read back from disk"
@@ -274,3 +280,22 @@ def test_an_output_folder_that_cannot_be_made(dppo_config, tmp_path):
     trainer = Trainer(dppo_config(output_dir=tmp_path / "file/run"))
     with pytest.raises(UserError, match="cannot be made"):
         trainer.train()
+
+
+@pytest.mark.gpu
+def test_a_run_on_cuda(dppo_config, no_pictures):
+    """Chains that were sampled on the accelerator have ratio 1 there, and the policy is saved for any device."""
+    config = dppo_config(iterations=2)
+    config.policy.device = "cuda"
+    trainer = Trainer(config)
+    before = [p.detach().clone() for p in trainer.policy.module.parameters()]
+    assert {p.device.type for p in before} == {"cuda"}
+    trainer.train()
+    after = list(trainer.policy.module.parameters())
+    assert all(p.isfinite().all() for p in after)
+    assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    updates = metrics(config.output_dir, "train")
+    assert len(updates) == 2 and all(line["first_ratio_error"] <= 1e-4 for line in updates)
+    saved = config.output_dir / "checkpoints/last/pretrained_model"
+    loaded = type(trainer.policy.module).from_pretrained(saved)
+    assert all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(after, loaded.parameters(), strict=True))
