@@ -95,7 +95,7 @@ def test_a_plugin_is_loaded_before_types_are_looked_up(base_policy, read_command
     (tmp_path / "some_plugin/__init__.py").write_text(
         "from dataclasses import dataclass\n"
         "from lerobot.envs import EnvConfig\n"
-        "from lerobot_rlft.envs.configuration_avoiding import AvoidingEnvConfig\n"
+        "from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig\n"
         "@EnvConfig.register_subclass('plugged')\n"
         "@dataclass\n"
         "class Plugged(AvoidingEnvConfig): ...\n"
@@ -375,7 +375,7 @@ def rewrite(file: Path, **changes) -> None:
         (lambda f: without_key(f / "model.safetensors"), "not a whole checkpoint .*RuntimeError"),
         (lambda f: rewrite(f / "config.json", down_dims=[16]),
          "not a whole checkpoint that fits its config.json"),
-        (lambda f: (f / "policy_preprocessor.json").write_text("{}"), "processors|not a whole checkpoint"),
+        (lambda f: (f / "policy_preprocessor.json").write_text("{}"), "processor|not a whole checkpoint"),
         (lambda f: next(f.glob("*normalizer*.safetensors")).unlink(), "not a whole checkpoint"),
         (lambda f: rewrite(f / "config.json", n_action_steps=4),
          r"n_action_steps=4 does not fit policy.horizon=4 with policy.n_obs_steps=2: choose 1 to 3"),

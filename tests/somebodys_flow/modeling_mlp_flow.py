@@ -6,7 +6,7 @@ import torch
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import nn
 
-from tests.somebodys_flow.configuration_mlp_flow import MLPFlowConfig
+from .configuration_mlp_flow import MLPFlowConfig
 
 
 class MLPFlowPolicy(PreTrainedPolicy):

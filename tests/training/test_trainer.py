@@ -284,7 +284,7 @@ def test_an_output_folder_that_cannot_be_made(dppo_config, tmp_path):
 
 @pytest.mark.gpu
 def test_a_run_on_cuda(dppo_config, no_pictures):
-    """Chains that were sampled on the accelerator have ratio 1 there, and the policy is saved for any device."""
+    """Chains sampled on the accelerator have ratio 1 there, and the policy is saved for any device."""
     config = dppo_config(iterations=2)
     config.policy.device = "cuda"
     trainer = Trainer(config)
