@@ -1,23 +1,15 @@
-"""A vector environment and a policy of which every number is known in advance."""
+"""A vector environment of which every number is known in advance; quick to import for its processes."""
 
 from functools import partial
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-from torch import nn
-
-from lerobot_rlft.chains.chain import Chain
-from lerobot_rlft.policies.base import DenoisingPolicy
-from lerobot_rlft.rollout.runner import EpisodeRunner
 
 # Steps of the episode that begins with seed 0, 1, ...; those with even seeds end by themselves, the others
 # by a limit.
 LENGTHS = (2, 3, 7, 5)
 MAX_STEPS = 7
-# Observations that the policy sees, and actions of its chunks.
-HISTORY, CHUNK = 2, 3
 
 
 class ToyEnv(gym.Env):
@@ -84,42 +76,3 @@ def toy_envs(
     if asynchronous:
         return AsyncVectorEnv(makers, autoreset_mode=mode, context="forkserver")
     return SyncVectorEnv(makers, autoreset_mode=mode)
-
-
-class ToyPolicy(DenoisingPolicy):
-    """Action j of a chunk is (seed, step) + 100 j of the newest observation; what it was shown is kept."""
-
-    module, kernel, encoder, feature_dim = nn.Identity(), None, None, 2
-    module.config = None
-    n_obs_steps, horizon, n_action_steps, action_dim = HISTORY, CHUNK, CHUNK, 2
-
-    def __init__(self):
-        self.batches = []
-
-    def encode(self, obs):
-        self.batches.append(len(obs["observation.state"]))
-        return obs["observation.state"][:, -1]
-
-    def sample(self, condition, sampling_floor, log_prob_floor):
-        x = torch.zeros(len(condition), 2, CHUNK, 2)
-        x[:, 0] = condition[:, None] + 100 * torch.arange(CHUNK)[:, None]
-        return Chain(x, condition[:, :1])
-
-    def deployed_chunk(self, condition):
-        return self.sample(condition, 0, 0).x[:, 0]
-
-    def to_action(self, chunk):
-        return chunk
-
-    def predict(self, x, timestep, condition): ...
-    def executed(self, x): ...
-    def save_pretrained(self, folder): ...
-    def copy_encoder(self): ...
-
-
-def identity(value):
-    return value
-
-
-def runner_in(env) -> EpisodeRunner:
-    return EpisodeRunner(env, ToyPolicy(), identity, identity)

@@ -8,7 +8,8 @@ from lerobot.envs.configs import PushtEnv
 from lerobot.scripts.lerobot_eval import eval_policy
 from lerobot.utils.constants import OBS_STATE
 from tiny import save_policy
-from toy import ToyPolicy, identity, toy_envs
+from toy import toy_envs
+from toy_policy import ToyPolicy, identity
 
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from lerobot.datasets import LeRobotDataset
-from toy import CHUNK, LENGTHS, runner_in, toy_envs
+from toy import LENGTHS, toy_envs
+from toy_policy import CHUNK, runner_in
 
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.datasets.windows import ChunkDataset

@@ -9,7 +9,8 @@ import torch
 from gymnasium.vector import AutoresetMode
 from lerobot.envs import make_env_pre_post_processors, preprocess_observation
 from lerobot.utils.constants import OBS_STATE
-from toy import CHUNK, HISTORY, LENGTHS, MAX_STEPS, ToyPolicy, runner_in, toy_envs
+from toy import LENGTHS, MAX_STEPS, toy_envs
+from toy_policy import CHUNK, HISTORY, ToyPolicy, runner_in
 
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
