@@ -14,6 +14,8 @@ from shutil import copy, copytree, ignore_patterns
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("lerobot_rlft", "hub_cards")
 # Folders that are installed elsewhere than they lie.

@@ -91,6 +91,7 @@ def test_a_recipe_fine_tunes_a_committed_base(name, read_recipe, capsys, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EPISODES)
 def test_a_recipe_refits_a_committed_base(name, read_recipe, capsys, tmp_path):
     write_demonstrations(tmp_path / "data", "local/avoiding", episodes_per_mode=1, progress=False)
@@ -172,6 +173,7 @@ def test_a_demonstrations_command_of_the_texts(file, arguments):
     assert f"--root={args.root}" in arguments and (args.env_type != "pusht" or args.source.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, most", [("avoiding_base", 0.01), ("avoiding_flow_base", math.inf)])
 def test_stock_lerobot_makes_a_base(name, most, dppo_config, capsys, tmp_path):
     """The command in the header of the recipe, for two steps."""

@@ -61,6 +61,7 @@ assert "lerobot_rlft" not in sys.modules and "lerobot_policy_rlft" not in sys.mo
 """
 
 
+@pytest.mark.slow
 def test_a_checkpoint_runs_without_this_package(dppo_config, tmp_path, monkeypatch):
     monkeypatch.setattr("lerobot_rlft.training.evaluator.draw_trajectories", lambda *args: None)
     base = save_policy(

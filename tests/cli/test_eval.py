@@ -67,6 +67,7 @@ def always_succeed(monkeypatch):
     monkeypatch.setattr(AvoidingVectorEnv, "step", stepped)
 
 
+@pytest.mark.slow
 def test_the_report_of_two_policies(main, tuned, base_policy, tmp_path, monkeypatch):
     always_succeed(monkeypatch)
     out = tmp_path / "new" / "report"
@@ -91,6 +92,7 @@ def test_the_report_of_two_policies(main, tuned, base_policy, tmp_path, monkeypa
 COLUMNS = ["base", "plain", "kl", "guarded"]
 
 
+@pytest.mark.slow
 def test_several_policies_side_by_side(main, tuned, base_policy, tmp_path, monkeypatch):
     always_succeed(monkeypatch)
     played = []
@@ -163,6 +165,7 @@ def test_an_atlas_that_is_not_used_is_mentioned(main, tuned, base_policy, tmp_pa
     assert m["modes_from"] == "environment" and "is not used" in m["notes"]["modes_from"]
 
 
+@pytest.mark.slow
 def test_the_base_of_a_run_is_known(main, dppo_config, tmp_path, monkeypatch):
     from lerobot_rlft.training.trainer import Trainer
 

@@ -52,6 +52,7 @@ def main(monkeypatch, read_command, capsys):
     logging.root.setLevel(level)
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped_by_ctrl_c_and_resumed_with_wandb_offline(base_policy, tmp_path):
     run = tmp_path / "run"
     process = start(

@@ -52,6 +52,7 @@ def downloads(hub: MiniHub) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_a_base_on_the_hub_is_fine_tuned_and_asked_for_again_by_a_resume(hub, tmp_path):
     run = tmp_path / "run"
     first = train(
@@ -71,6 +72,7 @@ def test_a_base_on_the_hub_is_fine_tuned_and_asked_for_again_by_a_resume(hub, tm
     assert metrics(run, "train")[1]["kl_to_base"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "repo, words",
     [

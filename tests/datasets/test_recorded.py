@@ -21,6 +21,7 @@ def outcomes(data, policy, **options):
     return [None if np.isnan(s) else bool(s) for s in read(data, policy, **options).success]
 
 
+@pytest.mark.slow
 def test_success_from_each_source(policy, tmp_path):
     both = {"next_success": [True, False, False], "next_reward": [0.0, 0.5, 2.0]}
     said = record(tmp_path / "a", (5, 4, 6), **both)

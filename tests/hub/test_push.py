@@ -20,6 +20,8 @@ from lerobot_rlft.configs.push import PushConfig
 from lerobot_rlft.hub.bundle import dry_run, write
 from lerobot_rlft.utils.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PLAIN = f"--config_path={ROOT / 'recipes/grasps_plain.yaml'}"
 QUICK = (PLAIN, "--eval.n_episodes=100", "--eval.batch_size=100", "--probe_freq=0")

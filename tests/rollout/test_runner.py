@@ -178,6 +178,7 @@ def test_a_broken_policy_is_not_blamed_on_the_environment():
         collect(runner, 2, np.arange(2))
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_and_leave_ctrl_c_to_the_trainer(dppo_config, monkeypatch):
     """Ctrl-C in a terminal reaches the environments' processes, too."""
     made = []

@@ -97,6 +97,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert not list((tmp_path / "killed/checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
 def test_more_iterations_on_resume(dppo_config, read_command, tmp_path):
     Trainer(dppo_config(output_dir=tmp_path / "six", iterations=6)).train()
     Trainer(dppo_config(output_dir=tmp_path / "four")).train()

@@ -19,6 +19,7 @@ from lerobot_rlft.training.footprint import footprint, plan, without_weights
 from lerobot_rlft.utils.errors import UserError
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     "family, width, minibatch",
@@ -101,6 +102,7 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 """
 
 
+@pytest.mark.slow
 def test_pi0_at_its_real_size_needs_no_weights(tmp_path):
     pytest.importorskip("transformers", reason="pi0 needs the extra pi")
     env = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -36,6 +36,8 @@ from lerobot_rlft.training.rounds import Rounds
 from lerobot_rlft.utils.errors import EnvironmentFailure, UserError
 from lerobot_rlft.utils.signals import Interrupted
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 
 

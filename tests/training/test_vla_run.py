@@ -20,6 +20,8 @@ from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.training.checkpoint import last_checkpoint
 from lerobot_rlft.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path):

@@ -413,6 +413,7 @@ def test_lerobot_makes_the_env_from_its_config():
         check_env_attributes_and_types(env)
 
 
+@pytest.mark.slow
 def test_stock_lerobot_eval_runs_and_writes_its_video(tmp_path: Path):
     import torch
     from lerobot.envs.utils import env_to_policy_features

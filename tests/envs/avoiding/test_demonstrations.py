@@ -17,6 +17,7 @@ def column(dataset: LeRobotDataset, name: str) -> np.ndarray:
     return np.array(dataset.hf_dataset.with_format("numpy")[name])
 
 
+@pytest.mark.slow
 def test_every_mode_has_its_episodes_and_replaying_the_actions_succeeds_in_it(dataset):
     episode, action = column(dataset, "episode_index"), column(dataset, "action")
     mode, state = column(dataset, "mode"), column(dataset, "observation.state")
