@@ -36,6 +36,7 @@ from .measures import (
     measure_modes,
     measure_paths,
     measure_probe,
+    measure_registered,
 )
 
 
@@ -155,6 +156,8 @@ def compare(config: CompareConfig) -> Comparison:
         measure_conditional(m, "", side.by_state)
         measure_conditional(m, "base_", base.by_state)
         measure_modes(m, side.counts, base.counts)
+        read = ({"mode_counts": s.counts, "episodes": s.episodes} for s in (side, base))
+        measure_registered(m, *read)
         measure_paths(m, side.episodes, base.episodes, config.atlas.key)
         chains = {"reverse": side.rollout, "forward": base.rollout}
         kl[name] = measure_chains(m, side.policy, base.policy, chains, floor)

@@ -23,7 +23,6 @@ from ..metrics.modes import (
     effective_modes,
     entropy,
     entropy_ratio,
-    jensen_shannon,
     min_retention,
     modes_covered,
     nats,
@@ -31,6 +30,7 @@ from ..metrics.modes import (
     success_at_n_interval,
 )
 from ..metrics.points import bandwidth_of, one_sample, shuffled
+from ..metrics.registry import METRICS
 from ..metrics.spread import manifold_dimension, nearest_neighbour_entropy, vendi_score
 from ..metrics.two_sample import classifier_accuracy, energy_distance, mmd, nearest_neighbours
 from ..policies.base import DenoisingPolicy
@@ -62,7 +62,6 @@ def measure_modes(m: Metrics, tuned: np.ndarray | None, base: np.ndarray | None)
     """What counts of successes (M,) in each mode say; nothing where no modes are known."""
     names = (
         "entropy", "entropy_plugin", "entropy_ratio", "modes_covered", "effective_modes", "min_retention",
-        "js_divergence",
     )  # fmt: skip
     if tuned is None or base is None:
         with m.needs(*names):
@@ -92,8 +91,24 @@ def measure_modes(m: Metrics, tuned: np.ndarray | None, base: np.ndarray | None)
         kept = min_retention(tuned, base)
         m["min_retention"], m["min_retention_ci"] = kept.ratio, [kept.low, kept.high]
         m["min_retention_mode"] = kept.mode
-    with m.needs("js_divergence"):
-        m["js_divergence"] = jensen_shannon(tuned, base)
+
+
+def measure_registered(m: Metrics, tuned: dict[str, Any], base: dict[str, Any]) -> None:
+    """All metrics of `metrics.registry`.
+
+    Args:
+        tuned, base: what each key of `READS` stands for; None where it is not known.
+    """
+    for name, registered in METRICS.items():
+        with m.needs(name):
+            sides = tuned[registered.reads], base[registered.reads]
+            if any(side is None for side in sides):
+                raise ValueError("the environment names no modes and an atlas could not be fitted")
+            value = registered.compute(*sides)
+            if isinstance(value, tuple):
+                value, (low, high) = value
+                m[f"{name}_ci"] = [low, high]
+            m[name] = value
 
 
 def measure_paths(m: Metrics, tuned: Episodes, base: Episodes, key: str) -> None:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..configs.eval import BASE
-from ..metrics.keys import BLOCKED, MOST_ATTEMPTS
+from ..metrics.keys import BLOCKED, KEYS, MOST_ATTEMPTS
 from ..metrics.modes import SUCCESSES_PER_MODE
+from ..metrics.registry import METRICS
 
 NOTHING = "-"
 MARKDOWN = (
@@ -94,6 +95,11 @@ def rows(m: dict[str, Any]) -> list[Row]:
             "of a whole denoising chain on the base's chains, nats; sees dropped modes",
             [Cell("0", "by definition"), *(_cell(side, "kl_forward") for side in sides)],
         ),
+    ]
+    out += [
+        Row(registered.row, KEYS[name], [Cell(NOTHING), *(_cell(side, name) for side in sides)])
+        for name, registered in METRICS.items()
+        if registered.row is not None
     ]
     return [row for row in out if any(cell.value != NOTHING for cell in row.cells[1:])]
 

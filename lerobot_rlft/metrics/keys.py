@@ -32,7 +32,6 @@ KEYS = {
     "effective_modes": "exp(H), the number of equally used modes with the same entropy; bootstrap interval",
     "min_retention": "smallest share tuned / base over the modes with more than 2 % of the base's successes",
     "min_retention_mode": "the mode it belongs to",
-    "js_divergence": "Jensen-Shannon divergence of mode shares from the base's, bits: 0 equal, 1 disjoint",
     "claim_refusal": "why no claim about kept modes is allowed; null where it is",
     "conditional_entropy": "H(mode | success) at a fixed initial state, units of log num_modes; 0: a lookup",
     "initial_states": "initial states that the conditional entropy is the mean of",

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .registry import metric
+
 SUCCESSES_PER_MODE = 20
 LEAST_MODES = 1.5
 
@@ -141,6 +143,11 @@ def min_retention(counts: np.ndarray, base_counts: np.ndarray, min_share: float 
     )
 
 
+@metric(
+    "js_divergence",
+    "Jensen-Shannon divergence of mode shares from the base's, bits: 0 equal, 1 disjoint",
+    "mode_counts",
+)
 def jensen_shannon(counts: np.ndarray, base_counts: np.ndarray) -> float:
     """Jensen-Shannon divergence of mode shares in bits: 0 equal, 1 disjoint (Lin 1991, IEEE TIT 37).
 
