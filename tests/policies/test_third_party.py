@@ -13,6 +13,8 @@ from lerobot_rlft.cli import eval as evaluate
 from lerobot_rlft.cli import train
 from lerobot_rlft.policies.base import adapter_class
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = "--policy.discover_packages_path=somebodys_flow"
 
 

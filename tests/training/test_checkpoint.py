@@ -17,6 +17,8 @@ from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import UserError
 from lerobot_rlft.utils.signals import Interrupted
 
+pytestmark = pytest.mark.slow
+
 FINETUNED = DPPOConfig(update_epochs=1, minibatch_size=16, critic_hidden_dims=(8,), finetuned_steps=2)
 
 
@@ -97,7 +99,6 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert not list((tmp_path / "killed/checkpoints").glob(".*"))
 
 
-@pytest.mark.slow
 def test_more_iterations_on_resume(dppo_config, read_command, tmp_path):
     Trainer(dppo_config(output_dir=tmp_path / "six", iterations=6)).train()
     Trainer(dppo_config(output_dir=tmp_path / "four")).train()

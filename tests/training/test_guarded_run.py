@@ -28,6 +28,8 @@ from lerobot_rlft.training.selection import Point
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
@@ -91,7 +93,6 @@ def summary(run):
     return read
 
 
-@pytest.mark.slow
 def test_resumed_equals_uninterrupted_and_the_best_is_exported(
     sides, guarded, read_command, tmp_path, monkeypatch, capsys
 ):
@@ -160,7 +161,6 @@ def test_resumed_equals_uninterrupted_and_the_best_is_exported(
     assert all(torch.equal(written[key], exported[key]) for key in written)
 
 
-@pytest.mark.slow
 def test_a_commanded_run_resumes_bit_equal_and_acts_as_asked(sides, guarded, read_command, tmp_path):
     commands = CommandConfig(enable=True, steps=4, batch_size=8)
     made = {"algorithm": {"balance": BalanceConfig(), "commands": commands}, "regularizers": []}
@@ -181,7 +181,6 @@ def test_a_commanded_run_resumes_bit_equal_and_acts_as_asked(sides, guarded, rea
     assert policy.draw(3).tolist() == [known[0]] * 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm",
     [
@@ -228,7 +227,6 @@ def test_a_flow_policy_under_the_guard_resumes_bit_equal(
         assert "net.2.weight" in state["algorithm"]["noise_head"]
 
 
-@pytest.mark.slow
 def test_a_strength_that_diverges_is_capped_and_the_run_goes_on(
     sides, one_mode_collected, guarded, read_command, capsys
 ):

@@ -22,6 +22,8 @@ from lerobot_rlft.training.records import Records
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):

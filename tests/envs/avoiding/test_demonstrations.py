@@ -5,6 +5,8 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot_rlft.envs.avoiding.avoiding import MAX_DELTA, NUM_MODES, AvoidingVectorEnv
 from lerobot_rlft.envs.avoiding.demonstrations import record_episode, write_demonstrations
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> LeRobotDataset:
@@ -17,7 +19,6 @@ def column(dataset: LeRobotDataset, name: str) -> np.ndarray:
     return np.array(dataset.hf_dataset.with_format("numpy")[name])
 
 
-@pytest.mark.slow
 def test_every_mode_has_its_episodes_and_replaying_the_actions_succeeds_in_it(dataset):
     episode, action = column(dataset, "episode_index"), column(dataset, "action")
     mode, state = column(dataset, "mode"), column(dataset, "observation.state")
