@@ -18,7 +18,7 @@ from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from torch.utils.data import DataLoader
 
 from lerobot_rlft.algorithms.bc import BC, BCConfig
-from lerobot_rlft.datasets.windows import make_loader
+from lerobot_rlft.datasets.loader import make_loader
 from lerobot_rlft.envs.avoiding.demonstrations import write_demonstrations
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.loading import make_fresh

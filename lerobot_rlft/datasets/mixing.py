@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..policies.conditioning import LABEL
 from ..utils.errors import UserError
+from .loader import BatchLoader
 from .recorded import Recorded
-from .windows import Batch, BatchLoader, Windows
+from .windows import Batch, Windows
 
 
 class Labelled:

@@ -18,7 +18,8 @@ from ..diversity.attempts import Attempts
 from ..metrics.points import join_paths
 from ..utils.errors import UserError
 from .configuration import INTERVENTION, MODE, EpisodeData
-from .windows import BatchLoader, Windows, finite_columns, make_loader
+from .loader import BatchLoader, make_loader
+from .windows import Windows, finite_columns
 
 LOADING_BATCH = 256
 

@@ -1,7 +1,7 @@
 """`DenoisingPolicy`: the one view that algorithms have of a policy, whatever its family. Plain torch.
 
-A family is one file with one subclass, registered under LeRobot's policy type. Shapes: B batch, K denoising
-steps, H horizon, D action dim.
+A family is one file with one subclass, registered under LeRobot's policy type.
+Shapes: B batch, K denoising steps, H horizon, D action dim.
 """
 
 import copy
@@ -19,7 +19,6 @@ from ..chains.flow import FlowSDEKernel, HybridKernel, NoiseHead
 
 STD_FLOOR = 0.1
 ADAPTER = "lora_"  # in the name of an adapter's weights, as peft calls them
-
 ADAPTERS: dict[str, type["DenoisingPolicy"]] = {}
 
 
@@ -42,8 +41,8 @@ def adapter_class(policy_type: str) -> type["DenoisingPolicy"]:
     if policy_type not in ADAPTERS:
         raise ValueError(
             f"policy.type={policy_type!r} has no denoising chain that this version can fine-tune with DPPO. "
-            f"Known: {', '.join(sorted(ADAPTERS))}. One file adds a family (the README shows one under "
-            "'A policy of your own'); load its package with --policy.discover_packages_path=PACKAGE"
+            f"Known: {', '.join(sorted(ADAPTERS))}. One file adds a family (docs/extending.md); load its "
+            "package with --policy.discover_packages_path=PACKAGE"
         )
     return ADAPTERS[policy_type]
 
@@ -276,9 +275,8 @@ class DenoisingPolicy(ABC):
 
     def encode_all(self, obs: dict[str, Tensor], count: int) -> Tensor:
         """`encode` of `count` decisions, `encode_batch` at once, (count, C)."""
-        size = self.encode_batch
-        parts = [{k: v[i : i + size] for k, v in obs.items()} for i in range(0, count, size)]
-        return torch.cat([self.encode(part) for part in parts])
+        rows = (slice(i, i + self.encode_batch) for i in range(0, count, self.encode_batch))
+        return torch.cat([self.encode({k: v[part] for k, v in obs.items()}) for part in rows])
 
     def features(self, condition: Tensor) -> Tensor:
         """What critics and mode classifiers read of a condition, (B, F); the condition itself by default."""

@@ -9,7 +9,7 @@ Shapes: D decisions of all episodes together, T decisions of the longest episode
 steps.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..chains.chain import Chain
 from ..policies.base import DenoisingPolicy
 from ..policies.rlft_commanded.commands import COMMAND
 from ..utils.errors import EnvironmentFailure
+from .arrays import alone, cat, final_observation, finite, row, side_by_side
 from .episodes import Episodes, Frames, Rollout
 
 VECTORS = {"agent_pos": OBS_STATE, "environment_state": OBS_ENV_STATE}  # what is kept of every step
@@ -69,7 +70,7 @@ class EpisodeRunner:
     def vector_sizes(self) -> dict[str, int]:
         """LeRobot key -> S of the vectors kept of every step."""
         sample = self.env.single_observation_space.sample()
-        return {key: value.shape[1] for key, value in self.vectors(_alone(sample)).items()}
+        return {key: value.shape[1] for key, value in self.vectors(alone(sample)).items()}
 
     def collect(
         self,
@@ -106,7 +107,7 @@ class EpisodeRunner:
             ).run(explore)
             for start in range(0, n_episodes, self.env.num_envs)
         ]
-        return _merge(rounds)
+        return side_by_side(rounds)
 
     def evaluate(
         self,
@@ -184,7 +185,7 @@ class _Round:
         action = np.zeros((self.env.num_envs, *space.shape), kind)
         while self.alive.any():
             rows = self.alive.nonzero()[0]
-            obs = _finite({key: value[rows] for key, value in self._observe(self.history).items()})
+            obs = finite({key: value[rows] for key, value in self._observe(self.history).items()})
             if self.command is not None:
                 obs[COMMAND] = self.command[rows][:, None].cpu()
             chain = decide(self._encode(obs))
@@ -201,7 +202,7 @@ class _Round:
         if not self.names_success:
             raise EnvironmentFailure(
                 f"the environment never says whether an episode succeeded: put info[{SUCCESS!r}], true or "
-                "false, into what each step returns, at the top level. Nothing was learned from these episodes"
+                "false, into what each step returns, at the top level. Nothing was learned from them"
             )
         episodes = Episodes(
             success=self.success,
@@ -213,14 +214,14 @@ class _Round:
         )
         obs, chains, ts, ids = zip(*decisions, strict=True) if decisions else ((), (), (), ())
         return Rollout(
-            obs=_cat(obs),
+            obs=cat(obs),
             chain=Chain.cat(list(chains)),
             t=torch.from_numpy(np.concatenate(ts or [[]])),
             episode=torch.from_numpy(np.concatenate(ids or [[]])),
             reward=torch.from_numpy(np.stack(rewards)).float(),
             valid=torch.from_numpy(np.stack(valids)),
             terminated=torch.from_numpy(self.terminated),
-            final_obs=_cat([{k: v[None] for k, v in o.items()} for o in self.final_obs]),
+            final_obs=cat([{k: v[None] for k, v in o.items()} for o in self.final_obs]),
             episodes=episodes,
         )
 
@@ -264,7 +265,7 @@ class _Round:
     def _keep_vectors(self, raw: dict[str, Any], info: dict[str, Any], done: np.ndarray) -> None:
         """Append what this step showed; NaN where the episode had been over, the last one where it is now."""
         vectors = self.runner.vectors(raw)
-        final = {i: self.runner.vectors(_alone(_final_raw(raw, info, i))) for i in np.flatnonzero(done)}
+        final = {i: self.runner.vectors(alone(final_observation(raw, info, i))) for i in np.flatnonzero(done)}
         for key, steps in self.states.items():
             vectors[key][~self.alive] = np.nan
             for i, last in final.items():
@@ -282,9 +283,11 @@ class _Round:
         self.terminated[i] = terminated or self.time_limit == "failure"
         if self.keep_decisions:
             *past, newest = self.history
-            frames = [{k: _row(v, i) for k, v in raw.items()} for raw in past] + [_final_raw(newest, info, i)]
-            batched = [_alone(frame) for frame in frames]
-            self.final_obs[i] = {k: v[0] for k, v in _finite(self._observe(batched)).items()}
+            frames = [{k: row(v, i) for k, v in raw.items()} for raw in past] + [
+                final_observation(newest, info, i)
+            ]
+            batched = [alone(frame) for frame in frames]
+            self.final_obs[i] = {k: v[0] for k, v in finite(self._observe(batched)).items()}
             if self.command is not None:
                 self.final_obs[i][COMMAND] = self.command[i : i + 1].cpu()
 
@@ -319,61 +322,3 @@ class _Round:
             raise EnvironmentFailure(
                 f"the environment raised {type(error).__name__} in {where}: {error}"
             ) from error
-
-
-def _finite(obs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Raise an EnvironmentFailure unless all observations are finite."""
-    for key, value in obs.items():
-        if not torch.isfinite(value).all():
-            raise EnvironmentFailure(f"the environment returned NaN or inf in {key}: fix the observation")
-    return obs
-
-
-def _final_raw(raw: dict[str, Any], info: dict[str, Any], i: int) -> dict[str, Any]:
-    """Last raw observation of episode i: under SAME_STEP autoreset `raw` already belongs to the next one."""
-    if "final_obs" in info and info["final_obs"][i] is not None:
-        return info["final_obs"][i]
-    return {key: _row(value, i) for key, value in raw.items()}
-
-
-def _map(value: Any, f: Callable[[Any], Any]) -> Any:
-    """Apply f to the arrays of a (nested) observation."""
-    return {k: _map(v, f) for k, v in value.items()} if isinstance(value, dict) else f(value)
-
-
-def _alone(obs: dict[str, Any]) -> dict[str, Any]:
-    """The observation of one environment as a batch of one."""
-    return {key: _map(value, lambda array: np.asarray(array)[None]) for key, value in obs.items()}
-
-
-def _row(value: Any, i: int) -> Any:
-    return _map(value, lambda array: array[i])
-
-
-def _cat_tensors(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(parts)) if parts else torch.zeros(0)
-
-
-def _cat(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if parts else {}
-
-
-def _merge(rounds: list[Rollout]) -> Rollout:
-    """Put rounds side by side along the episode axis."""
-    longest = max(len(r.reward) for r in rounds)
-
-    def grid(x: Tensor) -> Tensor:
-        return torch.cat([x, x.new_zeros(longest - len(x), x.shape[1])])
-
-    offsets = np.cumsum([0] + [r.valid.shape[1] for r in rounds])
-    return Rollout(
-        obs=_cat([r.obs for r in rounds]),
-        chain=Chain.cat([r.chain for r in rounds]),
-        t=_cat_tensors([r.t for r in rounds]),
-        episode=_cat_tensors([r.episode + int(o) for r, o in zip(rounds, offsets, strict=False)]),
-        reward=torch.cat([grid(r.reward) for r in rounds], 1),
-        valid=torch.cat([grid(r.valid) for r in rounds], 1),
-        terminated=_cat_tensors([r.terminated for r in rounds]),
-        final_obs=_cat([r.final_obs for r in rounds]),
-        episodes=Episodes.concatenate([r.episodes for r in rounds]),
-    )

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..algorithms.base import Algorithm
 from ..configs.train import TrainConfig
-from ..datasets.windows import BatchLoader
+from ..datasets.loader import BatchLoader
 from ..rollout.episodes import Rollout
 from ..rollout.evaluation import Evaluation
 from ..rollout.runner import EpisodeRunner

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..configs.train import TrainConfig
-from ..datasets.windows import BatchLoader
+from ..datasets.loader import BatchLoader
 from ..policies.base import DenoisingPolicy
 from ..rollout.episodes import Rollout
 from ..utils.run_folder import CONFIG_NAME, METRICS, SUMMARY

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..algorithms.base import Algorithm, Optimization, Parts
 from ..configs.pretrained import load_policy_config
 from ..configs.train import TrainConfig
-from ..datasets.windows import BatchLoader, make_loader
+from ..datasets.loader import BatchLoader, make_loader
 from ..policies.base import ADAPTER, DenoisingPolicy
 from ..policies.loading import check_chunk, load_policy, make_fresh
 from ..policies.lora import add_adapters
@@ -72,14 +72,15 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
     if checkpoint is not None:
         folder = checkpoint / PRETRAINED_MODEL_DIR
         try:
-            saved = load_policy_config(str(folder), [f"--device={config.policy.device}"])
+            trust = config.trust_remote_code
+            saved = load_policy_config(str(folder), [f"--device={config.policy.device}"], trust=trust)
             wanted = COMMANDED if config.algorithm.commanded else config.policy.type
             if saved.type != wanted:
                 raise UserError(f"it holds a policy of type {saved.type} instead of {wanted}")
             if wanted == COMMANDED:
                 saved.pretrained_path = None  # as when the run began
-                return _practising(config, load_policy(saved, folder, exploration))
-            return load_policy(config.policy, folder, exploration)
+                return _practising(config, load_policy(saved, folder, exploration, trust))
+            return load_policy(config.policy, folder, exploration, trust)
         except UserError as error:
             raise UserError(
                 f"--resume={config.resume}: checkpoint {checkpoint} does not belong to this run or is "

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..algorithms.refit import Scores
 from ..configs.train import TrainConfig, load_policy_config
-from ..critics.labels import advantages, returns, scaled_rewards, step_rewards
+from ..critics.labels import advantages
 from ..critics.return_value import Value, fit_value, load_value, observations, predict_all, save_value
 from ..datasets.configuration import EpisodeData
 from ..datasets.label_table import read_sidecar, write_sidecar
@@ -35,6 +35,7 @@ from ..utils.run_folder import ROUNDS
 from .checkpoint import save_checkpoint
 from .records import Records
 from .refit import Refit
+from .returns import frame_returns
 
 DEMONSTRATIONS = "demonstrations"
 
@@ -121,7 +122,7 @@ class Stages:
             tqdm.write(
                 "  the value is not told modes: failures have none without recorded paths (--atlas.key)"
             )
-        _, total, _ = self._returns(datasets)
+        _, total, _ = frame_returns(self.algorithm, datasets)
         with bar:
 
             def on_step(step: int, loss: float) -> None:
@@ -144,7 +145,7 @@ class Stages:
         if algorithm.needs_value and not folder.is_dir():
             raise UserError(f"there is no value in {folder}: run --algorithm.stage=value first")
         datasets = self._checked(number, tqdm.write)
-        reward, total, over = self._returns(datasets)
+        reward, total, over = frame_returns(self.algorithm, datasets)
         values = [np.full(len(d.index), np.nan) for d in datasets]
         if folder.is_dir():
             value = self._value(datasets)
@@ -275,31 +276,6 @@ class Stages:
         check_outcomes(datasets, say)
         name_attempts(datasets)
         return datasets
-
-    def _returns(
-        self, datasets: list[Recorded]
-    ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-        """Rewards, returns (NaN where the outcome is unknown) and value of the end, (F,) of each dataset."""
-        offsets = np.cumsum([0] + [len(d.success) for d in datasets])
-        episode = np.concatenate([d.episode + o for d, o in zip(datasets, offsets, strict=False)])
-        task = np.concatenate([d.task for d in datasets])
-        success = np.concatenate([d.success for d in datasets])
-        if self.algorithm.returns == "steps":
-            reward = step_rewards(episode, success > 0, task, self.algorithm.fail_cost)
-            over = np.zeros(len(reward))
-            unknown = np.isnan(success[episode])
-        else:
-            if lacking := [d.name for d in datasets if d.reward is None and not d.demonstration]:
-                raise UserError(
-                    f"algorithm.returns=reward needs next.reward, which {lacking[0]} lacks: use steps"
-                )
-            paid = [np.full(len(d.index), np.nan) if d.reward is None else d.reward for d in datasets]
-            reward = np.concatenate(paid)
-            unknown = np.isnan(reward)
-            reward, over = scaled_rewards(episode, np.nan_to_num(reward), task)
-        total = np.where(unknown, np.nan, returns(episode, reward, over))
-        ends = np.cumsum([len(d.index) for d in datasets])[:-1]
-        return np.split(reward, ends), np.split(total, ends), np.split(over, ends)
 
     def _value(self, datasets: list[Recorded]) -> Value:
         try:

@@ -13,13 +13,8 @@ from lerobot.policies.act.configuration_act import ACTConfig
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from torch.utils.data import default_collate
 
-from lerobot_rlft.datasets.windows import (
-    BatchLoader,
-    ChunkDataset,
-    DecodedDataset,
-    make_loader,
-    start_indices,
-)
+from lerobot_rlft.datasets.loader import BatchLoader, make_loader
+from lerobot_rlft.datasets.windows import ChunkDataset, DecodedDataset, start_indices
 
 LENGTHS = (
     5,
