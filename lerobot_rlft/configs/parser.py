@@ -21,12 +21,14 @@ from lerobot.configs import parser
 from ..utils.errors import UserError
 
 MOST_LISTED = 30  # longer lists hide the answer
+TRUST_FIELD = "trust_remote_code"
 
 
 def parse_command_line[T](config_class: type[T]) -> T:
     """What LeRobot's `parser.wrap` makes of `sys.argv`.
 
-    That is YAML by `--config_path`, `--policy.path`, plugins and `--help`.
+    That is YAML by `--config_path`, `--policy.path`, plugins and `--help`. Trust in remote code is taken from
+    the command line alone.
 
     Raises:
         UserError: a name or value is not usable.
@@ -39,7 +41,10 @@ def parse_command_line[T](config_class: type[T]) -> T:
 
     with explained(config_class):
         _paths_to_command_line(config_class)
-        return parsed()
+        config = parsed()
+    if hasattr(config, TRUST_FIELD) and parser.parse_arg(TRUST_FIELD) is None:
+        setattr(config, TRUST_FIELD, False)  # a file, which others may have written, gives no trust
+    return config
 
 
 def _paths_to_command_line(config_class: type) -> None:

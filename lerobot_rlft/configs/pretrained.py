@@ -9,19 +9,21 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from lerobot.configs import PreTrainedConfig, parser
 
 from ..policies.pretrained_files import (
+    PROCESSORS,
     WEIGHTS,
+    check_own_files,
     check_safe,
     commit_of,
     fetch,
     fetch_weights,
     pickles,
+    read_processors,
     refusal,
     split_revision,
 )
 from ..utils.errors import UserError, one_line
 from .parser import explained, suggest
 
-PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 CHECKPOINT_FILES = ("config.json", WEIGHTS, *PROCESSORS)
 
 
@@ -58,7 +60,7 @@ def load_policy_config(
     try:
         commit = commit_of(path, revision)
         kind = json.loads(fetch(path, CHECKPOINT_FILES[0], commit).read_text())["type"]
-        processors = [json.loads(fetch(path, part, commit).read_text()) for part in PROCESSORS]
+        processors = read_processors(path, commit)
         if not on_disk:
             fetch_weights(path, commit, trust)
     except UserError:
@@ -72,8 +74,8 @@ def load_policy_config(
             f"{option} has a corrupt config.json or processor ({type(error).__name__}: {error}): download or "
             "save it again"
         ) from error
-    if not trust:
-        check_safe(option, processors)
+    check = check_own_files if trust else check_safe
+    check(option, processors)
     known = PreTrainedConfig.get_known_choices()
     if kind not in known:
         raise UserError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import draccus
 import yaml
+from lerobot.configs.default import WandBConfig
 from lerobot.envs import EnvConfig
 from lerobot.utils.constants import (
     CHECKPOINTS_DIR,
@@ -38,6 +39,7 @@ KEPT = (".safetensors", ".json", ".yaml")
 # Of a run, not of what it made: a published configuration starts a new run that pushes nowhere.
 OWN = {
     "push_to_hub": False, "save_checkpoint_to_hub": False, "repo_id": None, "private": None, "license": None,
+    "trust_remote_code": False, "wandb": draccus.encode(WandBConfig()),
 }  # fmt: skip
 
 
@@ -69,6 +71,11 @@ class Run:
         best = checkpoints / BEST_CHECKPOINT_LINK
         exported = BEST_CHECKPOINT_LINK if best.exists() else LAST_CHECKPOINT_LINK
         chosen = (checkpoints / (name or exported)).resolve()
+        if chosen.parent != checkpoints.resolve():
+            raise UserError(
+                f"--checkpoint={name or exported} is no checkpoint of --run_dir={folder}: give the name of a "
+                f"folder in its {CHECKPOINTS_DIR}/"
+            )
         if not (chosen / PRETRAINED_MODEL_DIR / CONFIG_NAME).is_file():
             whole = sorted(p.parents[1].name for p in checkpoints.glob(f"[0-9]*/*/{CONFIG_NAME}"))
             known = f"known: {', '.join(whole)}" if whole else "the run has none: let it go on"

@@ -5,7 +5,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from httpx import HTTPError
+from huggingface_hub.errors import EntryNotFoundError
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.policies import make_policy, make_pre_post_processors
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from ..utils.errors import UserError, one_line
 from . import load_adapters
 from .base import DenoisingPolicy, Exploration, adapter_class
-from .pretrained_files import WEIGHTS, fetch_weights
+from .pretrained_files import WEIGHTS, check_own_files, check_safe, fetch_weights, pinned, read_processors
 
 
 def load_pretrained(
@@ -28,10 +29,11 @@ def load_pretrained(
         config: the policy's config, with the overrides of this run.
         path: Hub id or folder with model.safetensors and the two processors.
         exploration: see there.
-        trust: read pickled weights where there are no others.
+        trust: read pickled weights where there are no others, and run processor steps that are not LeRobot's.
 
     Raises:
-        UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
+        UserError: unknown policy type, or the checkpoint is missing, corrupt, not safe, or does not fit its
+            config.
     """
     load_adapters()
     try:
@@ -45,12 +47,16 @@ def load_pretrained(
             "of this run with --peft.r=16"
         )
     try:
-        weights = fetch_weights(str(path), config.pretrained_revision, trust)
+        revision = pinned(str(path), config.pretrained_revision)
+        # Here, and not only where options are read: checkpoints are named by configs and runs, too.
+        check = check_own_files if trust else check_safe
+        check(str(path), read_processors(str(path), revision))
+        weights = fetch_weights(str(path), revision, trust)
         if weights.name == WEIGHTS:
             said = io.StringIO()
             with redirect_stdout(said):
                 module = get_policy_class(config.type).from_pretrained(
-                    str(path), config=config, revision=config.pretrained_revision, strict=True
+                    str(path), config=config, revision=revision, strict=True
                 )
             # pi0 and pi05 only print that they could not load, and go on with random weights.
             for line in said.getvalue().splitlines():
@@ -62,11 +68,11 @@ def load_pretrained(
             module.to(config.device).eval()
         device = {"device_processor": {"device": config.device}}
         preprocessor, postprocessor = make_pre_post_processors(
-            config, str(path), config.pretrained_revision, preprocessor_overrides=device
+            config, str(path), revision, preprocessor_overrides=device
         )
     except UserError:
         raise
-    except (OSError, EntryNotFoundError, HfHubHTTPError, SafetensorError, RuntimeError, ValueError) as error:
+    except (OSError, EntryNotFoundError, HTTPError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{path} is not a whole checkpoint that fits its config.json "
             f"({one_line(error)}): download or save it again"

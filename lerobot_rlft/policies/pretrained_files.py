@@ -1,6 +1,9 @@
 """Files of a pretrained policy: in a folder, or in `user/name` on the Hub. What may run code is refused."""
 
 import hashlib
+import importlib
+import json
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,15 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
-from lerobot.processor import ProcessorStepRegistry
+from lerobot.processor import ProcessorStep, ProcessorStepRegistry
 
 from ..utils.errors import UserError, one_line
 
 WEIGHTS = "model.safetensors"
+PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 OUR_CODE = ("lerobot.", "lerobot_rlft.")  # a processor step may name any class that Python can import
+COMMIT = re.compile(r"[0-9a-f]{40}")
 TRUST = "--trust_remote_code=true"
 
 
@@ -57,6 +62,15 @@ def fetch(path: str, file: str, revision: str | None = None) -> Path:
             raise EntryNotFoundError(f"{path} has no {file}")
         return found
     return Path(hf_hub_download(path, file, revision=revision))
+
+
+def pinned(path: str, revision: str | None = None) -> str | None:
+    """The commit that everything is read from, so that what was checked is what is loaded; None of a folder.
+
+    Raises:
+        HTTPError, OSError: see `commit_of`.
+    """
+    return revision if revision and COMMIT.fullmatch(revision) else commit_of(path, revision)
 
 
 def commit_of(path: str, revision: str | None = None) -> str | None:
@@ -122,32 +136,97 @@ def refusal(names: set[str], missing: list[str]) -> str:
     )
 
 
-def check_safe(option: str, processors: list[dict[str, Any]]) -> None:
-    """Raise a UserError if a processor step would run code that is not LeRobot's.
+def read_processors(path: str, revision: str | None = None) -> list[Any]:
+    """The content of the two processors' JSON files. Nothing that they name is imported.
 
-    A processor's JSON names classes to be imported and made with arguments of its author's choice.
+    Raises:
+        OSError, HTTPError, EntryNotFoundError: one is missing or cannot be read; ValueError: it is no JSON.
     """
-    for step in (step for processor in processors for step in processor.get("steps", [])):
-        named = step.get("class", "")
-        if "registry_name" not in step and not named.startswith(OUR_CODE):
-            raise UserError(
-                f"{option} has a processor step of class {named!r}, code that is not LeRobot's, and is "
-                f"refused: load it with {TRUST} if you trust its author"
-            )
-        if asks_for_remote_code(step):
-            raise UserError(
-                f"{option} has a processor step {step.get('registry_name', named)} with trust_remote_code, "
-                f"which runs code from the Hub, and is refused: load it with {TRUST} if you trust its author"
-            )
+    return [json.loads(fetch(path, name, revision).read_text()) for name in PROCESSORS]
 
 
-def asks_for_remote_code(step: dict[str, Any]) -> bool:
-    """Whether a step has trust_remote_code, in its own config or by default."""
-    field = "trust_remote_code"
-    if field in step.get("config", {}):
-        return bool(step["config"][field])
+def check_safe(option: str, processors: list[Any]) -> None:
+    """Raise a UserError if a processor would run code that is not LeRobot's, or read files that are not its.
+
+    A processor's JSON names classes to be imported and made with arguments of its author's choice, and the
+    files of their state.
+    """
+    for step in (step for processor in processors for step in _steps(option, processor)):
+        _check_state_file(option, step)
+        _check_step(option, step)
+
+
+def check_own_files(option: str, processors: list[Any]) -> None:
+    """Raise a UserError if a processor names files outside of its checkpoint, which no trust allows."""
+    for step in (step for processor in processors for step in _steps(option, processor)):
+        _check_state_file(option, step)
+
+
+def _steps(option: str, processor: Any) -> list[dict[str, Any]]:
+    """The steps of a processor.
+
+    Raises:
+        UserError: the JSON has another form.
+    """
+    steps = processor.get("steps") if isinstance(processor, dict) else None
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise UserError(f"{option} has a processor without a list of steps: download or save it again")
+    return steps
+
+
+def _check_state_file(option: str, step: dict[str, Any]) -> None:
+    name = step.get("state_file")
+    if name is None:
+        return
+    plain = isinstance(name, str) and "\\" not in name and Path(name).name == name
+    if not plain or not name.endswith(".safetensors"):
+        raise UserError(
+            f"{option} has a processor step with state_file {name!r}, which is no .safetensors file of the "
+            "checkpoint itself, and is refused: download or save it again"
+        )
+
+
+def _check_step(option: str, step: dict[str, Any]) -> None:
+    """Raise a UserError unless a step is a ProcessorStep of LeRobot, of ours or of a loaded plugin."""
+    registered, named = step.get("registry_name"), step.get("class", "")
+    label = named if registered is None else registered
+    if "registry_name" not in step and not (isinstance(named, str) and named.startswith(OUR_CODE)):
+        raise UserError(
+            f"{option} has a processor step of class {named!r}, code that is not LeRobot's, and is "
+            f"refused: load it with {TRUST} if you trust its author"
+        )
+    found = _resolved(step)
+    if found is None:  # unknown steps are told of when they are built
+        return
+    if not (isinstance(found, type) and issubclass(found, ProcessorStep)):
+        raise UserError(
+            f"{option} has a processor step {label!r}, which is no ProcessorStep, and is refused: load it "
+            f"with {TRUST} if you trust its author"
+        )
+    if asks_for_remote_code(step, found):
+        raise UserError(
+            f"{option} has a processor step {label} with trust_remote_code, "
+            f"which runs code from the Hub, and is refused: load it with {TRUST} if you trust its author"
+        )
+
+
+def _resolved(step: dict[str, Any]) -> Any:
+    """What LeRobot would call to make a step, found as LeRobot finds it; None where there is nothing."""
+    if "registry_name" in step:
+        try:
+            return ProcessorStepRegistry.get(step["registry_name"])
+        except (KeyError, TypeError):
+            return None
+    module, _, name = step["class"].rpartition(".")
     try:
-        kind = ProcessorStepRegistry.get(step.get("registry_name", ""))
-    except KeyError:  # unknown steps are told of when they are built
-        return False
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+
+
+def asks_for_remote_code(step: dict[str, Any], kind: type) -> bool:
+    """Whether a step has trust_remote_code, in its own config or by the default of its class."""
+    field, config = "trust_remote_code", step.get("config") or {}
+    if isinstance(config, dict) and field in config:
+        return bool(config[field])
     return is_dataclass(kind) and any(f.name == field and f.default is True for f in fields(kind))

@@ -137,10 +137,12 @@ def write_config(config: TrainConfig, path: Path) -> None:
     """Write the configuration as YAML.
 
     What belongs to this run alone is left out, so that `--config_path` of the file starts a new one: how it
-    was started, its folder and its run of wandb.
+    was started, its folder, its run of wandb, and whose code was trusted.
     """
     wandb = replace(config.wandb, run_id=None)
-    shared = replace(config, resume=None, dry_run=False, output_dir=None, wandb=wandb)
+    shared = replace(
+        config, resume=None, dry_run=False, output_dir=None, wandb=wandb, trust_remote_code=False
+    )
     # By way of JSON: draccus hands over enums that are strings, which YAML would write as Python objects.
     plain = json.loads(json.dumps(draccus.encode(shared)))
     with replacing(path) as partial:

@@ -7,6 +7,7 @@ from lerobot.utils.random_utils import set_seed
 
 from ..configs.train import TrainConfig
 from ..hub.client import check_login
+from ..policies.pretrained_files import TRUST
 from ..rollout.runner import EpisodeRunner
 from ..utils.errors import EnvironmentFailure, RatioError, UserError, one_line
 from ..utils.run_folder import CONFIG_NAME
@@ -99,7 +100,8 @@ class Run(ABC):
 
     @property
     def resume_command(self) -> str:
-        return f"lerobot-rlft-train --resume={shlex.quote(str(self.config.output_dir))}"
+        trust = f" {TRUST}" if self.config.trust_remote_code else ""  # which the saved configuration lacks
+        return f"lerobot-rlft-train --resume={shlex.quote(str(self.config.output_dir))}{trust}"
 
     def close(self) -> None:
         """Close the environments, whose processes would outlive the run."""
