@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: install quickstart test test-fast check bench
+.PHONY: docs install quickstart test test-fast check bench
 
 install: $(INSTALLED)
 
@@ -27,6 +27,11 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python -m pip install -q -e '.[docs]'
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/mkdocs build --strict
 
 bench: install
 	$(BIN)/python -m benchmarks

@@ -50,9 +50,10 @@ def config_page() -> str:
     """All options of all commands and choices of this package."""
     parts = [
         "# Options",
-        "This page is generated from the configuration classes by `docs/generate.py`. Every option is written "
-        "`--name=value` on the command line and `name: value` in a YAML file given by `--config_path`. An option "
-        "of a group is written `--group.name=value`. A command shows the same texts with `--help`.",
+        "This page is generated from the configuration classes by `docs/generate.py`. Every option is "
+        "written `--name=value` on the command line and `name: value` in a YAML file given by "
+        "`--config_path`. An option of a group is written `--group.name=value`. A command shows the same "
+        "texts with `--help`.",
     ]
     seen: set[type] = set()
     for command, config in COMMANDS.items():
@@ -78,9 +79,10 @@ def metrics_page() -> str:
     rows = "\n".join(f"| `{key}` | {_cell(meaning)} |" for key, meaning in KEYS.items())
     return f"""# Metrics
 
-This page is generated from the registry of metrics by `docs/generate.py`. It lists the keys of `diversity.json`, which
-`lerobot-rlft-eval` writes. Of a key `X`, `X_ci` is the 95 % interval, `base_X` is the same quantity of the base,
-`X_control` is what two halves of the base's own episodes give, and `X_samples` is the number of samples on each side.
+This page is generated from the registry of metrics by `docs/generate.py`. It lists the keys of
+`diversity.json`, which `lerobot-rlft-eval` writes. Of a key `X`, `X_ci` is the 95 % interval, `base_X` is the
+same quantity of the base, `X_control` is what two halves of the base's own episodes give, and `X_samples` is
+the number of samples on each side.
 [Evaluation](../evaluation.md) explains how to read them.
 
 | key | meaning |

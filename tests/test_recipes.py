@@ -45,9 +45,9 @@ def commands(text: str, program: str) -> list[list[str]]:
 def shown(program: str) -> list[tuple[str, list[str]]]:
     """Every command line of ours that a user may copy, with the file that shows it."""
     texts = {path.name: path.read_text() for path in (ROOT / "Makefile", *(ROOT / "recipes").glob("*.yaml"))}
-    texts["README.md"] = "".join(
-        re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    )
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        name = page.relative_to(ROOT).as_posix()
+        texts[name] = "".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL))
     return [(name, found) for name in sorted(texts) for found in commands(texts[name], program)]
 
 
@@ -176,9 +176,10 @@ def test_a_demonstrations_command_of_the_texts(file, arguments):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, most", [("avoiding_base", 0.01), ("avoiding_flow_base", math.inf)])
 def test_stock_lerobot_makes_a_base(name, most, dppo_config, capsys, tmp_path):
-    """The command in the header of the recipe, for two steps."""
+    """The command that the page on base policies shows, for two steps."""
     write_demonstrations(tmp_path / "data", "local/avoiding", episodes_per_mode=1, progress=False)
-    (arguments,) = commands(Path(f"recipes/{name}.yaml").read_text(), "lerobot-train")
+    section = Path("docs/results/bases.md").read_text().partition(f"## `recipes/{name}.yaml`")[2]
+    (arguments,) = commands(section.partition("\n## ")[0], "lerobot-train")
     changed = {
         "--dataset.root": tmp_path / "data",
         "--output_dir": tmp_path / "stock",

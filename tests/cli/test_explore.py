@@ -141,6 +141,7 @@ def test_the_default_folder_is_new_and_help_explains_the_options(base_policy, co
 def test_the_recipe_is_what_its_header_shows(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     text = Path("recipes/structured_exploration.yaml").read_text()
+    results = Path("docs/results/structured_exploration.md").read_text()
     [arguments] = commands(text, "lerobot-rlft-explore")
     parser._config_path_args.clear()
     parser._config_yaml_overrides.clear()
@@ -153,5 +154,5 @@ def test_the_recipe_is_what_its_header_shows(monkeypatch, tmp_path):
     assert config.policy.pretrained_path == Path("recipes/avoiding_base")
     for floor in config.floors:
         for arm in ARMS:
-            assert f"{arm:<16} {floor:<6g} " in text
+            assert f"{arm:<16} {floor:<6g} " in results
     assert Path("docs/exploration.png").stat().st_size < 200_000
