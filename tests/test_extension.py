@@ -278,6 +278,13 @@ def test_a_metric(run, command, toy_metric, tmp_path):
         "--dry_run=true", f"--output_dir={tmp_path / 'bundle'}",
     )  # fmt: skip
     assert "rare half" in (tmp_path / "bundle/README.md").read_text()
+    own = tmp_path / "own"  # from the run's own evaluation
+    command(
+        push.main, f"--run_dir={folder}", "--repo_id=user/tuned", "--license=mit", "--dry_run=true",
+        f"--output_dir={own}",
+    )  # fmt: skip
+    numbers = json.loads((own / "diversity.json").read_text())
+    assert -1 <= numbers["rare_half"] <= 1 and 0 <= numbers["js_divergence"] <= 1
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)

@@ -12,7 +12,7 @@ from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 
 from ..envs.options import env_options
 from ..evaluation.figures import Figure
-from ..evaluation.measures import Metrics, measure_modes
+from ..evaluation.measures import Metrics, measure_modes, measure_registered
 from ..evaluation.report import DIVERSITY, PICTURES, REPORT, page
 from ..plots.run import draw_mode_shares
 from ..policies.pretrained_files import WEIGHTS, file_hash
@@ -135,7 +135,9 @@ def _own(
                 m[f"{prefix}unknown"] = m[f"{prefix}n_success"] - sum(side["mode_counts"])
     counts = [side and "mode_counts" in side and np.array(side["mode_counts"]) for side in (tuned, before)]
     if before is not None:
-        measure_modes(m, *(c if isinstance(c, np.ndarray) else None for c in counts))
+        known = [c if isinstance(c, np.ndarray) else None for c in counts]
+        measure_modes(m, *known)
+        measure_registered(m, *({"mode_counts": c} for c in known))
     elif isinstance(counts[0], np.ndarray):
         m["mode_counts"] = tuned["mode_counts"]
     if before is not None and m["claim_refusal"] is not None:
