@@ -113,6 +113,7 @@ def test_the_package_keeps_its_layers():
     assert violations(sources) == []
 
 
+@pytest.mark.slow
 def test_training_draws_nothing_at_start_up():
     """Pages and pictures are imported where one is made: by a run that ends, or pushes."""
     code = "import sys, lerobot_rlft.training.trainer, lerobot_rlft.training.rounds; print(*sys.modules)"
