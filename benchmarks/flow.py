@@ -14,8 +14,7 @@ import lerobot_policy_rlft  # noqa: F401  registers rlft_flow
 import numpy as np
 from lerobot.envs import make_env_pre_post_processors
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.policies.loading import load_policy
@@ -29,7 +28,7 @@ def prepare(hybrid: bool):  # type: ignore[no-untyped-def]
     """An update of a fresh algorithm on experience that is collected here."""
     env = AvoidingEnvConfig(episode_length=48)
     config = load_policy_config(str(BASE), [])
-    options = DPPOConfig(objective="chain", hybrid=hybrid)
+    options = DPPOConfig(hybrid=hybrid)
     policy = load_policy(config, BASE, options.exploration)
     algorithm = DPPO(options, policy, policy.frozen_copy())
     runner = EpisodeRunner(

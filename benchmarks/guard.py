@@ -10,8 +10,8 @@ import torch
 from lerobot.envs import make_env_pre_post_processors
 
 from benchmarks.iteration import seconds
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
+from lerobot_rlft.algorithms.nft import NFT, NFTConfig
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.diversity.attempts import Attempts
 from lerobot_rlft.diversity.guard import DiversityGuard, GuardConfig
@@ -40,7 +40,7 @@ def run() -> list[tuple[str, str]]:
 
 
 def iteration_of(kind: str):  # type: ignore[no-untyped-def]
-    """Collection and update of 200 episodes, as `plain` DPPO, `bare` forward objective, or `held`."""
+    """Collection and update of 200 episodes, as `plain` DPPO, `bare` NFT, or `held`."""
     config, env = load_policy_config(str(BASE), ["--device=cpu"]), AvoidingEnvConfig()
     policy, base = load_policy(config, BASE), load_policy(config, BASE)
     if kind == "held":
@@ -48,9 +48,9 @@ def iteration_of(kind: str):  # type: ignore[no-untyped-def]
     runner = EpisodeRunner(
         env.create_envs(EPISODES)["avoiding"][0], policy, *make_env_pre_post_processors(env, config)
     )
-    options = DPPOConfig(objective="chain" if kind == "plain" else "forward")
+    options = DPPOConfig() if kind == "plain" else NFTConfig()
     options.commands = CommandConfig(enable=kind == "held", steps=300)
-    algorithm = DPPO(options, policy, base)
+    algorithm = (DPPO if kind == "plain" else NFT)(options, policy, base)
     weights = {name: value.clone() for name, value in policy.module.state_dict().items()}
 
     def collect():  # type: ignore[no-untyped-def]

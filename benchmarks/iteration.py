@@ -20,8 +20,7 @@ from lerobot.policies import make_pre_post_processors
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
 from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.policies.base import Exploration

@@ -9,8 +9,7 @@ import numpy as np
 from lerobot.envs import make_env_pre_post_processors
 
 from benchmarks.iteration import seconds
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
 from lerobot_rlft.configs.train import TrainConfig, load_policy_config
 from lerobot_rlft.diversity.probe import Probe
 from lerobot_rlft.diversity.tracker import ModeTracker

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from families import diffusion, experience, vla
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
 from lerobot_rlft.configs.train import TrainConfig
 from lerobot_rlft.policies.base import DenoisingPolicy
 from lerobot_rlft.training.footprint import footprint, without_weights

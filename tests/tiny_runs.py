@@ -13,7 +13,7 @@ from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from tiny import OBSERVATIONS, TINY, save_policy
 
 from lerobot_rlft.algorithms.bc import BCConfig
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.cli.train import read_config
 from lerobot_rlft.configs.train import (
     DatasetConfig,

@@ -1,402 +1,172 @@
 """DPPO: policy gradients on the denoising chain of a diffusion policy (arXiv:2409.00588).
 
-Every denoising step of every decision is an action of a two-level MDP; its advantage is that of the decision,
-discounted towards the noisy end. `k` counts steps as in `chains`: 0 is the last, K-1 the noisiest. With
-K' < K only steps k < K' get the policy gradient; there is still one network for all steps, and the others are
-anchored to the base, so that the result stays an ordinary checkpoint.
-
-What holds diversity: `balance` changes the advantages, `regularizers` add to rewards and losses; how strong
-they are may be moved from outside (`holds`).
+PPO's clipped ratio on every sampled denoising step, see `on_policy` for the two-level MDP. Exploration is the
+noise of the chain, so every step that is trained needs some.
 """
 
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..chains.chain import Chain, kl_divergence
-from ..critics.advantages import RewardScaler, gae
-from ..critics.networks import explained_variance
-from ..critics.state_value import Critic
-from ..policies.base import DenoisingPolicy
-from ..policies.rlft_commanded.commands import COMMAND, episode_commands
-from ..regularizers.base import Experience, Regularizer, Step
-from ..regularizers.mode_balance import ModeBalance
-from ..utils.errors import check
-from ..utils.optimization import check_finite, descend
-from .base import Algorithm
-from .configuration_dppo import DPPOConfig
-from .hindsight import learn_commands
-from .objectives import OBJECTIVES
+from ..chains.chain import step_log_prob
+from ..critics.advantages import clip_schedule
+from ..policies.base import DenoisingPolicy, Exploration
+from ..regularizers.base import Step
+from ..utils.errors import RatioError, check
+from .base import AlgorithmConfig, Parts
+from .configuration_on_policy import OnPolicyConfig
+from .on_policy import Objective, OnPolicy
 
-KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
-WARMUP_PASSES, WARMUP_STEPS, WARMUP_BATCH = 3, 200, 256  # critic and mode classifier on the base's episodes
-
-GUIDED = (
-    "policy.rtc_config is enabled: real-time chunking pulls the sampler to the chunk before, so what it "
-    "does has another distribution than the chain whose log-probabilities DPPO uses. Collect without it "
-    "(--policy.rtc_config=null; the tuned policy still runs under it), mask the frozen part of the chunk, or "
-    "use an algorithm that needs no log-probabilities, such as advantage conditioning"
-)
-
-Encode = Callable[[DenoisingPolicy, Tensor], Tensor]  # a policy's features of some decisions
+HYBRID_NEEDS_ALL = "finetuned_steps=null with it: the step that is trained may be any"
+WHY = "without noise there is no log-probability"
 
 
-class DPPO(Algorithm):
-    """The update of DPPO.
-
-    Args:
-        config: see there.
-        policy: fine-tuned in place.
-        base: the frozen pretrained policy. It is called for the anchor (K' < K) and on `KL_PAIRS` pairs an
-            iteration.
-        backward: backward pass of a loss, `accelerator.backward`.
+@AlgorithmConfig.register_subclass("dppo")
+@dataclass
+class DPPOConfig(OnPolicyConfig):
+    """PPO on the sampled chain, which needs exploration noise and log-probabilities.
 
     Raises:
-        ValueError: `finetuned_steps` exceeds the chain, or its sampler adds no noise.
+        ValueError: a field is out of its range.
     """
 
-    def __init__(
-        self,
-        config: DPPOConfig,
-        policy: DenoisingPolicy,
-        base: DenoisingPolicy,
-        backward: Callable[[Tensor], None] = torch.Tensor.backward,
-        regularizers: dict[str, Regularizer] | None = None,
-    ) -> None:
-        config.fill()
-        config.fit(policy.std_floor)
-        self.config, self.policy, self.base, self.backward = config, policy, base, backward
-        self.regularizers = regularizers or {}
-        self.coefs = {name: regularizer.coef for name, regularizer in self.regularizers.items()}
-        self.num_steps = policy.kernel.num_steps
-        self.finetuned = config.finetuned_steps or self.num_steps
-        check("finetuned_steps", self.finetuned, self.finetuned <= self.num_steps, f"1 to {self.num_steps}")
-        self.device = policy.kernel.timesteps.device
-        self.floor = config.min_log_prob_std
-        self.objective = OBJECTIVES[config.objective](config, policy, self.finetuned)
-        if policy.guided:
-            raise ValueError(GUIDED)
-        policy.freeze(config.train_encoder)
-        self.critic = Critic(
-            policy, backward, config.critic_features, config.critic_hidden_dims, config.critic_lr
-        )
-        self.actor_optimizer = torch.optim.AdamW(
-            policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0, fused=True
-        )
-        self.reward_scaler = RewardScaler(config.gamma)
-        self.balance: ModeBalance | None = None
-        self.strength = 1.0  # see `hold`
-        self.success_value = 1.0  # what a success earns, the unit of the balance's bonus
-        self.iterations_done = 0
+    # "chain" alone: PPO on the sampled chain. What was "forward" is --algorithm.type=nft.
+    objective: str = "chain"
+    # PPO clip range: clip_coef at the last denoising step, clip_coef_base at the noisiest, exponential in
+    # between.
+    clip_coef: float = 0.1
+    clip_coef_base: float = 0.1
+    clip_coef_rate: float = 1.0
+    # Flow policies: "sde" adds the noise of an SDE with the marginals of the flow (Flow-SDE), "head"
+    # adds noise whose std is learned (Flow-Noise, ReinFlow). Deployed is the noise-free flow with both.
+    flow_noise: str = "sde"
+    # flow_noise=head: smallest and largest std of a step.
+    noise_std_range: tuple[float, float] = (0.08, 0.16)
+    # Flow policies: one random step of each chain adds noise and is trained, the others follow the
+    # flow; an update then costs 1 / K of that of whole chains.
+    hybrid: bool = False
+    # Centre advantages in each minibatch and divide them by their standard deviation, as the paper's code
+    # does. Once nearly every episode succeeds the critic lags behind and what is left is mostly noise:
+    # centring then punishes half of the successes, dividing makes the noise full-size, and success collapses
+    # (recipes/mode_loss.yaml). Without it the scaled return is the unit.
+    normalize_advantage: bool = False
+    # Stop the epochs of an iteration when the approximate KL of a minibatch exceeds this; null = never.
+    target_kl: float | None = 1.0
 
-    def explore(self, condition: Tensor) -> Chain:
-        config = self.config
-        return self.policy.sample(condition, config.min_sampling_std, config.min_log_prob_std)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective != "chain":
+            raise ValueError(
+                f"algorithm.objective={self.objective!r} is unknown, choose chain or forward "
+                "(--algorithm.type=nft)"
+            )
+        check("eta", self.eta, self.eta > 0, f"a number in (0, 1]; {WHY}")
+        check("noise_level", self.noise_level, self.noise_level > 0, f"a number in (0, 1.5]; {WHY}")
+        if self.flow_noise not in ("sde", "head"):
+            raise ValueError(f"algorithm.flow_noise={self.flow_noise!r} is unknown, choose sde or head")
+        low, high = self.noise_std_range
+        wanted = "two numbers > 0, the smaller first, for example [0.08, 0.16]"
+        check("noise_std_range", self.noise_std_range, 0 < low < high, wanted)
+        check("hybrid", self.hybrid, not self.hybrid or self.finetuned_steps is None, HYBRID_NEEDS_ALL)
+        for name in ("clip_coef", "clip_coef_base"):
+            check(
+                name, getattr(self, name), 0 < getattr(self, name) < 1, "a number in (0, 1), for example 0.1"
+            )
+        check("clip_coef_rate", self.clip_coef_rate, self.clip_coef_rate >= 0, "a number >= 0")
+        kl = self.target_kl
+        check("target_kl", kl, kl is None or kl > 0, "a number > 0 or null")
+
+    @property
+    def papers(self) -> list[tuple[str, str]]:
+        return [("Diffusion Policy Policy Optimization", "https://arxiv.org/abs/2409.00588")]
+
+    @property
+    def exploration(self) -> Exploration:
+        return Exploration(self.eta, self.flow_noise, self.noise_level, self.noise_std_range, self.hybrid)
+
+    def build(self, parts: Parts) -> "DPPO":
+        if parts.base is None:
+            raise ValueError(f"algorithm.type={self.type} holds to a pretrained policy and was given none")
+        regularizers = parts.regularizers(self.regularizers)
+        return DPPO(self, parts.policy, parts.base, parts.backward, regularizers)
+
+
+class ChainObjective(Objective):
+    """PPO on the sampled chain, DPPO's own (arXiv:2409.00588)."""
+
+    def __init__(self, config: DPPOConfig, policy: DenoisingPolicy, finetuned: int) -> None:
+        super().__init__(config, policy, finetuned)
+        self.options = config
+        clip = clip_schedule(finetuned, config.clip_coef, config.clip_coef_base, config.clip_coef_rate)
+        self.clip = clip.to(self.discount.device)
+
+    def noisy(self, rows: Tensor, k: Tensor) -> Tensor:
+        return self.chain.x[rows, k + 1]
+
+    def loss(self, step: Step, rows: Tensor, first: bool) -> tuple[Tensor, dict[str, float]]:
+        taken = self.chain.x[rows, step.k]
+        new = step_log_prob(step.normal, taken, self.policy.executed, step.floor)
+        log_ratio = new - self.chain.log_prob[rows, step.k]
+        log = (
+            {"first_ratio_error": check_first_ratio(log_ratio, self.policy.ratio_tolerance)} if first else {}
+        )
+        a = self.advantage[rows]
+        if self.options.normalize_advantage:
+            a = (a - a.mean()) / (a.std(unbiased=False).clamp(min=self.options.advantage_std_floor) + 1e-8)
+        loss, clipped = ppo_loss(log_ratio, a * self.discount[step.k], self.clip[step.k])
+        approx_kl = ((log_ratio.exp() - 1) - log_ratio).mean()  # http://joschu.net/blog/kl-approx.html
+        return loss, log | {"clip_fraction": clipped, "approx_kl": approx_kl.item()}
+
+    def stops(self, log: dict[str, float]) -> bool:
+        most = self.options.target_kl
+        return most is not None and log["approx_kl"] > most
+
+
+class DPPO(OnPolicy):
+    """See `on_policy.OnPolicy`.
+
+    Raises:
+        ValueError: noise that the log-probability needs is switched off.
+    """
+
+    config: DPPOConfig
+
+    def make_objective(self) -> Objective:
+        std = self.sampling_floor
+        check("min_sampling_std", std, std > 0 or not self.policy.std_floor, f"a number > 0; {WHY}")
+        return ChainObjective(self.config, self.policy, self.finetuned)
 
     def progress(self, metrics: dict[str, Any]) -> str:
-        return f"KL {metrics['kl_to_base']:.2g} clip {metrics.get('clip_fraction', 0.0):.2f}"
+        return f"{super().progress(metrics)} clip {metrics.get('clip_fraction', 0.0):.2f}"
 
-    @property
-    def adjustable(self) -> bool:
-        return self.config.balance.enabled or bool(self.regularizers)
 
-    @property
-    def needs_reference(self) -> bool:  # type: ignore[override]
-        return self.config.balance.enabled or bool(self.regularizers) or bool(self.config.commands.enable)
+def ppo_loss(log_ratio: Tensor, advantage: Tensor, clip: Tensor) -> tuple[Tensor, float]:
+    """Clipped surrogate (arXiv:1707.06347, eq. 7) with one clip range for each row, all (B,).
 
-    def begin(self, reference: Experience, num_modes: int | None) -> None:
-        """Take episodes of the base, collected with the sampler of collection, before the first iteration.
+    Returns:
+        the loss and the share of rows whose ratio left its range.
+    """
+    ratio = log_ratio.exp()
+    clipped_ratio = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
+    loss = torch.maximum(-advantage * ratio, -advantage * clipped_ratio).mean()
+    return loss, ((ratio - 1).abs() > clip).float().mean().item()
 
-        Critic and mode classifier are trained on them, so that the first update already knows what to expect.
 
-        Raises:
-            ValueError: `commands` or `balance` have no modes to work with.
-        """
-        check_finite("a reward", reference.reward, "fix the environment, nothing was learned from it")
-        if self.config.commands.enable:
-            learn_commands(self.config.commands, self.policy, reference, num_modes, self.backward)
-        for regularizer in self.regularizers.values():
-            regularizer.begin(reference)
-        if not self.config.balance.enabled:
-            return
-        if num_modes is None or reference.attempt is None:
-            raise ValueError(
-                "algorithm.balance needs modes, and neither the environment nor an atlas names any: choose "
-                "what to cluster (--atlas.key, --atlas.dims), or switch guard and algorithm.balance off"
-            )
-        balance = self.balance = self._make_balance(num_modes)
-        balance.begin(reference.attempt, reference.success)
-        earned = (reference.reward * reference.valid).sum(0)[reference.success]
-        self.success_value = earned.mean().abs().clamp(min=1e-8).item() if len(earned) else 1.0
-        if self.config.scale_reward:
-            self.reward_scaler(reference.reward, reference.valid)
-        with torch.no_grad():
-            condition = self.policy.encode_all(reference.obs, len(reference.chain.x))
-            features = self.critic.features(condition)
-        attempt = reference.attempt[reference.episode].to(self.device)
-        for _ in range(WARMUP_PASSES):
-            _, target, _ = self._advantages(reference, reference.reward / self.reward_scale, features)
-            for _ in range(WARMUP_STEPS):
-                rows = torch.randint(len(features), (WARMUP_BATCH,), device=self.device)
-                self.critic.step(reference.obs, features, rows, target[rows])
-                balance.step(features[rows], attempt[rows])
+def check_first_ratio(log_ratio: Tensor, tolerance: float = 1e-4) -> float:
+    """Largest |ratio - 1| of the first minibatch, whose weights are still those that collected the data.
 
-    def _make_balance(self, num_modes: int) -> ModeBalance:
-        config = self.config
-        return ModeBalance(
-            config.balance,
-            num_modes,
-            self.critic.feature_dim,
-            config.critic_hidden_dims,
-            config.critic_lr,
-            self.device,
+    Raises:
+        RatioError: it exceeds `tolerance`: sampling and re-evaluation disagree; the message lists likely
+            causes.
+    """
+    error = (log_ratio.exp() - 1).abs().max().item()
+    if not error <= tolerance:
+        raise RatioError(
+            f"the first probability ratio of this iteration is off by {error:.2e}, it must be 1 within "
+            f"{tolerance:g}. Likely causes: the policy is in train mode (dropout, random crops, batch norm), "
+            "sampling and log-probabilities use different time grids or std floors, weights changed between "
+            "collection and update, or the policy computes in half precision (use float32)."
         )
-
-    def hold(self, strength: float) -> None:
-        self.strength = strength
-        if self.balance is not None:
-            self.balance.strength = strength
-        for name, regularizer in self.regularizers.items():
-            regularizer.coef = self.coefs[name] * strength
-
-    @property
-    def reward_scale(self) -> float:
-        """What rewards are divided by."""
-        return self.reward_scaler.std if self.config.scale_reward else 1.0
-
-    def update(self, data: Experience) -> dict[str, Any]:
-        """One iteration of DPPO on whole episodes.
-
-        Raises:
-            FloatingPointError: a reward is NaN or inf, then nothing has changed; or a loss or gradient is,
-                then the weights are still those before the bad step.
-            RatioError: the first minibatch's probability ratio is not 1.
-        """
-        check_finite("a reward", data.reward, "fix the environment, nothing was learned from it")
-        config, chain = self.config, data.chain
-        decisions = len(chain.x)
-        encode_once = not self.policy.encoder_trained(config.train_encoder)
-        with torch.no_grad():
-            condition = self.policy.encode_all(data.obs, decisions)  # (D, C)
-            features = self.critic.features(condition)  # (D, F)
-
-        def encode(policy: DenoisingPolicy, rows: Tensor) -> Tensor:
-            # A frozen or missing encoder is the base's, too; a reference has its own normalisation.
-            if encode_once and policy in (self.policy, self.base):
-                return condition[rows]
-            return policy.encode(_rows(data.obs, rows))
-
-        log = _Mean()
-        reward = self._commanded_reward(data, log)
-        for name, regularizer in self.regularizers.items():
-            regularizer.observe(data)
-            extra = regularizer.reward(data, lambda: self._all_steps(data, encode))
-            if extra is not None:
-                reward = reward + regularizer.coef * extra
-                log.add(**{f"{name}_reward": (extra * data.valid).sum(0).mean()})
-        reward = self.reward_scaler(reward, data.valid) if config.scale_reward else reward
-        advantage, target, value = self._advantages(data, reward, features)
-        balance, attempt = self.balance, torch.empty(0)
-        if balance is not None and data.attempt is not None:
-            advantage = self._balanced(balance, data, data.attempt, advantage, features, log)
-            attempt = data.attempt[data.episode].to(self.device)
-        advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
-        self.objective.begin(chain, condition, advantage)
-        all_rows, all_steps = chain.pairs(self.finetuned)
-        train_actor = self.iterations_done >= config.critic_warmup_iterations
-        stop = False
-        for epoch in range(config.update_epochs):
-            order = torch.randperm(len(all_rows), device=self.device)
-            minibatches = order.split(config.minibatch_size)
-            # A value belongs to a decision, not to its K' steps: the critic sees each decision as often as
-            # critic_epochs says, whatever the actor does.
-            value_rows = self._value_rows(decisions, len(minibatches))
-            for i, (pair, rows) in enumerate(zip(minibatches, value_rows, strict=True)):
-                if len(rows):  # fewer decisions than minibatches leave some without
-                    log.add(value_loss=self.critic.step(data.obs, features, rows, target[rows]))
-                    if balance is not None:
-                        log.add(mode_loss=balance.step(features[rows], attempt[rows]))
-                if not train_actor or stop:
-                    continue
-                rows, k = all_rows[pair], all_steps[pair]
-                step = self._step(self.objective.noisy(rows, k), rows, k, encode)
-                loss, seen = self.objective.loss(step, rows, first=epoch == 0 and i == 0)
-                log.add(policy_loss=loss, **seen)
-                for name, regularizer in self.regularizers.items():
-                    term = regularizer.loss(step) if regularizer.coef else None
-                    if term is not None:
-                        log.add(**{f"{name}_loss": term})
-                        loss = loss + regularizer.coef * term
-                if self.finetuned < self.num_steps and config.anchor_coef > 0:
-                    anchor = self._anchor_loss(chain.x, encode, len(rows))
-                    log.add(anchor_loss=anchor)
-                    loss = loss + config.anchor_coef * anchor
-                log.add(grad_norm=self._descend(loss))
-                stop = config.target_kl is not None and seen.get("approx_kl", 0.0) > config.target_kl
-        self.iterations_done += 1
-        kl = self._kl_to_base(chain.x, encode)
-        return log.result() | {
-            "explained_variance": explained_variance(value, target),
-            "value_mean": value.mean().item(),
-            "advantage_std": advantage.std(unbiased=False).item(),
-            "kl_to_base": sum(kl) / len(kl),
-            "kl_by_step": kl,
-            "decisions": float(decisions),
-        }
-
-    def _commanded_reward(self, data: Experience, log: "_Mean") -> Tensor:
-        """(T, E): what is earned on another way than the commanded one does not count."""
-        if COMMAND not in data.obs or data.attempt is None:
-            return data.reward
-        command = episode_commands(data.obs[COMMAND], data.episode, len(data.attempt))
-        obeyed = command == data.attempt
-        log.add(obeyed=obeyed.float().mean())
-        return data.reward * obeyed
-
-    def _value_rows(self, decisions: int, minibatches: int) -> list[Tensor]:
-        """What the critic sees in one epoch: decisions `critic_epochs` times each, for each minibatch."""
-        passes = [torch.randperm(decisions, device=self.device) for _ in range(self.config.critic_epochs)]
-        return list(torch.cat(passes).tensor_split(minibatches))
-
-    def _advantages(
-        self, data: Experience, reward: Tensor, features: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Advantages (T, E), value targets (D,) and values (D,)."""
-        with torch.no_grad():
-            final = self.critic.features(self.policy.encode_all(data.final_obs, len(data.terminated)))
-        value = self.critic.values(data.obs, features)
-        final_value = self.critic.values(data.final_obs, final)
-        advantage, target = gae(
-            reward,
-            data.grid(value.cpu()),
-            final_value.cpu(),
-            data.terminated,
-            data.valid,
-            self.config.gamma,
-            self.config.gae_lambda,
-        )
-        return advantage, target[data.t, data.episode].to(self.device), value
-
-    def _balanced(
-        self,
-        balance: ModeBalance,
-        data: Experience,
-        attempt: Tensor,
-        advantage: Tensor,
-        features: Tensor,
-        log: "_Mean",
-    ) -> Tensor:
-        """(T, E)"""
-        balance.observe(attempt)
-        with torch.no_grad():
-            expected = data.grid(balance.predict(features).cpu() @ balance.bonus)
-        unit = self.success_value / self.reward_scale
-        lam = self.config.gae_lambda
-        balanced = balance(advantage / unit, data.valid, attempt, expected, lam)
-        log.add(bonus_max=balance.bonus.max(), bonus_min=balance.bonus.min())
-        return balanced * unit
-
-    def _step(self, x: Tensor, rows: Tensor, k: Tensor, encode: Encode) -> Step:
-        condition = encode(self.policy, rows)
-        prediction = self.policy.predict(x, self.policy.kernel.timesteps[k], condition)
-        return Step(
-            self.policy,
-            self.base,
-            x,
-            k,
-            condition,
-            prediction,
-            lambda policy: encode(policy, rows),
-            self.config.min_log_prob_std,
-        )
-
-    @torch.no_grad()
-    def _all_steps(self, data: Experience, encode: Encode) -> Iterator[tuple[Tensor, Step]]:
-        """Every fine-tuned stochastic step of every decision, as (rows, Step)."""
-        parts = (part.split(self.policy.encode_batch) for part in data.chain.pairs(self.finetuned))
-        for rows, k in zip(*parts, strict=True):
-            yield rows, self._step(data.chain.x[rows, k + 1], rows, k, encode)
-
-    @torch.no_grad()
-    def _kl_to_base(self, x: Tensor, encode: Encode) -> list[float]:
-        """KL(current || base) of each fine-tuned denoising step in nats, summed over the executed chunk."""
-        count = min(len(x), max(1, KL_PAIRS // self.finetuned))
-        rows = (
-            torch.linspace(0, len(x) - 1, count, device=self.device).long().repeat_interleave(self.finetuned)
-        )
-        k = torch.arange(self.finetuned, device=self.device).repeat(count)
-        current, base = (p.transition(x[rows, k + 1], k, encode(p, rows)) for p in (self.policy, self.base))
-        kl = kl_divergence(current, base, self.policy.executed, self.config.min_log_prob_std)
-        return kl.view(count, self.finetuned).mean(0).tolist()
-
-    def _anchor_loss(self, x: Tensor, encode: Encode, count: int) -> Tensor:
-        """Squared difference of network outputs to the base at random steps that are not fine-tuned."""
-        rows = torch.randint(len(x), (count,), device=self.device)
-        k = torch.randint(self.finetuned, self.num_steps, (count,), device=self.device)
-        noisy, timestep = x[rows, k + 1], self.policy.kernel.timesteps[k]
-        with torch.no_grad():
-            wanted = self.base.predict(noisy, timestep, encode(self.base, rows))
-        return (self.policy.predict(noisy, timestep, encode(self.policy, rows)) - wanted).square().mean()
-
-    def _descend(self, loss: Tensor) -> float:
-        lr, most = self.config.actor_lr, self.config.max_grad_norm
-        advice = f"lower algorithm.actor_lr={lr}, or check the scale of the environment's rewards"
-        return descend(loss, self.actor_optimizer, self.backward, most, "algorithm.type=dppo", advice)
-
-    def state_dict(self) -> dict[str, Any]:
-        head = self.policy.noise_head
-        return {
-            "noise_head": head and head.state_dict(),
-            "adapters": self.policy.adapters(),
-            "critic": self.critic.state_dict(),
-            "actor_optimizer": self.actor_optimizer.state_dict(),
-            "reward_scaler": self.reward_scaler.state_dict(),
-            "iterations_done": self.iterations_done,
-            "strength": self.strength,
-            "success_value": self.success_value,
-            "num_modes": self.balance and self.balance.num_modes,
-            "balance": self.balance and self.balance.state_dict(),
-            "regularizers": {name: r.state_dict() for name, r in self.regularizers.items()},
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.policy.noise_head is not None:
-            self.policy.noise_head.load_state_dict(state["noise_head"])
-        for name, adapter in self.policy.adapters().items():
-            adapter.copy_(state["adapters"][name])
-        self.critic.load_state_dict(state["critic"])
-        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
-        # The rate of this configuration, not the one that was saved: a resume may want smaller steps.
-        self.actor_optimizer.param_groups[0]["lr"] = self.config.actor_lr
-        self.reward_scaler.load_state_dict(state["reward_scaler"])
-        self.iterations_done = state["iterations_done"]
-        self.success_value = state["success_value"]
-        if self.config.balance.enabled and state["balance"] is None:
-            raise ValueError("algorithm.balance needs the base's episodes, which this run has not played")
-        if self.config.balance.enabled:
-            with torch.random.fork_rng(devices=[]):  # the random state is that of the checkpoint already
-                self.balance = self._make_balance(state["num_modes"])
-            self.balance.load_state_dict(state["balance"])
-        for name, regularizer in self.regularizers.items():
-            regularizer.load_state_dict(state["regularizers"][name])
-        self.hold(state["strength"])  # times the coefficients of this configuration
-
-
-def _rows(obs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    return {key: value[rows.to(value.device)] for key, value in obs.items()}
-
-
-class _Mean:
-    """Means of the metrics of an iteration's minibatches."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
-
-    def add(self, **metrics: Tensor | float) -> None:
-        for name, value in metrics.items():
-            self.values.setdefault(name, []).append(value.item() if isinstance(value, Tensor) else value)
-
-    def result(self) -> dict[str, float]:
-        return {name: sum(values) / len(values) for name, values in self.values.items()}
+    return error

@@ -2,19 +2,22 @@
 
 import datetime as dt
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import draccus
 import lerobot.policies  # noqa: F401  registers the policy types
+from draccus.parsers.decoding import decode_dataclass
 from lerobot.configs import PreTrainedConfig, parser
 from lerobot.configs.default import PeftConfig, WandBConfig
 from lerobot.envs import EnvConfig
 from lerobot.utils.constants import CHECKPOINTS_DIR
 
 from ..algorithms.base import AlgorithmConfig
-from ..algorithms.configuration_dppo import DPPOConfig
+from ..algorithms.configuration_on_policy import OnPolicyConfig
+from ..algorithms.nft import NFTConfig
 from ..algorithms.refit import RefitConfig
 from ..diversity.atlas import AtlasConfig
 from ..diversity.guard import GuardConfig
@@ -23,6 +26,7 @@ from ..regularizers.mode_balance import BalanceConfig
 from ..regularizers.rehearsal import RehearsalConfig
 from ..utils.errors import UserError
 from ..utils.run_folder import ROUNDS
+from .aliases import current
 from .parser import suggest
 from .pretrained import load_policy_config
 
@@ -284,7 +288,7 @@ class TrainConfig:
     def _recommend(self) -> None:
         """Fill what was left open: under a guard with the recommended combination."""
         algorithm = self.algorithm
-        if not isinstance(algorithm, DPPOConfig):
+        if not isinstance(algorithm, OnPolicyConfig):
             if self.peft is not None:
                 raise UserError(
                     f"peft trains adapters with RL, algorithm.type={algorithm.type} does not know it: choose "
@@ -296,15 +300,11 @@ class TrainConfig:
                     f"{algorithm.type} is not: choose --algorithm.type=dppo, or switch the guard off"
                 )
             return
-        try:
-            algorithm.fill("forward" if self.guard.enable else "chain")
-        except ValueError as error:
-            raise UserError(str(error)) from error
         commands = algorithm.commands
         if commands.enable is None:
             chosen = algorithm.balance.enabled or bool(algorithm.regularizers)
             # PPO on the chain made commanded policies deaf (recipes/avoiding_guarded.yaml).
-            fits = algorithm.objective == "forward" and self.peft is None
+            fits = isinstance(algorithm, NFTConfig) and self.peft is None
             commands.enable = self.guard.enable and not chosen and fits
         if commands.enable and self.peft is not None:
             raise UserError(
@@ -321,6 +321,11 @@ class TrainConfig:
                 "guard.enable=true exports the best checkpoint that respects the floor and needs evaluations "
                 "to find it: give --eval_freq=1 or more"
             )
+
+
+@draccus.decode.register(TrainConfig)
+def _decode(raw: dict[str, Any], path: Sequence[str] = ()) -> TrainConfig:
+    return decode_dataclass(TrainConfig, current(raw), path)
 
 
 def pretrained_config(name: str, trust: bool = False) -> PreTrainedConfig | None:

@@ -21,6 +21,7 @@ from lerobot.utils.constants import (
 
 from .. import algorithms  # noqa: F401  registers them
 from ..algorithms.base import AlgorithmConfig
+from ..configs.aliases import current
 from ..configs.pretrained import needs_plugin
 from ..configs.push import PushConfig
 from ..envs.options import eval_command
@@ -225,7 +226,7 @@ def card(
         missing: why a number is not there.
         files: what is published beside it.
     """
-    algorithm = draccus.decode(AlgorithmConfig, run.config["algorithm"])
+    algorithm = draccus.decode(AlgorithmConfig, current(run.config)["algorithm"])
     env = run.config["env"] and draccus.decode(EnvConfig, run.config["env"])
     on_base = base.card_field if base is not None else {}.get
     kind, dataset = run.policy_type, run.config["dataset"]

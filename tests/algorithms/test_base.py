@@ -67,7 +67,7 @@ def test_own_algorithms_are_built_as_what_they_are(dppo_config, bc_config):
     config = dppo_config()
     policy = make_policy(config, None, None)
     algorithm = make_algorithm(config, policy, make_base(config, policy), torch.Tensor.backward)
-    assert type(algorithm) is DPPO and algorithm.floor == config.algorithm.min_log_prob_std
+    assert type(algorithm) is DPPO and algorithm.floor == policy.std_floor
     assert algorithm.progress({"kl_to_base": 0.123, "clip_fraction": 0.1}) == "KL 0.12 clip 0.10"
     assert issubclass(BCConfig, AlgorithmConfig) and BC.progress(None, {"loss": 0.25}) == "loss 0.2500"
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lerobot_rlft.algorithms import dppo, objectives
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
-from lerobot_rlft.algorithms.objectives import check_first_ratio, ppo_loss
+from lerobot_rlft.algorithms import dppo, on_policy
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig, check_first_ratio, ppo_loss
+from lerobot_rlft.algorithms.nft import NFT, NFTConfig
 from lerobot_rlft.chains.chain import DDPMKernel
 from lerobot_rlft.critics.advantages import gae
 from lerobot_rlft.policies.base import DenoisingPolicy
@@ -167,7 +166,7 @@ def test_what_enters_the_first_loss(monkeypatch):
         return ppo_loss(log_ratio, advantage, clip)
 
     monkeypatch.setattr(algorithm.policy.kernel, "transition", transition)
-    monkeypatch.setattr(objectives, "ppo_loss", loss)
+    monkeypatch.setattr(dppo, "ppo_loss", loss)
     metrics = algorithm.update(data)
 
     # Values are 0 everywhere, so the time limit's bootstrap is 0 too: A_t = r_t + .25 A_{t+1}
@@ -197,7 +196,7 @@ def test_what_enters_the_first_loss(monkeypatch):
 def test_a_time_limit_bootstraps_from_the_final_observation(monkeypatch):
     algorithm, calls = make(), []
     data = explore(algorithm.policy)
-    monkeypatch.setattr(dppo, "gae", lambda *args: calls.append(args) or gae(*args))
+    monkeypatch.setattr(on_policy, "gae", lambda *args: calls.append(args) or gae(*args))
     expected = algorithm.critic.net(data.final_obs["observation.state"]).detach()
     values = algorithm.critic.net(data.obs["observation.state"]).detach()
     algorithm.update(data)
@@ -216,7 +215,7 @@ def test_advantages_are_normalised_before_the_denoising_discount(floor, monkeypa
         make(update_epochs=1, gamma_denoising=0.0, normalize_advantage=True, advantage_std_floor=floor),
         [],
     )
-    monkeypatch.setattr(objectives, "ppo_loss", lambda *args: seen.append(args) or ppo_loss(*args))
+    monkeypatch.setattr(dppo, "ppo_loss", lambda *args: seen.append(args) or ppo_loss(*args))
     std = algorithm.update(explore(algorithm.policy, lengths=(40, 40)))["advantage_std"]
     assert 0.1 < std < 4
     a = seen[0][1]
@@ -242,7 +241,7 @@ def test_training_moves_the_policy_and_measures_it():
 
 
 def test_metrics_are_means_over_minibatches():
-    log = dppo._Mean()
+    log = on_policy._Mean()
     log.add(loss=1.0, rare=7.0)
     log.add(loss=torch.tensor(4.0))
     assert log.result() == {"loss": 2.5, "rare": 7.0}
@@ -550,18 +549,19 @@ def balanced(data, attempt, success):
     return data
 
 
-def make_balanced(policy=None, base=None, regularizers=None, **fields):
+def make_balanced(policy=None, base=None, regularizers=None, kind=DPPO, **fields):
     fields = {"balance": BalanceConfig(center=True, tau=0.5), "critic_hidden_dims": (8,)} | fields
     policy = policy or Toy()
     base = base or copy.deepcopy(policy)
-    return DPPO(DPPOConfig(**fields), policy, base, regularizers=regularizers)
+    options = {DPPO: DPPOConfig, NFT: NFTConfig}[kind](**fields)
+    return kind(options, policy, base, regularizers=regularizers)
 
 
 MODES = ([0, 1, 0], [True, True, False])
 
 
 def test_a_reference_teaches_the_critic_and_the_classifier_before_the_first_iteration(monkeypatch):
-    monkeypatch.setattr(dppo, "WARMUP_STEPS", 20)
+    monkeypatch.setattr(on_policy, "WARMUP_STEPS", 20)
     algorithm = make_balanced(critic_lr=1e-2)
     actor = weights(algorithm.policy.module)
     data = balanced(explore(algorithm.policy, reward=lambda chunk: 3 + 0 * chunk[:, 0, 0]), *MODES)
@@ -591,7 +591,7 @@ def test_advantages_are_balanced_in_units_of_what_a_success_earns(monkeypatch):
         algorithm.balance, "predict", lambda condition: torch.tensor([[0.5, 0.5]]).expand(len(condition), 2)
     )
     advantage = torch.tensor([[1.0, 5.0, 3.0], [2.0, 7.0, -2.0]])
-    log = dppo._Mean()
+    log = on_policy._Mean()
     out = algorithm._balanced(algorithm.balance, data, data.attempt, advantage, torch.zeros(6, 2), log)
     expected = bonus.mean()  # at every decision, so that only the last one is surprised
     force = torch.stack([0.95 * (bonus - expected), bonus - expected])  # (decision, mode)
@@ -655,7 +655,7 @@ def test_regularizers_add_to_rewards_and_losses(monkeypatch):
         balance=BalanceConfig(), regularizers={"paid": regularizer}, scale_reward=False, update_epochs=1
     )
     data = balanced(explore(algorithm.policy), *MODES)
-    monkeypatch.setattr(dppo, "gae", lambda *args: rewards.append(args[0]) or gae(*args))
+    monkeypatch.setattr(on_policy, "gae", lambda *args: rewards.append(args[0]) or gae(*args))
     algorithm.begin(data, None)
     metrics = algorithm.update(data)
     assert regularizer.seen == ["begin", "observe"]
@@ -667,15 +667,15 @@ def test_regularizers_add_to_rewards_and_losses(monkeypatch):
     assert "paid_loss" not in algorithm.update(balanced(explore(algorithm.policy), *MODES))
 
 
-@pytest.mark.parametrize("objective", ["chain", "forward"])
-def test_a_balanced_run_resumes_bit_equal(objective, monkeypatch):
-    monkeypatch.setattr(dppo, "WARMUP_STEPS", 3)
+@pytest.mark.parametrize("kind", [DPPO, NFT])
+def test_a_balanced_run_resumes_bit_equal(kind, monkeypatch):
+    monkeypatch.setattr(on_policy, "WARMUP_STEPS", 3)
     base = Toy()
 
     def made(policy):
         rehearsal = RehearsalConfig(source="recent", batch_size=4).build(policy, base)
         return make_balanced(
-            policy, base, {"rehearsal": rehearsal}, objective=objective, minibatch_size=5,
+            policy, base, {"rehearsal": rehearsal}, kind, minibatch_size=5,
             min_sampling_std=0.1,
         )  # fmt: skip
 
@@ -718,7 +718,7 @@ def test_a_balanced_run_resumes_bit_equal(objective, monkeypatch):
         ("min_log_prob_std", -0.1, "a number >= 0"),
         ("eta", 0.0, r"a number in \(0, 1\]"),
         ("eta", 1.5, r"a number in \[0, 1\]"),
-        ("noise_level", -0.1, r"a number in \(0, 1.5\]; without noise there is no log-probability"),
+        ("noise_level", -0.1, r"0 to 1.5, for example 0.5; with more the SDE explodes"),
         ("noise_level", 1.6, r"0 to 1.5, for example 0.5; with more the SDE explodes"),
         ("noise_level", 0.0, r"a number in \(0, 1.5\]; without noise there is no log-probability"),
         ("noise_std_range", (0.2, 0.1), "two numbers > 0, the smaller first"),
@@ -733,18 +733,13 @@ def test_a_balanced_run_resumes_bit_equal(objective, monkeypatch):
 )
 def test_values_out_of_range_are_refused(field, value, wanted):
     with pytest.raises(ValueError, match=rf"algorithm\.{field}=.*choose {wanted}") as caught:
-        DPPOConfig(**{"objective": "chain", field: value})
+        (NFTConfig if field == "proximal_coef" else DPPOConfig)(**{field: value})
     assert str(value) in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "fields, message",
     [
-        (
-            {"objective": "forward", "flow_noise": "head"},
-            "flow_noise=head .*choose sde with objective=forward",
-        ),
-        ({"objective": "forward", "hybrid": True}, "hybrid=True .*choose false with objective=forward"),
         ({"hybrid": True, "finetuned_steps": 2}, "hybrid=True .*choose finetuned_steps=null with it"),
         ({"flow_noise": "ode"}, "flow_noise='ode' is unknown, choose sde or head"),
     ],
@@ -766,13 +761,13 @@ def test_a_sampler_with_steps_without_noise_needs_a_floor(fields, wanted):
         make(**fields)
 
 
-@pytest.mark.parametrize("objective, stds", [("chain", (0.1, 0.1)), ("forward", (0.0, 0.1))])
-def test_floors_are_chosen_for_the_sampler(objective, stds):
-    noisy, silent = DPPOConfig(objective=objective), DPPOConfig(objective=objective)
-    noisy.fit(0.0)
-    silent.fit(0.1)
-    assert (noisy.min_sampling_std, noisy.min_log_prob_std) == (0.0, 0.0)
-    assert (silent.min_sampling_std, silent.min_log_prob_std) == stds
+@pytest.mark.parametrize("kind, sampling", [(DPPO, 0.1), (NFT, 0.0)])
+def test_floors_are_chosen_for_the_sampler(kind, sampling, monkeypatch):
+    silent = make_balanced(kind=kind)
+    assert (silent.sampling_floor, silent.floor) == (sampling, 0.1)
+    monkeypatch.setattr(Toy, "std_floor", 0.0)
+    noisy = make_balanced(kind=kind)
+    assert (noisy.sampling_floor, noisy.floor) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

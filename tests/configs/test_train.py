@@ -16,7 +16,8 @@ from lerobot.policies.act.modeling_act import ACTPolicy
 from safetensors.torch import load_file, save_file
 from tiny import TINY, save_policy
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.algorithms.dppo import DPPOConfig
+from lerobot_rlft.algorithms.nft import NFTConfig
 from lerobot_rlft.configs.parser import suggest
 from lerobot_rlft.configs.train import DatasetConfig, EvalConfig, RolloutConfig, load_policy_config
 from lerobot_rlft.diversity.atlas import AtlasConfig
@@ -228,22 +229,17 @@ def test_a_guard_of_a_cloned_policy(bc_config):
 
 
 def test_a_guard_fills_in_the_recommended_combination(dppo_config):
-    def made(guard, **fields):
-        a = dppo_config(guard=GuardConfig(enable=guard), algorithm=DPPOConfig(**fields)).algorithm
-        filled = a.actor_lr, a.update_epochs, a.critic_epochs, a.noise_level, a.eta
-        return a.objective, filled, a.balance, a.commands.enable
+    def made(guard, kind, **fields):
+        a = dppo_config(guard=GuardConfig(enable=guard), algorithm=kind(**fields)).algorithm
+        return a.balance, a.commands.enable
 
-    chain, forward = (3e-5, 4, 1, 0.5, 1.0), (5e-5, 1, 8, 0.0, 0.0)
     recommended, off = BalanceConfig(center=True, tau=0.5), CommandConfig(enable=False)
-    assert made(False) == ("chain", chain, BalanceConfig(), False)
-    assert made(True) == ("forward", forward, BalanceConfig(), True)
+    assert made(False, DPPOConfig) == made(False, NFTConfig) == (BalanceConfig(), False)
+    assert made(True, NFTConfig) == (BalanceConfig(), True)
+    assert made(True, DPPOConfig) == (recommended, False)  # commands and the chain do not go together
     # What was chosen stays.
-    assert made(True, objective="chain") == ("chain", chain, recommended, False)
-    assert made(False, objective="forward") == ("forward", forward, BalanceConfig(), False)
-    assert made(True, commands=off) == ("forward", forward, recommended, False)
-    assert made(True, balance=BalanceConfig(tau=0.1))[3] is False
-    assert made(True, balance=BalanceConfig(tau=0.1))[2] == BalanceConfig(tau=0.1)
-    assert made(True, eta=0.5, actor_lr=1e-3)[1] == (1e-3, 1, 8, 0.0, 0.5)
+    assert made(True, NFTConfig, commands=off) == (recommended, False)
+    assert made(True, NFTConfig, balance=BalanceConfig(tau=0.1)) == (BalanceConfig(tau=0.1), False)
 
 
 def test_regularizers_are_written_and_read_back(dppo_config, read_command, tmp_path):
@@ -318,7 +314,7 @@ def test_yaml_that_is_none(read_command, tmp_path):
             ("--algorithm.type=bc", "--policy.type=diffusion", "--policy.device=cpu"),
             "bc learns from a dataset: give --dataset.repo_id",
         ),
-        (DPPO[1:], r"--algorithm.type is missing, known: awr, bc, dppo, filtered_bc, recap"),
+        (DPPO[1:], r"--algorithm.type is missing, known: awr, bc, dppo, filtered_bc, nft, recap"),
     ],
 )
 def test_what_is_missing(arguments, answer, base_policy, read_command):

@@ -9,8 +9,7 @@ from families import EXPLORES_OTHERWISE, VARIANTS, WITH_ENCODER, experience, obs
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
 from lerobot_rlft.chains.chain import step_log_prob
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.conditioning import LABELS, POSITIVE, UNKNOWN, AdvantageEmbedding

@@ -10,8 +10,7 @@ from lerobot.policies import make_pre_post_processors
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.processor import NormalizerProcessorStep
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
 from lerobot_rlft.chains.chain import DDIMKernel, DDPMKernel
 from lerobot_rlft.policies.base import adapter_class
 from lerobot_rlft.utils.errors import UserError

@@ -10,8 +10,7 @@ from families import diffusion, experience, observations, vla
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.default import PeftConfig
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.loading import load_pretrained
 from lerobot_rlft.policies.lora import add_adapters

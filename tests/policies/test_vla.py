@@ -10,8 +10,7 @@ from lerobot.configs import FeatureType, PreTrainedConfig
 from lerobot.policies.factory import get_policy_class
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.loading import load_pretrained
 from lerobot_rlft.policies.prefix import Prefix

@@ -10,7 +10,7 @@ import torch
 from runs import Killed, contents, metrics
 from tiny import save_policy
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.training import checkpoint as checkpoint_module
 from lerobot_rlft.training.checkpoint import last_checkpoint, load_state, save_checkpoint
 from lerobot_rlft.training.trainer import Trainer

@@ -13,7 +13,7 @@ import torch
 import vlas
 from families import IMAGES, diffusion, vla
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.configs.train import TrainConfig
 from lerobot_rlft.training.footprint import footprint, plan, without_weights
 from lerobot_rlft.utils.errors import UserError

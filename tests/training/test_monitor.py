@@ -8,7 +8,7 @@ import pytest
 import torch
 from runs import Killed, contents, metrics
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.configs.train import DatasetConfig, EvalConfig, RolloutConfig
 from lerobot_rlft.diversity.atlas import AtlasConfig, ModeAtlas
 from lerobot_rlft.diversity.guard import GuardConfig

@@ -14,7 +14,7 @@ from lerobot.policies.factory import get_policy_class
 from runs import metrics
 from safetensors.torch import load_file
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
+from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.configs.train import EvalConfig, RolloutConfig, TrainConfig, load_policy_config
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.training.checkpoint import last_checkpoint

@@ -29,7 +29,7 @@ class CommandConfig:
         ValueError: an option is unknown or out of range.
     """
 
-    # null = true under --guard.enable=true with objective=forward, where nothing else is chosen that holds
+    # null = true under --guard.enable=true with algorithm.type=nft, where nothing else is chosen that holds
     # modes.
     enable: bool | None = None
     # How often modes are asked for: as often as the base succeeds in them, as often as it attempts them, or

@@ -7,9 +7,8 @@ import pytest
 import torch
 from families import diffusion, experience, observations
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
 from lerobot_rlft.algorithms.hindsight import fit_commands
+from lerobot_rlft.algorithms.nft import NFT, NFTConfig
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.rlft_commanded.adapter import commanded
 from lerobot_rlft.policies.rlft_commanded.commands import (
@@ -162,10 +161,10 @@ def test_every_mode_is_learnt_alike():
 def dppo():
     def make(policy, regularizers=None, **options):
         base = policy.frozen_copy()
-        fields = {"objective": "forward", "minibatch_size": 16, "critic_hidden_dims": (8,)} | options
+        fields = {"minibatch_size": 16, "critic_hidden_dims": (8,)} | options
         commands = CommandConfig(enable=True, steps=2, batch_size=4)
-        return DPPO(
-            DPPOConfig(commands=commands, scale_reward=False, **fields),
+        return NFT(
+            NFTConfig(commands=commands, scale_reward=False, **fields),
             policy,
             base,
             regularizers=regularizers,

@@ -9,8 +9,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies import make_pre_post_processors
 from lerobot.policies.factory import get_policy_class
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.dppo import DPPO
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
 from lerobot_rlft.chains.flow import HybridKernel
 from lerobot_rlft.policies.rlft_flow.configuration_rlft_flow import RLFTFlowConfig
 

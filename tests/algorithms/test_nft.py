@@ -4,8 +4,7 @@ import pytest
 import torch
 from constant import Constant, make_step, rollout
 
-from lerobot_rlft.algorithms.configuration_dppo import DPPOConfig
-from lerobot_rlft.algorithms.objectives import ForwardObjective
+from lerobot_rlft.algorithms.nft import ForwardObjective, NFTConfig
 
 
 @pytest.fixture
@@ -14,7 +13,7 @@ def made():
 
     def make(advantage=(1.0, -2.0, 0.5), **fields):
         policy = Constant(1.0)
-        objective = ForwardObjective(DPPOConfig(objective="forward", **fields), policy, 3)
+        objective = ForwardObjective(NFTConfig(**fields), policy, 3)
         torch.manual_seed(0)
         data = rollout([1, 1, 1], [True] * 3, chunks=torch.randn(3, 3, 2))
         condition = policy.encode(data.obs)
@@ -56,7 +55,7 @@ def test_it_is_the_loss_of_the_two_implicit_policies(beta, made):
 
 
 def test_the_weight_is_the_advantage_in_units_of_twice_its_std():
-    objective = ForwardObjective(DPPOConfig(objective="forward"), Constant(), 3)
+    objective = ForwardObjective(NFTConfig(), Constant(), 3)
     data = rollout([1] * 4, [True] * 4)
     advantage = torch.tensor([3.0, -1.0, -1.0, -1.0])  # mean 0, std sqrt(3)
     objective.begin(data.chain, torch.zeros(4, 2), advantage)

@@ -1,0 +1,449 @@
+"""What algorithms on denoising chains share: advantages, the critic, minibatches, and what holds diversity.
+
+Every denoising step of every decision is an action of a two-level MDP (arXiv:2409.00588); its advantage is
+that of the decision, discounted towards the noisy end. `k` counts steps as in `chains`: 0 is the last, K-1
+the noisiest. With K' < K only steps k < K' are fine-tuned; there is still one network for all steps, and the
+others are anchored to the base, so that the result stays an ordinary checkpoint.
+
+What holds diversity: `balance` changes the advantages, `regularizers` add to rewards and losses; how strong
+they are may be moved from outside (`hold`). Shapes: B (decision, denoising step) pairs, D decisions, K
+denoising steps, H horizon, A action dim.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..chains.chain import Chain, kl_divergence
+from ..critics.advantages import RewardScaler, denoising_discount, gae
+from ..critics.networks import explained_variance
+from ..critics.state_value import Critic
+from ..policies.base import DenoisingPolicy
+from ..policies.rlft_commanded.commands import COMMAND, episode_commands
+from ..regularizers.base import Experience, Regularizer, Step
+from ..regularizers.mode_balance import ModeBalance
+from ..utils.errors import check
+from ..utils.optimization import check_finite, descend
+from .base import Algorithm
+from .configuration_on_policy import OnPolicyConfig
+from .hindsight import learn_commands
+
+KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
+WARMUP_PASSES, WARMUP_STEPS, WARMUP_BATCH = 3, 200, 256  # critic and mode classifier on the base's episodes
+
+GUIDED = (
+    "policy.rtc_config is enabled: real-time chunking pulls the sampler to the chunk before, so what it "
+    "does has another distribution than the chain whose log-probabilities DPPO uses. Collect without it "
+    "(--policy.rtc_config=null; the tuned policy still runs under it), mask the frozen part of the chunk, or "
+    "use an algorithm that needs no log-probabilities, such as advantage conditioning"
+)
+
+Encode = Callable[[DenoisingPolicy, Tensor], Tensor]  # a policy's features of some decisions
+
+
+class Objective(ABC):
+    """A loss on pairs of a decision and a denoising step k < K'."""
+
+    def __init__(self, config: OnPolicyConfig, policy: DenoisingPolicy, finetuned: int) -> None:
+        self.config, self.policy = config, policy
+        self.discount = denoising_discount(finetuned, config.gamma_denoising)  # (K',)
+        self.discount = self.discount.to(policy.kernel.timesteps.device)
+
+    def begin(self, chain: Chain, condition: Tensor, advantage: Tensor) -> None:
+        """Once an iteration, with the weights that collected it.
+
+        Args:
+            condition: (D, C).
+            advantage: (D,)
+        """
+        self.chain, self.condition, self.advantage = chain, condition, advantage
+
+    @abstractmethod
+    def noisy(self, rows: Tensor, k: Tensor) -> Tensor:
+        """(B, H, A) what the network is asked at these pairs; `loss` is called next, with its answer."""
+
+    @abstractmethod
+    def loss(self, step: Step, rows: Tensor, first: bool) -> tuple[Tensor, dict[str, float]]:
+        """The loss and what to log of it.
+
+        Args:
+            rows: (B,) decisions.
+            first: no weight has changed since the iteration was collected.
+
+        Raises:
+            RatioError: sampling and re-evaluation disagree.
+        """
+
+    def stops(self, log: dict[str, float]) -> bool:
+        """Whether what `loss` logged ends the updates of the actor in this iteration."""
+        return False
+
+
+class OnPolicy(Algorithm):
+    """Collects with the policy as it is, computes advantages, and descends an objective on them.
+
+    Args:
+        config: see there.
+        policy: fine-tuned in place.
+        base: the frozen pretrained policy. It is called for the anchor (K' < K) and on `KL_PAIRS` pairs an
+            iteration.
+        backward: backward pass of a loss, `accelerator.backward`.
+
+    Raises:
+        ValueError: `finetuned_steps` exceeds the chain, or noise that the sampler needs is switched off.
+    """
+
+    floor: float
+
+    def __init__(
+        self,
+        config: OnPolicyConfig,
+        policy: DenoisingPolicy,
+        base: DenoisingPolicy,
+        backward: Callable[[Tensor], None] = torch.Tensor.backward,
+        regularizers: dict[str, Regularizer] | None = None,
+    ) -> None:
+        self.config, self.policy, self.base, self.backward = config, policy, base, backward
+        self.regularizers = regularizers or {}
+        self.coefs = {name: regularizer.coef for name, regularizer in self.regularizers.items()}
+        self.num_steps = policy.kernel.num_steps
+        self.finetuned = config.finetuned_steps or self.num_steps
+        check("finetuned_steps", self.finetuned, self.finetuned <= self.num_steps, f"1 to {self.num_steps}")
+        self.device = policy.kernel.timesteps.device
+        least, sampling = config.min_log_prob_std, config.min_sampling_std
+        self.floor = policy.std_floor if least is None else least
+        self.sampling_floor = policy.std_floor if sampling is None else sampling
+        allowed = self.floor > 0 or not policy.std_floor
+        check("min_log_prob_std", least, allowed, "a number > 0; this sampler has noise-free steps")
+        self.objective = self.make_objective()
+        if policy.guided:
+            raise ValueError(GUIDED)
+        policy.freeze(config.train_encoder)
+        self.critic = Critic(
+            policy, backward, config.critic_features, config.critic_hidden_dims, config.critic_lr
+        )
+        self.actor_optimizer = torch.optim.AdamW(
+            policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0, fused=True
+        )
+        self.reward_scaler = RewardScaler(config.gamma)
+        self.balance: ModeBalance | None = None
+        self.strength = 1.0  # see `hold`
+        self.success_value = 1.0  # what a success earns, the unit of the balance's bonus
+        self.iterations_done = 0
+
+    @abstractmethod
+    def make_objective(self) -> Objective:
+        """The loss that `update` descends."""
+
+    def explore(self, condition: Tensor) -> Chain:
+        return self.policy.sample(condition, self.sampling_floor, self.floor)
+
+    def progress(self, metrics: dict[str, Any]) -> str:
+        return f"KL {metrics['kl_to_base']:.2g}"
+
+    @property
+    def adjustable(self) -> bool:
+        return self.config.balance.enabled or bool(self.regularizers)
+
+    @property
+    def needs_reference(self) -> bool:  # type: ignore[override]
+        return self.config.balance.enabled or bool(self.regularizers) or bool(self.config.commands.enable)
+
+    def begin(self, reference: Experience, num_modes: int | None) -> None:
+        """Take episodes of the base, collected with the sampler of collection, before the first iteration.
+
+        Critic and mode classifier are trained on them, so that the first update already knows what to expect.
+
+        Raises:
+            ValueError: `commands` or `balance` have no modes to work with.
+        """
+        check_finite("a reward", reference.reward, "fix the environment, nothing was learned from it")
+        if self.config.commands.enable:
+            learn_commands(self.config.commands, self.policy, reference, num_modes, self.backward)
+        for regularizer in self.regularizers.values():
+            regularizer.begin(reference)
+        if not self.config.balance.enabled:
+            return
+        if num_modes is None or reference.attempt is None:
+            raise ValueError(
+                "algorithm.balance needs modes, and neither the environment nor an atlas names any: choose "
+                "what to cluster (--atlas.key, --atlas.dims), or switch guard and algorithm.balance off"
+            )
+        balance = self.balance = self._make_balance(num_modes)
+        balance.begin(reference.attempt, reference.success)
+        earned = (reference.reward * reference.valid).sum(0)[reference.success]
+        self.success_value = earned.mean().abs().clamp(min=1e-8).item() if len(earned) else 1.0
+        if self.config.scale_reward:
+            self.reward_scaler(reference.reward, reference.valid)
+        with torch.no_grad():
+            condition = self.policy.encode_all(reference.obs, len(reference.chain.x))
+            features = self.critic.features(condition)
+        attempt = reference.attempt[reference.episode].to(self.device)
+        for _ in range(WARMUP_PASSES):
+            _, target, _ = self._advantages(reference, reference.reward / self.reward_scale, features)
+            for _ in range(WARMUP_STEPS):
+                rows = torch.randint(len(features), (WARMUP_BATCH,), device=self.device)
+                self.critic.step(reference.obs, features, rows, target[rows])
+                balance.step(features[rows], attempt[rows])
+
+    def _make_balance(self, num_modes: int) -> ModeBalance:
+        config = self.config
+        return ModeBalance(
+            config.balance,
+            num_modes,
+            self.critic.feature_dim,
+            config.critic_hidden_dims,
+            config.critic_lr,
+            self.device,
+        )
+
+    def hold(self, strength: float) -> None:
+        self.strength = strength
+        if self.balance is not None:
+            self.balance.strength = strength
+        for name, regularizer in self.regularizers.items():
+            regularizer.coef = self.coefs[name] * strength
+
+    @property
+    def reward_scale(self) -> float:
+        """What rewards are divided by."""
+        return self.reward_scaler.std if self.config.scale_reward else 1.0
+
+    def update(self, data: Experience) -> dict[str, Any]:
+        """One iteration on whole episodes.
+
+        Raises:
+            FloatingPointError: a reward is NaN or inf, then nothing has changed; or a loss or gradient is,
+                then the weights are still those before the bad step.
+            RatioError: the objective takes ratios, and the first minibatch's is not 1.
+        """
+        check_finite("a reward", data.reward, "fix the environment, nothing was learned from it")
+        config, chain = self.config, data.chain
+        decisions = len(chain.x)
+        encode_once = not self.policy.encoder_trained(config.train_encoder)
+        with torch.no_grad():
+            condition = self.policy.encode_all(data.obs, decisions)  # (D, C)
+            features = self.critic.features(condition)  # (D, F)
+
+        def encode(policy: DenoisingPolicy, rows: Tensor) -> Tensor:
+            # A frozen or missing encoder is the base's, too; a reference has its own normalisation.
+            if encode_once and policy in (self.policy, self.base):
+                return condition[rows]
+            return policy.encode(_rows(data.obs, rows))
+
+        log = _Mean()
+        reward = self._commanded_reward(data, log)
+        for name, regularizer in self.regularizers.items():
+            regularizer.observe(data)
+            extra = regularizer.reward(data, lambda: self._all_steps(data, encode))
+            if extra is not None:
+                reward = reward + regularizer.coef * extra
+                log.add(**{f"{name}_reward": (extra * data.valid).sum(0).mean()})
+        reward = self.reward_scaler(reward, data.valid) if config.scale_reward else reward
+        advantage, target, value = self._advantages(data, reward, features)
+        balance, attempt = self.balance, torch.empty(0)
+        if balance is not None and data.attempt is not None:
+            advantage = self._balanced(balance, data, data.attempt, advantage, features, log)
+            attempt = data.attempt[data.episode].to(self.device)
+        advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
+        self.objective.begin(chain, condition, advantage)
+        all_rows, all_steps = chain.pairs(self.finetuned)
+        train_actor = self.iterations_done >= config.critic_warmup_iterations
+        stop = False
+        for epoch in range(config.update_epochs):
+            order = torch.randperm(len(all_rows), device=self.device)
+            minibatches = order.split(config.minibatch_size)
+            # A value belongs to a decision, not to its K' steps: the critic sees each decision as often as
+            # critic_epochs says, whatever the actor does.
+            value_rows = self._value_rows(decisions, len(minibatches))
+            for i, (pair, rows) in enumerate(zip(minibatches, value_rows, strict=True)):
+                if len(rows):  # fewer decisions than minibatches leave some without
+                    log.add(value_loss=self.critic.step(data.obs, features, rows, target[rows]))
+                    if balance is not None:
+                        log.add(mode_loss=balance.step(features[rows], attempt[rows]))
+                if not train_actor or stop:
+                    continue
+                rows, k = all_rows[pair], all_steps[pair]
+                step = self._step(self.objective.noisy(rows, k), rows, k, encode)
+                loss, seen = self.objective.loss(step, rows, first=epoch == 0 and i == 0)
+                log.add(policy_loss=loss, **seen)
+                for name, regularizer in self.regularizers.items():
+                    term = regularizer.loss(step) if regularizer.coef else None
+                    if term is not None:
+                        log.add(**{f"{name}_loss": term})
+                        loss = loss + regularizer.coef * term
+                if self.finetuned < self.num_steps and config.anchor_coef > 0:
+                    anchor = self._anchor_loss(chain.x, encode, len(rows))
+                    log.add(anchor_loss=anchor)
+                    loss = loss + config.anchor_coef * anchor
+                log.add(grad_norm=self._descend(loss))
+                stop = self.objective.stops(seen)
+        self.iterations_done += 1
+        kl = self._kl_to_base(chain.x, encode)
+        return log.result() | {
+            "explained_variance": explained_variance(value, target),
+            "value_mean": value.mean().item(),
+            "advantage_std": advantage.std(unbiased=False).item(),
+            "kl_to_base": sum(kl) / len(kl),
+            "kl_by_step": kl,
+            "decisions": float(decisions),
+        }
+
+    def _commanded_reward(self, data: Experience, log: "_Mean") -> Tensor:
+        """(T, E): what is earned on another way than the commanded one does not count."""
+        if COMMAND not in data.obs or data.attempt is None:
+            return data.reward
+        command = episode_commands(data.obs[COMMAND], data.episode, len(data.attempt))
+        obeyed = command == data.attempt
+        log.add(obeyed=obeyed.float().mean())
+        return data.reward * obeyed
+
+    def _value_rows(self, decisions: int, minibatches: int) -> list[Tensor]:
+        """What the critic sees in one epoch: decisions `critic_epochs` times each, for each minibatch."""
+        passes = [torch.randperm(decisions, device=self.device) for _ in range(self.config.critic_epochs)]
+        return list(torch.cat(passes).tensor_split(minibatches))
+
+    def _advantages(
+        self, data: Experience, reward: Tensor, features: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Advantages (T, E), value targets (D,) and values (D,)."""
+        with torch.no_grad():
+            final = self.critic.features(self.policy.encode_all(data.final_obs, len(data.terminated)))
+        value = self.critic.values(data.obs, features)
+        final_value = self.critic.values(data.final_obs, final)
+        advantage, target = gae(
+            reward,
+            data.grid(value.cpu()),
+            final_value.cpu(),
+            data.terminated,
+            data.valid,
+            self.config.gamma,
+            self.config.gae_lambda,
+        )
+        return advantage, target[data.t, data.episode].to(self.device), value
+
+    def _balanced(
+        self,
+        balance: ModeBalance,
+        data: Experience,
+        attempt: Tensor,
+        advantage: Tensor,
+        features: Tensor,
+        log: "_Mean",
+    ) -> Tensor:
+        """(T, E)"""
+        balance.observe(attempt)
+        with torch.no_grad():
+            expected = data.grid(balance.predict(features).cpu() @ balance.bonus)
+        unit = self.success_value / self.reward_scale
+        lam = self.config.gae_lambda
+        balanced = balance(advantage / unit, data.valid, attempt, expected, lam)
+        log.add(bonus_max=balance.bonus.max(), bonus_min=balance.bonus.min())
+        return balanced * unit
+
+    def _step(self, x: Tensor, rows: Tensor, k: Tensor, encode: Encode) -> Step:
+        condition = encode(self.policy, rows)
+        prediction = self.policy.predict(x, self.policy.kernel.timesteps[k], condition)
+        return Step(
+            self.policy,
+            self.base,
+            x,
+            k,
+            condition,
+            prediction,
+            lambda policy: encode(policy, rows),
+            self.floor,
+        )
+
+    @torch.no_grad()
+    def _all_steps(self, data: Experience, encode: Encode) -> Iterator[tuple[Tensor, Step]]:
+        """Every fine-tuned stochastic step of every decision, as (rows, Step)."""
+        parts = (part.split(self.policy.encode_batch) for part in data.chain.pairs(self.finetuned))
+        for rows, k in zip(*parts, strict=True):
+            yield rows, self._step(data.chain.x[rows, k + 1], rows, k, encode)
+
+    @torch.no_grad()
+    def _kl_to_base(self, x: Tensor, encode: Encode) -> list[float]:
+        """KL(current || base) of each fine-tuned denoising step in nats, summed over the executed chunk."""
+        count = min(len(x), max(1, KL_PAIRS // self.finetuned))
+        rows = (
+            torch.linspace(0, len(x) - 1, count, device=self.device).long().repeat_interleave(self.finetuned)
+        )
+        k = torch.arange(self.finetuned, device=self.device).repeat(count)
+        current, base = (p.transition(x[rows, k + 1], k, encode(p, rows)) for p in (self.policy, self.base))
+        kl = kl_divergence(current, base, self.policy.executed, self.floor)
+        return kl.view(count, self.finetuned).mean(0).tolist()
+
+    def _anchor_loss(self, x: Tensor, encode: Encode, count: int) -> Tensor:
+        """Squared difference of network outputs to the base at random steps that are not fine-tuned."""
+        rows = torch.randint(len(x), (count,), device=self.device)
+        k = torch.randint(self.finetuned, self.num_steps, (count,), device=self.device)
+        noisy, timestep = x[rows, k + 1], self.policy.kernel.timesteps[k]
+        with torch.no_grad():
+            wanted = self.base.predict(noisy, timestep, encode(self.base, rows))
+        return (self.policy.predict(noisy, timestep, encode(self.policy, rows)) - wanted).square().mean()
+
+    def _descend(self, loss: Tensor) -> float:
+        lr, most = self.config.actor_lr, self.config.max_grad_norm
+        advice = f"lower algorithm.actor_lr={lr}, or check the scale of the environment's rewards"
+        what = f"algorithm.type={self.config.type}"
+        return descend(loss, self.actor_optimizer, self.backward, most, what, advice)
+
+    def state_dict(self) -> dict[str, Any]:
+        head = self.policy.noise_head
+        return {
+            "noise_head": head and head.state_dict(),
+            "adapters": self.policy.adapters(),
+            "critic": self.critic.state_dict(),
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "reward_scaler": self.reward_scaler.state_dict(),
+            "iterations_done": self.iterations_done,
+            "strength": self.strength,
+            "success_value": self.success_value,
+            "num_modes": self.balance and self.balance.num_modes,
+            "balance": self.balance and self.balance.state_dict(),
+            "regularizers": {name: r.state_dict() for name, r in self.regularizers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.policy.noise_head is not None:
+            self.policy.noise_head.load_state_dict(state["noise_head"])
+        for name, adapter in self.policy.adapters().items():
+            adapter.copy_(state["adapters"][name])
+        self.critic.load_state_dict(state["critic"])
+        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        # The rate of this configuration, not the one that was saved: a resume may want smaller steps.
+        self.actor_optimizer.param_groups[0]["lr"] = self.config.actor_lr
+        self.reward_scaler.load_state_dict(state["reward_scaler"])
+        self.iterations_done = state["iterations_done"]
+        self.success_value = state["success_value"]
+        if self.config.balance.enabled and state["balance"] is None:
+            raise ValueError("algorithm.balance needs the base's episodes, which this run has not played")
+        if self.config.balance.enabled:
+            with torch.random.fork_rng(devices=[]):  # the random state is that of the checkpoint already
+                self.balance = self._make_balance(state["num_modes"])
+            self.balance.load_state_dict(state["balance"])
+        for name, regularizer in self.regularizers.items():
+            regularizer.load_state_dict(state["regularizers"][name])
+        self.hold(state["strength"])  # times the coefficients of this configuration
+
+
+def _rows(obs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {key: value[rows.to(value.device)] for key, value in obs.items()}
+
+
+class _Mean:
+    """Means of the metrics of an iteration's minibatches."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, **metrics: Tensor | float) -> None:
+        for name, value in metrics.items():
+            self.values.setdefault(name, []).append(value.item() if isinstance(value, Tensor) else value)
+
+    def result(self) -> dict[str, float]:
+        return {name: sum(values) / len(values) for name, values in self.values.items()}

@@ -1,0 +1,41 @@
+"""Options as earlier versions spelled them, in recipes, on the command line and in the folders of runs."""
+
+import sys
+from typing import Any
+
+# Null in files of earlier versions, where it meant the default.
+ONCE_NULL = ("objective", "actor_lr", "update_epochs", "critic_epochs", "eta", "noise_level",
+             "min_sampling_std")  # fmt: skip
+# Options of the chain, without effect on objective=forward, and those that it refused unless they are these.
+OF_CHAIN = (
+    "objective", "clip_coef", "clip_coef_base", "clip_coef_rate", "noise_std_range", "normalize_advantage",
+    "target_kl",
+)  # fmt: skip
+REFUSED = {"flow_noise": "sde", "hybrid": False}
+
+
+def current(config: dict[str, Any]) -> dict[str, Any]:
+    """The whole configuration in today's words.
+
+    `algorithm.objective=forward` of dppo is the algorithm nft. A guard chose it where nothing else was said,
+    and still does: with `algorithm.objective=chain` it holds DPPO.
+    """
+    algorithm = config.get("algorithm")
+    if not isinstance(algorithm, dict) or algorithm.get("type") != "dppo":
+        return config
+    algorithm = {k: v for k, v in algorithm.items() if v is not None or k not in ONCE_NULL}
+    guard = config.get("guard")
+    guarded = isinstance(guard, dict) and guard.get("enable") is True
+    objective = algorithm.get("objective", "forward" if guarded else "chain")
+    if objective != "forward":
+        algorithm.pop("proximal_coef", None)  # saved beside objective=chain, without effect
+        return config | {"algorithm": algorithm}
+    said = "algorithm.objective=forward" if "objective" in algorithm else "guard.enable=true"
+    print(
+        f"warning: --algorithm.type=dppo with {said} is read as --algorithm.type=nft; for PPO on the chain "
+        "give --algorithm.objective=chain",
+        file=sys.stderr,
+    )
+    unused = [k for k, v in algorithm.items() if k in OF_CHAIN or (k in REFUSED and v == REFUSED[k])]
+    kept = {k: v for k, v in algorithm.items() if k not in unused}
+    return config | {"algorithm": kept | {"type": "nft"}}
