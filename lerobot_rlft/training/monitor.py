@@ -45,19 +45,23 @@ class DiversityMonitor:
         config: of the run.
         base: its frozen pretrained policy.
         records: where pictures go, beside the folder of the run.
-        algorithm: which samples, and holds modes by what can be adjusted or not.
+        algorithm: which samples, and holds modes; None for rounds on a dataset.
 
     Raises:
         UserError: `atlas.path` holds no atlas of this environment, or `dataset` no demonstrations.
     """
 
     def __init__(
-        self, config: TrainConfig, base: DenoisingPolicy, records: Records, algorithm: Algorithm
+        self,
+        config: TrainConfig,
+        base: DenoisingPolicy,
+        records: Records,
+        algorithm: Algorithm | None = None,
     ) -> None:
         self.config, self.base, self.records = config, base, records
-        self.adjustable = algorithm.adjustable
-        # smallest std of log-probabilities
-        self.floor = base.std_floor if algorithm.floor is None else algorithm.floor
+        self.adjustable = algorithm is not None and algorithm.adjustable
+        floor = algorithm and algorithm.floor
+        self.floor = base.std_floor if floor is None else floor  # smallest std of log-probabilities
         self.atlas: ModeAtlas | None = None
         self.tracker: ModeTracker | None = None
         self.probe: Probe | None = None

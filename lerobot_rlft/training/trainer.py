@@ -29,8 +29,7 @@ class Trainer(Run):
         super().__init__(config)
         self.accelerator = make_accelerator(config)
         self.iteration, self.seconds, self.log_bytes = 0, 0.0, 0
-        # Sampling and re-evaluation use other batch sizes; TF32 would let their results differ by more than
-        # the ratio check allows.
+        # TF32 would make sampling and re-evaluation differ by more than the ratio check allows.
         torch.backends.cudnn.allow_tf32 = False
         checkpoint = last_checkpoint(config.resume) if config.resume else None
         self.batches = make_batches(config)
