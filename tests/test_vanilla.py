@@ -16,6 +16,7 @@ from tiny import TINY, save_policy
 from lerobot_rlft.envs.options import eval_command
 from lerobot_rlft.training.checkpoint import last_checkpoint
 from lerobot_rlft.training.trainer import Trainer
+from lerobot_rlft.training.training_state import save_training
 
 STOCK = """
 import sys
@@ -125,7 +126,7 @@ def test_the_tuned_sampler_is_part_of_the_checkpoint(dppo_config, tmp_path):
     trainer = Trainer(config)
     trainer.iteration = 1
     config.output_dir.mkdir()
-    trainer._save()
+    save_training(trainer)
     trainer.close()
     saved = PreTrainedConfig.from_pretrained(last_checkpoint(config.output_dir) / "pretrained_model")
     assert saved.num_inference_steps == 2 and saved.noise_scheduler_type == "DDIM"

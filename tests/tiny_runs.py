@@ -75,6 +75,7 @@ def dppo_config(base_policy, tmp_path) -> Callable[..., TrainConfig]:
             "iterations": 4,
             "eval_freq": 2,
             "save_freq": 2,
+            "rollback": False,
             "output_dir": tmp_path / "run",
         }
         config = TrainConfig(policy=policy, **(defaults | fields))

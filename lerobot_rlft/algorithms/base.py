@@ -119,6 +119,10 @@ class Algorithm(ABC):
         """Multiply everything that holds diversity by `strength`; 1 is what the configuration says."""
         return  # an algorithm may hold nothing
 
+    def scale_lr(self, factor: float) -> None:
+        """Multiply the configured learning rate of the policy by `factor`."""
+        return  # only called where the policy learns from rollouts
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-equal resume needs beyond the weights: nested dicts of tensors and JSON values."""

@@ -156,6 +156,9 @@ class OnPolicy(Algorithm):
     def hold(self, strength: float) -> None:
         self.regularizers.hold(strength)
 
+    def scale_lr(self, factor: float) -> None:
+        self.actor_optimizer.param_groups[0]["lr"] = self.config.actor_lr * factor
+
     @property
     def reward_scale(self) -> float:
         """What rewards are divided by."""

@@ -144,6 +144,10 @@ class TrainConfig:
     eval_freq: int = 5
     # Iterations between checkpoints; 0 = only the last one.
     save_freq: int = 10
+    # Algorithms that learn from rollouts: where an evaluation finds success below the best one beyond doubt
+    # (95 % intervals apart), go back to that checkpoint, with half the learning rate. A run then also keeps
+    # the checkpoint of iteration 0 and that of each evaluation better than all before.
+    rollback: bool = True
     # Iterations between lines of training metrics; 0 = none.
     log_freq: int = 1
     # Of everything random but evaluations (eval.seed).

@@ -112,6 +112,15 @@ def last_checkpoint(run_dir: Path) -> Path:
     )
 
 
+def way_on(run_dir: Path, resume_command: str) -> str:
+    """What can be done after a run ended early."""
+    try:
+        saved = last_checkpoint(run_dir)
+    except UserError:
+        return f"No checkpoint was written yet: delete {run_dir} and start again"
+    return f"The checkpoint of iteration {int(saved.name)} is whole; continue with\n  {resume_command}"
+
+
 def saved_config(run_dir: Path) -> Path:
     """The configuration file of a run: of its last checkpoint, or, where it learns in rounds, its own.
 

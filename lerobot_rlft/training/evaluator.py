@@ -56,9 +56,9 @@ class Outcome:
         self._base_outcome: tuple[Evaluation, Episodes] | None = None
         self._no_videos = False
 
-    def begin(self, policy: DenoisingPolicy, explore: Callable[[Tensor], Chain]) -> None:
-        """Before the first iteration: the base as deployed, and as it explores (`Algorithm.explore`)."""
-        self.begin_deployed()
+    def begin(self, policy: DenoisingPolicy, explore: Callable[[Tensor], Chain]) -> Evaluation:
+        """Before the first iteration: the base as deployed, which is returned, and as it explores."""
+        deployed = self.begin_deployed()
         eval_ = self.config.eval
         episodes = play_chunks(
             self.tester, lambda condition: explore(condition).x[:, 0], eval_.n_episodes_during, eval_.seed
@@ -66,19 +66,23 @@ class Outcome:
         explored, _ = self._report("base, exploratory sampler", "exploratory", 0, 0, episodes)
         self.monitor.track(explored)
         self._film(policy, "base")
+        return deployed
 
-    def begin_deployed(self) -> None:
+    def begin_deployed(self) -> Evaluation:
         """The base as deployed."""
         episodes = play(self.tester, self.config.eval.n_episodes, self.config.eval.seed)
         self.monitor.begin(self.tester.env, episodes)
         self._base_outcome = self._report("base, deployed sampler", "deployed", 0, 0, episodes)
+        return self._base_outcome[0]
 
-    def during(self, iteration: int, env_steps: int) -> None:
+    def during(self, iteration: int, env_steps: int) -> Evaluation:
         """Between iterations: the trained policy as deployed."""
         episodes = play(self.tester, self.config.eval.n_episodes_during, self.config.eval.seed)
-        self._report(f"iteration {iteration}, deployed sampler", "deployed", iteration, env_steps, episodes)
+        who = f"iteration {iteration}, deployed sampler"
+        result, _ = self._report(who, "deployed", iteration, env_steps, episodes)
         if self.monitor is not None:
             self.monitor.draw(iteration)
+        return result
 
     def finish(self, iteration: int, env_steps: int, seconds: float) -> None:
         """Evaluate the last checkpoint as a user will load it, and say what became of the policy."""

@@ -7,16 +7,17 @@ import torch
 
 from .. import algorithms  # noqa: F401  registers the algorithms
 from ..configs.train import TrainConfig
-from ..hub.push import push_checkpoint, push_finished
+from ..hub.push import push_finished
 from ..rollout.environments import make_runner
 from ..utils.errors import UserError
 from ..utils.signals import Interrupted, stop_on_signal
-from .checkpoint import last_checkpoint
+from .checkpoint import last_checkpoint, way_on
 from .collector import Collector
 from .console import Progress
 from .dry_run import DRY_RUN_ENVS, dry_run
 from .evaluator import Outcome
 from .monitor import DiversityMonitor
+from .rollback import Rollback
 from .run import Run
 from .setup import fingerprint, make_accelerator, make_algorithm, make_base, make_batches, make_policy
 from .training_state import load_training, save_training
@@ -45,6 +46,7 @@ class Trainer(Run):
             self.monitor = DiversityMonitor(config, self.base, self.records, self.algorithm)
         self.collector = Collector(config, self.algorithm, self.runner, self.batches)
         self.outcome = Outcome(config, self.tester, self.base, self.monitor, self.records)
+        self.rollback = Rollback(config, self.policy, self.algorithm)
         self.base_hash = fingerprint(self.base) if self.base is not None else ""
         if checkpoint is not None:
             load_training(self, checkpoint)
@@ -60,18 +62,17 @@ class Trainer(Run):
         self.begin_folder(self.log_bytes, exist_ok=config.resume is not None)
         self.bar = Progress(config, self.iteration)
         with self.bar, stop_on_signal() as stopped:
-            if self.iteration == 0 and self.runner is not None:
+            if config.resume is None and self.runner is not None:
                 self._begin()
             while self.iteration < config.iterations:
                 self._iterate()
                 last = self.iteration == config.iterations
-                guarded = config.guard.enable  # it chooses among evaluated checkpoints: the last is one, too
-                evaluate = self.tester and (guarded if last else self._due(config.eval_freq))
-                if evaluate:
-                    with self.algorithm.deployed_weights():
-                        self.outcome.during(self.iteration, self.env_steps)
-                if last or stopped or (guarded and evaluate) or self._due(config.save_freq):
-                    self._save()
+                # Guard and rollback choose among evaluated checkpoints: the last is one, too.
+                chosen = config.guard.enable or bool(self.rollback.best)
+                evaluate = self.tester and (chosen if last else self._due(config.eval_freq))
+                wanted = self._evaluate() if evaluate else False
+                if last or stopped or wanted or self._due(config.save_freq):
+                    save_training(self)
                 if stopped:
                     raise Interrupted
         self.phase = "final evaluation"
@@ -83,17 +84,25 @@ class Trainer(Run):
     def _begin(self) -> None:
         """Evaluate the base, and let it play the episodes that the algorithm holds on to."""
         self.phase = "evaluation of the base"
-        self.outcome.begin(self.policy, self.algorithm.explore)
-        if not self.algorithm.needs_reference:
-            return
-        self.phase = "reference episodes of the base"
-        self.bar.show("reference")
-        data = self.collector.reference()
-        num_modes = self.monitor.begin_reference(self.runner.env, data, self.policy.deployed_odds())
-        try:
-            self.algorithm.begin(data, num_modes)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        deployed = self.outcome.begin(self.policy, self.algorithm.explore)
+        if self.algorithm.needs_reference:
+            self.phase = "reference episodes of the base"
+            self.bar.show("reference")
+            data = self.collector.reference()
+            num_modes = self.monitor.begin_reference(self.runner.env, data, self.policy.deployed_odds())
+            try:
+                self.algorithm.begin(data, num_modes)
+            except ValueError as error:
+                raise UserError(str(error)) from error
+        if self.rollback.enabled:
+            self.rollback.begin(deployed)
+            save_training(self)
+
+    def _evaluate(self) -> bool:
+        """Evaluate the policy as deployed; returns whether a checkpoint of it is wanted."""
+        with self.algorithm.deployed_weights():
+            result = self.outcome.during(self.iteration, self.env_steps)
+        return self.rollback.watch(self.iteration, result) or self.config.guard.enable
 
     def _iterate(self) -> None:
         self.phase = f"iteration {self.iteration + 1}"
@@ -120,12 +129,6 @@ class Trainer(Run):
     def _due(self, every: int) -> bool:
         return every > 0 and self.iteration % every == 0
 
-    def _save(self) -> None:
-        checkpoint = save_training(self)
-        self.records.saved(checkpoint)
-        if self.config.save_checkpoint_to_hub:
-            push_checkpoint(self.config, checkpoint)
-
     def _log(self, metrics: dict[str, Any], seconds: float, steps: int) -> None:
         modes = self.monitor.status(metrics) if self.monitor else ""
         rate = steps / seconds if self.runner else None
@@ -138,13 +141,7 @@ class Trainer(Run):
         return f"stopped after iteration {self.iteration}"
 
     def way_on(self) -> str:
-        try:
-            saved = last_checkpoint(self.config.output_dir)
-        except UserError:
-            return f"No checkpoint was written yet: delete {self.config.output_dir} and start again"
-        return (
-            f"The checkpoint of iteration {int(saved.name)} is whole; continue with\n  {self.resume_command}"
-        )
+        return way_on(self.config.output_dir, self.resume_command)
 
     def dry_run(self) -> None:
         dry_run(self)

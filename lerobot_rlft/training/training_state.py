@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..hub.push import push_checkpoint
 from ..utils.errors import UserError
 from .checkpoint import forget_revision, load_state, save_checkpoint
 
@@ -10,8 +11,8 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 
-def save_training(trainer: "Trainer") -> Path:
-    """Write a checkpoint of the trainer as it is; returns its folder."""
+def save_training(trainer: "Trainer") -> None:
+    """Write a checkpoint of the trainer as it is, and publish it where that is asked for."""
     state: dict[str, Any] = {
         "algorithm": trainer.algorithm.state_dict(),
         "iteration": trainer.iteration,
@@ -19,6 +20,7 @@ def save_training(trainer: "Trainer") -> Path:
         "seconds": trainer.seconds,
         "metrics_bytes": trainer.records.size,
         "base_hash": trainer.base_hash,
+        "rollback": trainer.rollback.state_dict(),
         "wandb_run_id": trainer.config.wandb.run_id,
     }
     if trainer.batches is not None:
@@ -32,7 +34,10 @@ def save_training(trainer: "Trainer") -> Path:
             trainer.policy.save_pretrained(folder)
         forget_revision(folder)
 
-    return save_checkpoint(trainer.config, trainer.iteration, export, state)
+    checkpoint = save_checkpoint(trainer.config, trainer.iteration, export, state)
+    trainer.records.saved(checkpoint)
+    if trainer.config.save_checkpoint_to_hub and trainer.iteration:
+        push_checkpoint(trainer.config, checkpoint)
 
 
 def load_training(trainer: "Trainer", checkpoint: Path) -> None:
@@ -60,6 +65,8 @@ def load_training(trainer: "Trainer", checkpoint: Path) -> None:
             trainer.monitor.load_state_dict(state["monitor"])
             if trainer.monitor.guard is None:  # switched off by the resume: back to what is configured
                 trainer.algorithm.hold(1.0)
+        if "rollback" in state:
+            trainer.rollback.load_state_dict(state["rollback"])
     except UserError:
         raise
     except (KeyError, ValueError, RuntimeError) as error:
