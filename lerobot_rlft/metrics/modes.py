@@ -9,7 +9,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import jensenshannon
 
+from .intervals import wilson_interval
 from .registry import metric
 
 SUCCESSES_PER_MODE = 20
@@ -81,17 +83,6 @@ def entropy(counts: np.ndarray) -> float:
     return min(1.0, float(nats(counts)) / math.log(len(counts)))
 
 
-def wilson_interval(successes: int, episodes: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a rate (JASA 22, 1927); 95 % for z = 1.96. (0, 1) without episodes."""
-    if episodes == 0:
-        return 0.0, 1.0
-    p, n = successes / episodes, episodes
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # Exact at the ends, where rounding would leave 0.9999999999999999.
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == episodes else centre + half)
-
-
 def effective_modes(counts: np.ndarray) -> float:
     """exp(H), the number of equally used modes with the same entropy (Miller-Madow), 1 to M.
 
@@ -155,9 +146,7 @@ def jensen_shannon(counts: np.ndarray, base_counts: np.ndarray) -> float:
         ValueError: no successes.
     """
     _check(counts=counts, base_counts=base_counts)
-    p, q = counts / counts.sum(), base_counts / base_counts.sum()
-    inner = (nats(p, False) + nats(q, False)) / 2
-    return max(0.0, float(nats((p + q) / 2, False) - inner) / math.log(2))
+    return float(jensenshannon(counts, base_counts, base=2) ** 2)  # scipy gives its root, a distance
 
 
 def entropy_ratio(

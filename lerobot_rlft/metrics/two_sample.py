@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .modes import wilson_interval
+from .intervals import wilson_interval
 from .points import (
     Measured,
     Points,
