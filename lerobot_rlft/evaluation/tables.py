@@ -13,6 +13,7 @@ from ..metrics.keys import BLOCKED, KEYS, MOST_ATTEMPTS
 from ..metrics.modes import SUCCESSES_PER_MODE
 from ..metrics.registry import METRICS
 from ..utils.tables import markdown_table, plain_table
+from .paired import success_change
 
 NOTHING = "-"
 HEAD = ("policy", "success (deployed)", "success entropy ratio, lower 95 % bound", "modes")
@@ -143,6 +144,10 @@ def headlines(m: dict[str, Any]) -> list[str]:
 def headline(m: dict[str, Any]) -> str:
     """What may be claimed of one policy, in a few sentences."""
     said = f"Success {percent(m['success'])} against {percent(m['base_success'])} of the base"
+    episodes = m["n_episodes"]
+    counts = (round(m[key] * episodes) for key in ("base_success", "success"))
+    if success_change(*counts, episodes, m.get("gained")) is None:
+        said += f" (no difference can be told from {episodes} episodes)"
     if m["claim_refusal"] is not None:
         return " ".join(filter(None, [f"{said}. {m['claim_refusal']}", _way_out(m), _unknown(m)]))
     low, high = m["entropy_ratio_ci"]

@@ -58,6 +58,20 @@ def mode_counts(
     return np.bincount(mode[known], None if weight is None else weight[known], num_modes)
 
 
+def effective_counts(
+    mode: np.ndarray, success: np.ndarray, num_modes: int, weight: np.ndarray | None
+) -> np.ndarray:
+    """`mode_counts`, scaled so that weighted episodes count for as many as they are worth, (M,).
+
+    Their sum is Kish's effective size `(sum w)^2 / sum w^2` (Survey Sampling, 1965): intervals of counts that
+    sum to `sum w` would be too narrow. Equal weights of 1 change nothing.
+    """
+    counts = mode_counts(mode, success, num_modes, weight)
+    if weight is None or not counts.sum():
+        return counts
+    return counts * (counts.sum() / np.square(weight[success & (mode >= 0)]).sum())
+
+
 def nats(counts: np.ndarray, miller_madow: bool = True) -> np.ndarray:
     """Entropy in nats over the last axis of (..., M), NaN where it holds no episode.
 

@@ -10,6 +10,7 @@ from lerobot_rlft.metrics.modes import (
     bootstrap_interval,
     claim_refusal,
     conditional_entropy,
+    effective_counts,
     effective_modes,
     entropy,
     entropy_ratio,
@@ -245,3 +246,31 @@ def test_interval_of_success_at_n():
     assert success_at_n_interval(np.array([64]), 64, 16)[1] == 1
     low, high = success_at_n_interval(np.array([64, 0, 30]), 64, 4)
     assert low < success_at_n(np.array([64, 0, 30]), 64, 4) < high
+
+
+def test_weighted_episodes_count_for_what_they_are_worth():
+    mode, success = np.array([0, 0, 1, -1, 1]), np.array([True, True, True, True, False])
+    # Weights 3, 1, 2 in known modes: (3 + 1 + 2)^2 / (9 + 1 + 4) = 36 / 14 episodes, two thirds in mode 0.
+    counts = effective_counts(mode, success, 2, np.array([3.0, 1.0, 2.0, 7.0, 7.0]))
+    assert counts == pytest.approx([24 / 14, 12 / 14])
+    assert effective_counts(mode, success, 2, np.ones(5)).tolist() == [2, 1]
+    assert effective_counts(mode, success, 2, None).tolist() == [2, 1]
+    assert effective_counts(mode, ~success[:1].repeat(5), 2, np.ones(5)).tolist() == [0, 0]
+
+
+def test_the_interval_of_weighted_counts_covers_the_truth():
+    """Four modes; a tenth of the episodes counts for most."""
+    rng, truth = np.random.default_rng(0), entropy_of((0.4, 0.3, 0.2, 0.1))
+    covered = {effective_counts: 0, mode_counts: 0}
+    for seed in range(200):
+        mode, weight = rng.choice(4, 400, p=(0.4, 0.3, 0.2, 0.1)), rng.choice((0.2, 1.8), 400)
+        weight[rng.random(400) < 0.9] *= 0.05
+        for count in covered:
+            counts = np.rint(count(mode, np.ones(400, bool), 4, weight * 400 / weight.sum())).astype(int)
+            low, high = bootstrap_interval(counts, resamples=300, seed=seed)
+            covered[count] += low <= truth <= high
+    assert covered[effective_counts] / 200 >= 0.9 > covered[mode_counts] / 200
+
+
+def entropy_of(p) -> float:
+    return -float(np.dot(p, np.log(p)))
