@@ -24,6 +24,7 @@ from lerobot_rlft.configs.push import PushConfig
 from lerobot_rlft.configs.train import TrainConfig
 from lerobot_rlft.metrics.keys import KEYS
 from lerobot_rlft.regularizers.base import RegularizerConfig
+from lerobot_rlft.utils.tables import markdown_table
 
 FOLDER = Path(__file__).parent / "reference"
 PACKAGE = "lerobot_rlft."
@@ -76,7 +77,7 @@ def config_page() -> str:
 
 def metrics_page() -> str:
     """All keys of diversity.json."""
-    rows = "\n".join(f"| `{key}` | {_cell(meaning)} |" for key, meaning in KEYS.items())
+    rows = ([f"`{key}`", _text(meaning)] for key, meaning in KEYS.items())
     return f"""# Metrics
 
 This page is generated from the registry of metrics by `docs/generate.py`. It lists the keys of
@@ -85,9 +86,7 @@ same quantity of the base, `X_control` is what two halves of the base's own epis
 the number of samples on each side.
 [Evaluation](../evaluation.md) explains how to read them.
 
-| key | meaning |
-|---|---|
-{rows}
+{markdown_table(["key", "meaning"], rows)}
 """
 
 
@@ -100,11 +99,10 @@ def _section(title: str, config: type, level: int) -> list[str]:
     if summary := _summary(config):
         parts.append(_text(summary))
     rows = [
-        f"| `{field.name}` | {_type(field)} | {_default(field)} | {_meaning(config, field)} |"
-        for field in _own(config)
+        [f"`{field.name}`", _type(field), _default(field), _meaning(config, field)] for field in _own(config)
     ]
     if rows:
-        parts.append("\n".join(["| option | type | default | meaning |", "|---|---|---|---|", *rows]))
+        parts.append(markdown_table(["option", "type", "default", "meaning"], rows))
     return parts
 
 
@@ -143,7 +141,7 @@ def _type(field: Field) -> str:
     text = ".".join(text.split(".")[-1:]) if text.startswith(PACKAGE) else text
     for choice in CHOICES:
         text = text.replace(f"{choice.__module__}.{choice.__name__}", choice.__name__)
-    return f"`{_cell(text.replace('None', 'null'))}`"
+    return f"`{_text(text.replace('None', 'null'))}`"
 
 
 def _default(field: Field) -> str:
@@ -154,7 +152,7 @@ def _default(field: Field) -> str:
         value = field.default_factory()
         if is_dataclass(value):
             return "its group"
-    return f"`{_cell(_yaml(value))}`"
+    return f"`{_text(_yaml(value))}`"
 
 
 def _yaml(value: Any) -> str:
@@ -175,7 +173,7 @@ def _meaning(config: type, field: Field) -> str:
     text = found.comment_above or found.comment_inline or found.docstring_below
     if not text and is_dataclass(field.type):
         text = _summary(field.type)
-    return _cell(text)
+    return _text(text)
 
 
 def _summary(config: type) -> str:
@@ -183,11 +181,6 @@ def _summary(config: type) -> str:
     text = (config.__doc__ or "").split("\n\n")[0].split("\n    lerobot-rlft-")[0]
     written = not text.startswith(f"{config.__name__}(")  # what dataclass writes where there is none
     return " ".join(text.split()).removesuffix(":") if written else ""
-
-
-def _cell(text: str) -> str:
-    """Text that a cell of a Markdown table can hold."""
-    return _text(text).replace("|", "\\|")
 
 
 def _text(text: str) -> str:

@@ -187,6 +187,7 @@ def describe(m: Metrics, config: CompareConfig, base: Side, tuned: Side, modes_f
         "num_modes": tuned.evaluation.num_modes,
         "modes_from": modes_from,
     }
+    m["gained"] = int((tuned.episodes.success & ~base.episodes.success).sum())
     for prefix, side in (("", tuned), ("base_", base)):
         evaluation, episodes = side.evaluation, side.episodes
         m[prefix + "success"], m[prefix + "success_ci"] = evaluation.success, list(evaluation.success_ci)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from ..plots.run import save
+from ..utils.tables import plain_table
 
 MEASURES = ("success", "off_manifold")
 STYLES = {
@@ -60,19 +61,18 @@ def headline(arms: list[dict[str, Any]]) -> str:
 
 def table(base: dict[str, Any], arms: list[dict[str, Any]]) -> str:
     """A line for the base and for each arm at each floor."""
-    head = f"{'':<16} floor  success               modes  coverage (control)  residual              noise"
-    rows = [head, f"{'base':<16} {'':<6} {_numbers(base, '')}"]
+    rows = [["", "floor", "success", "modes", "coverage (control)", "residual", "noise"]]
+    rows.append(["base", "", *_numbers(base, "")])
     for arm in arms:
         coverage = arm["no_coverage"] and "too few"
         coverage = coverage or f"{arm['coverage']:.3f} ({arm['control_coverage']:.3f})"
-        rows.append(f"{arm['arm']:<16} {arm['floor']:<6g} {_numbers(arm, coverage)}")
-    return "\n".join(rows)
+        rows.append([arm["arm"], f"{arm['floor']:g}", *_numbers(arm, coverage)])
+    return plain_table(rows)
 
 
-def _numbers(arm: dict[str, Any], coverage: str) -> str:
+def _numbers(arm: dict[str, Any], coverage: str) -> list[str]:
     success, residual = ("{:.3f} [{:.3f}, {:.3f}]".format(arm[k], *arm[f"{k}_ci"]) for k in MEASURES)
-    modes = str(arm.get("modes", "-"))
-    return f"{success}  {modes:<5}  {coverage:<18}  {residual}  {arm['noise_rms']:.3f}"
+    return [success, str(arm.get("modes", "-")), coverage, residual, f"{arm['noise_rms']:.3f}"]
 
 
 def conclusion(base: dict[str, Any], arms: list[dict[str, Any]]) -> str:

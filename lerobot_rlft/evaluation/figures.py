@@ -45,10 +45,7 @@ def success_and_diversity(comparison: Comparison, path: Path) -> str | None:
     if all(m.get("entropy_ratio") is None for m in comparison.numbers.values()):
         return None
     draw_success_and_diversity(path, comparison.metrics, comparison.config.floor)
-    said = (
-        "Right is more success, down is less of the base's diversity, bars are 95 % intervals: what a policy "
-    )
-    said += "gained and what it paid."
+    said = "Right is more success, down is less of the base's diversity, bars are 95 % intervals."
     refused = [name for name, m in comparison.numbers.items() if m["claim_refusal"] is not None]
     return f"{said} Hollow: too few successes for a claim ({', '.join(refused)})." if refused else said
 

@@ -16,10 +16,13 @@ from typing import Any
 from httpx import HTTPError
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgba
 
 from ..plots.run import POLICY_COLOURS, save
 from ..policies.pretrained_files import commit_of, fetch, split_revision
 from ..utils.errors import UserError, one_line
+from ..utils.tables import markdown_table
+from .plots import MARKERS
 from .report import DIVERSITY
 from .tables import columns, short
 
@@ -152,8 +155,7 @@ def markdown(entries: list[Entry]) -> str:
             "",
         ]
     for conditions, group in found.items():
-        lines += [f"**{conditions}**", "", f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-        lines += [f"| {' | '.join(cells(entry, group))} |" for entry in group]
+        lines += [f"**{conditions}**", "", markdown_table(HEAD, (cells(entry, group) for entry in group))]
         if len({entry.base for entry in group}) > 1:
             lines += ["", "Tuned from different bases: ratios are to each policy's own base."]
         for reason in dict.fromkeys(entry.refusal for entry in group if entry.refusal):
@@ -189,7 +191,8 @@ def _lines(entries: list[Entry]) -> Iterator[list[str]]:
 
 def draw(path: Path, found: dict[str, list[Entry]]) -> None:
     """Success and effective modes, a panel for each group; hollow: too few successes for a claim."""
-    figure, axes = plt.subplots(1, len(found), figsize=(5.4 * len(found), 4.4), squeeze=False)
+    size = (5.4 * len(found), 4.8)
+    figure, axes = plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")
     for axis, (conditions, group) in zip(axes[0], found.items(), strict=True):
         for i, entry in enumerate(group):
             if entry.effective_modes is None:
@@ -197,16 +200,17 @@ def draw(path: Path, found: dict[str, list[Entry]]) -> None:
             (x, x_low, x_high), (y, y_low, y_high) = entry.success, entry.effective_modes
             colour = POLICY_COLOURS[i % len(POLICY_COLOURS)]
             bars = {"xerr": [[x - x_low], [x_high - x]], "yerr": [[max(0, y - y_low)], [max(0, y_high - y)]]}
-            face = colour if entry.refusal is None else "white"
-            axis.errorbar(x, y, **bars, fmt="o", capsize=3, color=colour, mfc=face, label=entry.name)
+            face = to_rgba(colour, 0.35) if entry.refusal is None else "none"
+            style = {"fmt": MARKERS[i % len(MARKERS)], "markersize": 8, "color": colour, "mfc": face}
+            axis.errorbar(x, y, **bars, capsize=3, label=entry.name, **style)
         if not any(entry.effective_modes for entry in group):
             axis.text(0.5, 0.5, "no modes were measured", ha="center", transform=axis.transAxes)
         else:
-            axis.legend(fontsize=8)
+            # Below the axes: within them it would hide points.
+            axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
         axis.set_title(conditions, fontsize=7, wrap=True)
         axis.set_xlabel("success (deployed sampler)")
         axis.set_ylabel("effective modes")
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-    figure.tight_layout()
     save(figure, path)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from lerobot.utils.constants import OBS_STATE
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgba
 
 from ..configs.eval import BASE
 from ..diversity.probe import Probe, deployed_chunks, encode
@@ -15,7 +16,7 @@ from .measures import ATTEMPTS
 from .tables import columns
 
 FAN_CHUNKS = 64
-RINGS = 10  # points: how far the marker of the first policy stands out around that of the last
+MARKERS = "osv^PXp"  # by policy; see-through and of different shapes, so that none hides another
 
 
 def draw_success_and_diversity(path: Path, m: dict[str, Any], floor: float | None) -> None:
@@ -25,7 +26,7 @@ def draw_success_and_diversity(path: Path, m: dict[str, Any], floor: float | Non
         m: content of diversity.json; policies without a ratio are left out.
         floor: share of the base's entropy that was to be kept, a line; None draws none.
     """
-    figure, axis = plt.subplots(figsize=(6.4, 4.2))
+    figure, axis = plt.subplots(figsize=(6.4, 4.6), layout="constrained")
     points = {name: side for name, side in columns(m).items() if side.get("entropy_ratio") is not None}
     low, high = m["base_success_ci"]
     bars = [[m["base_success"] - low], [high - m["base_success"]]]
@@ -33,11 +34,11 @@ def draw_success_and_diversity(path: Path, m: dict[str, Any], floor: float | Non
     colours = policy_colours(list(columns(m)), points)
     for i, ((name, side), colour) in enumerate(zip(points.items(), colours, strict=True)):
         x, y = side["success"], side["entropy_ratio"]
+        face = "none" if side["claim_refusal"] else to_rgba(colour, 0.35)
         (x_low, x_high), (y_low, y_high) = side["success_ci"], side["entropy_ratio_ci"]
         axis.errorbar(
-            x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]], fmt="o", capsize=3,
-            markersize=5 + min(2, RINGS / len(points)) * (len(points) - 1 - i),  # equal points lie as rings
-            color=colour, markerfacecolor="white" if side["claim_refusal"] else colour, label=name,
+            x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]], capsize=3,
+            fmt=MARKERS[i % len(MARKERS)], markersize=8, color=colour, markerfacecolor=face, label=name,
         )  # fmt: skip
     if floor is not None:
         axis.axhline(floor, color="0.3", ls="--", lw=1, label=f"floor {floor:g}")
@@ -45,8 +46,7 @@ def draw_success_and_diversity(path: Path, m: dict[str, Any], floor: float | Non
     axis.set_ylabel("success entropy ratio to the base")
     axis.set_ylim(bottom=-0.03)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8)
     save(figure, path)
 
 

@@ -12,12 +12,11 @@ from ..configs.eval import BASE
 from ..metrics.keys import BLOCKED, KEYS, MOST_ATTEMPTS
 from ..metrics.modes import SUCCESSES_PER_MODE
 from ..metrics.registry import METRICS
+from ..utils.tables import markdown_table, plain_table
+from .paired import success_change
 
 NOTHING = "-"
-MARKDOWN = (
-    "| policy | success (deployed) | success entropy ratio, lower 95 % bound | modes |",
-    "|---|---|---|---|",
-)
+HEAD = ("policy", "success (deployed)", "success entropy ratio, lower 95 % bound", "modes")
 
 
 class Cell(NamedTuple):
@@ -106,12 +105,12 @@ def rows(m: dict[str, Any]) -> list[Row]:
 
 def text(m: dict[str, Any]) -> str:
     """The table for a terminal."""
-    lines = [["", BASE, *columns(m)], *([row.label, *map(str, row.cells)] for row in rows(m))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return plain_table(side_by_side(m))
+
+
+def side_by_side(m: dict[str, Any]) -> list[list[str]]:
+    """The table in words, its head first."""
+    return [["", BASE, *columns(m)], *([row.label, *map(str, row.cells)] for row in rows(m))]
 
 
 def markdown(m: dict[str, Any]) -> str:
@@ -120,7 +119,7 @@ def markdown(m: dict[str, Any]) -> str:
     The bound is the lower limit of the two-sided 95 % interval, rounded down. Where the episodes carry no
     claim about modes, none is made.
     """
-    out = [*MARKDOWN, f"| {BASE} | {_cell(m, 'base_success')} | {_one(m)} | {_covered(m)} |"]
+    lines = [[BASE, *map(str, (_cell(m, "base_success"), _one(m), _covered(m)))]]
     for name, side in columns(m).items():
         ratio = "no claim"
         if side["claim_refusal"] is None and side.get("entropy_ratio") is not None:
@@ -131,8 +130,8 @@ def markdown(m: dict[str, Any]) -> str:
             if side.get("modes_covered") is None
             else f"{side['modes_covered']} of {side['num_modes']}"
         )
-        out.append(f"| {name} | {_cell(side, 'success')} | {ratio} | {covered} |")
-    return "\n".join(out)
+        lines.append([name, str(_cell(side, "success")), ratio, covered])
+    return markdown_table(HEAD, lines)
 
 
 def headlines(m: dict[str, Any]) -> list[str]:
@@ -145,6 +144,10 @@ def headlines(m: dict[str, Any]) -> list[str]:
 def headline(m: dict[str, Any]) -> str:
     """What may be claimed of one policy, in a few sentences."""
     said = f"Success {percent(m['success'])} against {percent(m['base_success'])} of the base"
+    episodes = m["n_episodes"]
+    counts = (round(m[key] * episodes) for key in ("base_success", "success"))
+    if success_change(*counts, episodes, m.get("gained")) is None:
+        said += f" (no difference can be told from {episodes} episodes)"
     if m["claim_refusal"] is not None:
         return " ".join(filter(None, [f"{said}. {m['claim_refusal']}", _way_out(m), _unknown(m)]))
     low, high = m["entropy_ratio_ci"]

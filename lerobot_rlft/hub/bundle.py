@@ -29,6 +29,7 @@ from ..evaluation.report import DIVERSITY, PICTURES, REPORT
 from ..utils.errors import UserError
 from ..utils.run_folder import BEST_CHECKPOINT_LINK, CONFIG_NAME, METRICS, SUMMARY
 from ..utils.run_folder import DIVERSITY as DIVERSITY_FOLDER
+from ..utils.tables import plain_table
 from .anonymise import short_name, text_without_folders, without_folders
 from .card import limits, policy_card
 from .client import check_login, explained, push
@@ -311,8 +312,8 @@ def sizes(files: dict[str, Path | bytes]) -> str:
         name: len(content) if isinstance(content, bytes) else content.stat().st_size
         for name, content in files.items()
     }
-    lines = [f"{size[name]:>13,}  {name}" for name in sorted(size, key=lambda name: (-size[name], name))]
-    return "\n".join([*lines, f"{sum(size.values()):>13,}  bytes in {len(size)} files"])
+    lines = [[f"{size[name]:,}", name] for name in sorted(size, key=lambda name: (-size[name], name))]
+    return plain_table([*lines, [f"{sum(size.values()):,}", f"bytes in {len(size)} files"]], ">")
 
 
 def _folder(folder: Path, name: str, suffixes: tuple[str, ...] = KEPT) -> dict[str, Path | bytes]:

@@ -8,9 +8,10 @@ from huggingface_hub import CardData, EvalResult, ModelCard, ModelCardData, Repo
 from jinja2.meta import find_undeclared_variables
 
 from .. import hub_cards
-from ..evaluation.tables import columns, headlines, rows
+from ..evaluation.tables import headlines, side_by_side
 from ..metrics.keys import BLOCKED, KEYS
 from ..utils.errors import UserError
+from ..utils.tables import markdown_table
 
 TEMPLATES = Path(hub_cards.__file__).parent
 TASK = "robotics"
@@ -113,19 +114,18 @@ def options(m: dict[str, Any]) -> str:
 
 def table(m: dict[str, Any]) -> str:
     """Base beside tuned, as Markdown."""
-    lines = [f"| | base | {' | '.join(columns(m))} |", "|---|" + "---|" * (1 + len(columns(m)))]
-    lines += [f"| {row.label} | {' | '.join(map(str, row.cells))} |" for row in rows(m)]
-    return "\n".join(lines)
+    head, *lines = side_by_side(m)
+    return markdown_table(head, lines)
 
 
 def alone(m: dict[str, Any]) -> str:
     """A policy without a base, as Markdown."""
     low, high = m["success_ci"]
-    lines = ["| | |", "|---|---|", f"| success | {m['success']:.3f} [{low:.3f}, {high:.3f}] |"]
+    lines = [["success", f"{m['success']:.3f} [{low:.3f}, {high:.3f}]"]]
     if m.get("mode_counts"):
         used = sum(count > 0 for count in m["mode_counts"])
-        lines.append(f"| modes with a success | {used} of {m['num_modes']} |")
-    return "\n".join(lines)
+        lines.append(["modes with a success", f"{used} of {m['num_modes']}"])
+    return markdown_table(("", ""), lines)
 
 
 def limits(m: dict[str, Any] | None, run: dict[str, Any]) -> list[str]:

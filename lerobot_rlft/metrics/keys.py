@@ -19,6 +19,7 @@ KEYS = {
     "success": "success rate of the tuned policy, deployed sampler; Wilson interval",
     "n_episodes": "episodes of each policy, on the same seeds from `seed` up",
     "n_success": "successful episodes",
+    "gained": "episodes that the tuned policy solved and the base, on the same seed, did not",
     "max_reward": "mean over episodes of the largest reward of a step",
     "num_modes": "modes that the environment or the atlas names",
     "modes_from": "environment, or atlas: clusters of the paths of the base's episodes",
@@ -48,7 +49,8 @@ KEYS = {
     "vendi": "effective number of distinct successful paths (Vendi score), the base's bandwidth",
     "energy_distance": "energy distance of successful paths from the base's; 0 for the same distribution",
     "mmd": "squared maximum mean discrepancy of successful paths, RBF kernel, the base's bandwidth",
-    "classifier_accuracy": "k-NN classifier that tells tuned from base successes; .5 cannot; Wilson interval",
+    "classifier_accuracy": "k-NN classifier that tells tuned from base successes; .5 cannot; Wilson interval "
+    "of N votes, because those of near episodes depend on each other",
     "path_entropy": "Kozachenko-Leonenko entropy of successful paths, nats; read differences",
     "success_at": "chance that one of n attempts succeeds with a way blocked, mean over ways",
     f"{BLOCKED}_mean": f"success_at of {MOST_ATTEMPTS} attempts",

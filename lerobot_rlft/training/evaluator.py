@@ -114,7 +114,11 @@ class Outcome:
         with replacing(config.output_dir / SUMMARY) as partial:
             partial.write_text(json.dumps(summary, indent=2) + "\n")
         self._draw(iteration, result, episodes)
-        print("\n" + conclusion(summary))
+        gained = None  # a resumed run does not know which of the base's episodes succeeded
+        if self._base_outcome is not None:
+            _, before = self._base_outcome
+            gained = int((episodes.success & ~before.success).sum())
+        print("\n" + conclusion(summary | {"gained": gained}))
         print(f"\nPictures: {config.output_dir / 'pictures'}")
         ours = " (this plugin installed)" if needs_plugin(tuned.module.config.type) else ""
         print(f"\nRun it with stock LeRobot{ours}:\n  {eval_command(folder, config.env)}")

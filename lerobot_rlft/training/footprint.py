@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from textwrap import indent
 
 import torch
 from lerobot.configs import FeatureType
@@ -22,6 +23,7 @@ from ..policies import load_adapters
 from ..policies.base import DenoisingPolicy, Exploration, adapter_class
 from ..policies.lora import add_adapters
 from ..utils.errors import UserError, one_line
+from ..utils.tables import plain_table
 
 STORED = {True: 1, False: 4}  # bytes of a number, of pictures and of everything else
 
@@ -201,14 +203,12 @@ def plan(config: TrainConfig) -> str:
         f"decision    {_size(observation + chain)} for observation and chain while collected, "
         f"{_size(cached)} more for the encoded prefix while learned from",
         f"update      of minibatches of {size} (decision, step) pairs (--algorithm.minibatch_size):",
-        f"  {'trained':12} {'parameters':>15} {'weights':>10} {'base':>10} {'gradients':>10} {'Adam':>10} "
-        f"{'activations':>11} {'sum':>10}",
     ]
-    lines += [
-        f"  {name:12} {f.trainable:>15,} {_size(f.weights):>10} {_size(f.base):>10} {_size(f.gradients):>10} "
-        f"{_size(f.optimizer):>10} {_size(f.activations):>11} {_size(f.update):>10}"
-        for name, f in rows.items()
-    ]
+    table = [["trained", "parameters", "weights", "base", "gradients", "Adam", "activations", "sum"]]
+    for name, f in rows.items():
+        parts = (f.weights, f.base, f.gradients, f.optimizer, f.activations, f.update)
+        table.append([name, f"{f.trainable:,}", *map(_size, parts)])
+    lines.append(indent(plain_table(table, "<" + ">" * 7), "  "))
     return "\n".join(lines) + note + "\nthis was a dry run without weights, nothing was written"
 
 

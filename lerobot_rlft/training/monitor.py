@@ -24,7 +24,7 @@ from ..diversity.attempts import Attempts
 from ..diversity.guard import DiversityGuard
 from ..diversity.probe import Probe
 from ..diversity.tracker import ADVICE_TO_ROUNDS, ModeTracker
-from ..metrics.modes import mode_counts
+from ..metrics.modes import effective_counts, mode_counts
 from ..plots.run import draw_atlas, draw_kl, draw_mode_shares
 from ..policies.base import DenoisingPolicy
 from ..policies.rlft_commanded.commands import COMMAND, episode_commands
@@ -132,7 +132,8 @@ class DiversityMonitor:
                 )
             return None
         weight = deployed_weight(reference, odds)
-        counts = np.rint(mode_counts(episodes.mode, episodes.success, num_modes, weight)).astype(int)
+        counts = effective_counts(episodes.mode, episodes.success, num_modes, weight)
+        counts = np.rint(counts).astype(int)
         if counts.sum():
             self.tracker = ModeTracker(counts, len(episodes.success), successes(episodes, weight))
         if self.config.guard.enable:
@@ -183,7 +184,8 @@ class DiversityMonitor:
             counts = mode_counts(episodes.mode, episodes.success, num_modes, weight)
             out["mode_counts"] = np.round(counts, 3).tolist()
             if self.tracker is not None:
-                out |= self.tracker.update(counts, len(episodes.success), successes(episodes, weight))
+                worth = effective_counts(episodes.mode, episodes.success, num_modes, weight)
+                out |= self.tracker.update(worth, len(episodes.success), successes(episodes, weight))
                 alarms.append(self.tracker.alarm())
             if self.guard is not None:
                 out |= self.guard.update(counts, len(episodes.success))

@@ -92,7 +92,7 @@ def best(all_points: list[Point], floor: float) -> Point | None:
 
 def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, chosen: Point) -> None:
     """Success over retained diversity: all evaluations in order, the front, the floor, what is exported."""
-    figure, axis = pyplot().subplots(figsize=(5.4, 4.2))
+    figure, axis = pyplot().subplots(figsize=(5.4, 4.4), layout="constrained")
     axis.plot([p.ratio for p in all_points], [p.success for p in all_points], color="0.75", lw=1, zorder=1)
     axis.scatter(
         [p.ratio for p in all_points],
@@ -100,13 +100,14 @@ def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, c
         c=[p.iteration for p in all_points],
         cmap="viridis",
         s=22,
-        zorder=2,
+        zorder=3,
+        label="evaluation",
     )
     edge = front(all_points)
     axis.plot([p.ratio for p in edge], [p.success for p in edge], color="tab:orange", lw=1.2, label="front")
     axis.axvline(floor, color="tab:red", lw=1, ls="--", label=f"floor {floor:g}")
     axis.scatter(
-        chosen.ratio, chosen.success, marker="*", s=160, color="tab:orange", zorder=3, label="exported"
+        chosen.ratio, chosen.success, marker="*", s=220, color="tab:orange", zorder=2, label="exported"
     )
     for p in edge:
         axis.annotate(
@@ -114,9 +115,9 @@ def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, c
         )
     axis.set_xlabel(f"{metric.replace('_', ' ')} of successes, tuned / base")
     axis.set_ylabel("success (deployed)")
+    axis.xaxis.set_major_locator(pyplot().MaxNLocator(7))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(loc="outside upper center", ncols=4, fontsize=8)  # within the axes it would hide points
     save(figure, path)
 
 

@@ -82,6 +82,13 @@ def test_headlines_name_the_policies_where_there_are_several():
     assert headlines(measured("tuned", BASE))[0].startswith("Success 90.0 % against 60.0 % of the base, with")
 
 
+def test_a_difference_in_success_is_told_where_the_episodes_carry_it():
+    m = measured("tuned", BASE, success=0.61)
+    untold = "Success 61.0 % against 60.0 % of the base (no difference can be told from 1000 episodes), with"
+    assert headlines(m)[0].startswith(untold)
+    assert headlines(m | {"gained": 10})[0].startswith("Success 61.0 % against 60.0 % of the base, with")
+
+
 def test_successes_in_no_known_mode_are_mentioned():
     assert "In no known mode" not in headlines(measured("tuned", BASE))[0]
     m = measured("tuned", BASE, unknown=12)

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import jensenshannon
 from scipy.stats import binomtest
 
 from lerobot_rlft.metrics.modes import (
     bootstrap_interval,
     claim_refusal,
     conditional_entropy,
+    effective_counts,
     effective_modes,
     entropy,
     entropy_ratio,
@@ -21,7 +21,6 @@ from lerobot_rlft.metrics.modes import (
     nats,
     success_at_n,
     success_at_n_interval,
-    wilson_interval,
 )
 
 
@@ -50,34 +49,6 @@ def test_only_successes_with_a_mode_are_counted():
 )
 def test_entropy_by_hand(counts, expected):
     assert entropy(np.array(counts)) == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    "successes, episodes, low, high",
-    [
-        # p = .8, z^2 = 3.8416: (.8 + .19208 -+ 1.96 sqrt(.016 + .009604)) / 1.38416
-        (8, 10, 0.4901569, 0.9433191),
-        (0, 10, 0.0, 0.2775402),  # z^2 / (n + z^2)
-        (10, 10, 0.7224598, 1.0),
-        (0, 0, 0.0, 1.0),
-    ],
-)
-def test_wilson_interval_by_hand(successes, episodes, low, high):
-    assert wilson_interval(successes, episodes) == pytest.approx((low, high), abs=1e-6)
-
-
-def test_wilson_interval_stays_within_rates():
-    for episodes in range(1, 60):
-        assert wilson_interval(0, episodes)[0] >= 0
-        assert wilson_interval(episodes, episodes)[1] <= 1
-
-
-@pytest.mark.parametrize("successes, episodes", [(0, 7), (3, 7), (480, 500), (500, 500)])
-def test_wilson_interval_agrees_with_scipy(successes, episodes):
-    interval = binomtest(successes, episodes).proportion_ci(method="wilson")
-    assert wilson_interval(successes, episodes) == pytest.approx(
-        tuple(interval), abs=1e-4
-    )  # 1.96 for 1.95996
 
 
 def test_entropy_in_nats_by_hand_and_by_row():
@@ -126,13 +97,13 @@ def test_min_retention_interval_covers_the_truth():
     assert 0.92 <= covered / 400 <= 0.98
 
 
-def test_jensen_shannon_by_hand_and_scipy():
+def test_jensen_shannon_by_hand():
     assert jensen_shannon(np.array([5, 0]), np.array([0, 3])) == pytest.approx(1)
     assert jensen_shannon(np.array([2, 4]), np.array([1, 2])) == pytest.approx(0, abs=1e-12)
     # Mixture (.75, .25): its entropy less half of 1 bit.
     assert jensen_shannon(np.array([4, 0]), np.array([1, 1])) == pytest.approx(0.8112781 - 0.5)
-    a, b = np.array([3, 0, 9, 1]), np.array([1, 5, 2, 2])
-    assert jensen_shannon(a, b) == pytest.approx(jensenshannon(a / 13, b / 10, base=2) ** 2)
+    # (.375, .375, .25): 1.5612781 bits, less the mean of 1 and of 1.5.
+    assert jensen_shannon(np.array([1, 1, 0]), np.array([1, 1, 2])) == pytest.approx(1.5612781 - 1.25)
 
 
 def test_entropy_ratio_by_hand():
@@ -275,3 +246,31 @@ def test_interval_of_success_at_n():
     assert success_at_n_interval(np.array([64]), 64, 16)[1] == 1
     low, high = success_at_n_interval(np.array([64, 0, 30]), 64, 4)
     assert low < success_at_n(np.array([64, 0, 30]), 64, 4) < high
+
+
+def test_weighted_episodes_count_for_what_they_are_worth():
+    mode, success = np.array([0, 0, 1, -1, 1]), np.array([True, True, True, True, False])
+    # Weights 3, 1, 2 in known modes: (3 + 1 + 2)^2 / (9 + 1 + 4) = 36 / 14 episodes, two thirds in mode 0.
+    counts = effective_counts(mode, success, 2, np.array([3.0, 1.0, 2.0, 7.0, 7.0]))
+    assert counts == pytest.approx([24 / 14, 12 / 14])
+    assert effective_counts(mode, success, 2, np.ones(5)).tolist() == [2, 1]
+    assert effective_counts(mode, success, 2, None).tolist() == [2, 1]
+    assert effective_counts(mode, ~success[:1].repeat(5), 2, np.ones(5)).tolist() == [0, 0]
+
+
+def test_the_interval_of_weighted_counts_covers_the_truth():
+    """Four modes; a tenth of the episodes counts for most."""
+    rng, truth = np.random.default_rng(0), entropy_of((0.4, 0.3, 0.2, 0.1))
+    covered = {effective_counts: 0, mode_counts: 0}
+    for seed in range(200):
+        mode, weight = rng.choice(4, 400, p=(0.4, 0.3, 0.2, 0.1)), rng.choice((0.2, 1.8), 400)
+        weight[rng.random(400) < 0.9] *= 0.05
+        for count in covered:
+            counts = np.rint(count(mode, np.ones(400, bool), 4, weight * 400 / weight.sum())).astype(int)
+            low, high = bootstrap_interval(counts, resamples=300, seed=seed)
+            covered[count] += low <= truth <= high
+    assert covered[effective_counts] / 200 >= 0.9 > covered[mode_counts] / 200
+
+
+def entropy_of(p) -> float:
+    return -float(np.dot(p, np.log(p)))

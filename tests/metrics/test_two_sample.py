@@ -98,6 +98,15 @@ def test_classifier_tells_what_differs():
     )
 
 
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_the_interval_of_the_classifier_covers_its_mean(shift):
+    told = [classifier_accuracy(normal(60, 2, i), normal(60, 2, 999 - i, shift)) for i in range(200)]
+    mean = np.mean([each.accuracy for each in told])
+    assert np.mean([each.low <= mean <= each.high for each in told]) >= 0.92
+    # Of 2 N independent votes it would be too narrow.
+    assert np.std([each.accuracy for each in told]) > 1.05 * np.sqrt(mean * (1 - mean) / 120)
+
+
 def test_classifier_agrees_with_sklearn():
     a, b = normal(50, 3), normal(50, 3, seed=1, shift=0.6)
     points = np.vstack([shuffled(torch.tensor(a), 0), shuffled(torch.tensor(b), 1)])

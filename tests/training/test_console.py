@@ -15,26 +15,42 @@ def evaluation(success: float, **fields) -> dict:
     return {"n_episodes": 40, "success": success, "success_ci": ci, "max_reward": success / 2} | fields
 
 
-def modes(count: int, entropy: float, first: int = 0) -> dict:
-    """One success in each of `count` modes from `first` up."""
-    counts = [int(first <= mode < first + count) for mode in range(24)]
+def modes(count: int, entropy: float, first: int = 0, each: int = 1) -> dict:
+    """`each` successes in each of `count` modes from `first` up."""
+    counts = [each * (first <= mode < first + count) for mode in range(24)]
     return {"modes": count, "num_modes": 24, "entropy": entropy, "mode_counts": counts}
 
 
 def test_success_bought_with_modes_is_said_to_be():
-    base, tuned = evaluation(0.5, **modes(20, 0.9)), evaluation(0.75, **modes(3, 0.2))
+    base, tuned = evaluation(0.5, **modes(20, 0.9)), evaluation(0.9, **modes(3, 0.2, each=12))
     text = conclusion({"env_steps": 12345, "base": base, "tuned": tuned})
     assert (
-        "Success rose: 50.0 % [40.0, 60.0] before, 75.0 % [65.0, 85.0] after 12,345 environment steps" in text
+        "Success rose: 50.0 % [40.0, 60.0] before, 90.0 % [80.0, 100.0] after 12,345 environment steps"
+        in text
     )
     assert "Of the 20 ways to succeed that the base knew, the tuned policy uses 3" in text
     assert "entropy 0.900 before, 0.200 after" in text and "Success was paid for with ways" in text
     moved = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.5, **modes(6, 0.9, first=18))})
     assert "the tuned policy uses 2" in moved and "paid" not in moved  # 18 and 19 of the 20, four are new
-    kept = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.5, **modes(20, 0.9))})
-    assert "Success did not rise" in kept and "paid" not in kept
-    broken = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.25, **modes(20, 0.9))})
-    assert "Success fell: 50.0 % [40.0, 60.0] before, 25.0 % [15.0, 35.0] after" in broken
+    kept = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.9, **modes(20, 0.9))})
+    assert "Success rose" in kept and "paid" not in kept
+    broken = conclusion({"env_steps": 1, "base": base, "tuned": evaluation(0.1, **modes(20, 0.9))})
+    assert "Success fell: 50.0 % [40.0, 60.0] before, 10.0 % [0.0, 20.0] after" in broken
+
+
+def test_a_difference_that_the_episodes_do_not_carry_is_none():
+    base, tuned = (evaluation(s, **modes(m, e)) for s, m, e in ((0.675, 20, 0.9), (0.7, 3, 0.2)))
+    text = conclusion({"env_steps": 1, "base": base, "tuned": tuned})
+    assert text.startswith("No difference in success can be told: 67.5 % [57.5, 77.5] before, 70.0 %")
+    assert not any(word in text for word in ("rose", "fell", "paid"))
+    # Of 27 and 33 successes in 40 episodes: all six new ones and none lost are told, eight and two are not.
+    summary = {"env_steps": 1, "base": evaluation(27 / 40), "tuned": evaluation(33 / 40)}
+    assert conclusion(summary | {"gained": 6}).startswith("Success rose")
+    assert conclusion(summary | {"gained": 8}).startswith("No difference")
+    assert conclusion(summary).startswith("No difference")
+    # Other numbers of episodes are no pairs.
+    summary = {"env_steps": 1, "base": evaluation(0.1) | {"n_episodes": 20}, "tuned": evaluation(0.9)}
+    assert conclusion(summary).startswith("No difference")
 
 
 def test_what_the_guard_held_is_said():

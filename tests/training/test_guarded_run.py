@@ -17,7 +17,7 @@ from lerobot_rlft.configs.train import DatasetConfig, EvalConfig, RolloutConfig,
 from lerobot_rlft.diversity.atlas import AtlasConfig
 from lerobot_rlft.diversity.guard import DiversityGuard, GuardConfig, retained
 from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
-from lerobot_rlft.metrics.modes import wilson_interval
+from lerobot_rlft.metrics.intervals import wilson_interval
 from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.regularizers.entropy import EntropyConfig
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
