@@ -1,6 +1,11 @@
 """Where fixtures come from, and which tests need CUDA."""
 
+import hypothesis
 import pytest
+
+# The same inputs in every run, and few of them.
+hypothesis.settings.register_profile("suite", derandomize=True, max_examples=25, deadline=None, database=None)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_configure(config):

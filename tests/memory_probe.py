@@ -1,8 +1,9 @@
-"""Peak memory of one update of DPPO, in a process of its own: prints the estimate and what was measured.
+"""Peak memory of updates of DPPO, each in a process of its own: prints the estimate and what was measured.
 
-python memory_probe.py WIDTH MINIBATCH
+python memory_probe.py FAMILY,WIDTH,MINIBATCH ...
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -49,4 +50,10 @@ def status(name: str) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    for case in sys.argv[1:]:
+        if (child := os.fork()) == 0:  # what one left in the allocator would count for the next
+            family, *sizes = case.split(",")
+            main(family, *map(int, sizes))
+            sys.exit()
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            sys.exit(1)

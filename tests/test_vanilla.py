@@ -144,7 +144,7 @@ def test_cloned_weights_are_exported_as_evaluated(ema, bc_config):
     saved = Path(config.output_dir) / "checkpoints/last/pretrained_model"
     loaded = type(trainer.policy.module).from_pretrained(saved)
     trained = list(trainer.policy.module.parameters())
-    expected = trained if ema is None else trainer.algorithm.ema
+    expected = trained if ema is None else trainer.algorithm.ema.values
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), expected, strict=True))
     assert ema is None or not all(torch.equal(a, b) for a, b in zip(trained, expected, strict=True))
     assert TINY["horizon"] == loaded.config.horizon

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from draccus.wrappers import field_wrapper
 from lerobot.configs import parser
+from lerobot.datasets import dataset_metadata, load_episodes
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from tiny import OBSERVATIONS, TINY, save_policy
 
@@ -28,6 +29,17 @@ from lerobot_rlft.policies.rlft_flow.configuration_rlft_flow import RLFTFlowConf
 
 # Each parse reads the sources of all policies anew for the help texts.
 field_wrapper.docstring.get_attribute_docstring = cache(field_wrapper.docstring.get_attribute_docstring)
+
+_load_episodes = cache(lambda root, files: load_episodes(root))
+
+
+def _load_episodes_once(root: Path):
+    """A dataset's list of episodes: it takes .2 s and a run of rounds opens it dozens of times."""
+    found = [(path, path.stat()) for path in sorted(Path(root).glob("meta/episodes/**/*.parquet"))]
+    return _load_episodes(root, tuple((path, stat.st_ino, stat.st_mtime_ns) for path, stat in found))
+
+
+dataset_metadata.load_episodes = _load_episodes_once
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,14 @@
 """Behaviour cloning: the policy's own training loss on demonstrations, as in `lerobot-train`."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..utils.averaging import WeightAverage
 from ..utils.errors import check
 from ..utils.optimization import descend
 from .base import Algorithm, AlgorithmConfig, Parts
@@ -67,7 +67,10 @@ class BC(Algorithm):
     ) -> None:
         self.config, self.module, self.preprocess, self.backward = config, module, preprocess, backward
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.ema = [p.detach().clone() for p in module.parameters()] if config.ema_decay else None
+        # Buffers too: the statistics of batch normalisation belong to the weights that they were taken with.
+        saved = module.state_dict().keys()
+        weights = [*module.parameters(), *(b for name, b in module.named_buffers() if name in saved)]
+        self.ema = WeightAverage(weights, config.ema_decay) if config.ema_decay else None
 
     def update(self, data: dict[str, Any]) -> dict[str, float]:
         """Raises FloatingPointError when loss or gradient is NaN or inf, before weights change."""
@@ -81,8 +84,7 @@ class BC(Algorithm):
         if self.scheduler is not None:
             self.scheduler.step()
         if self.ema is not None:
-            with torch.no_grad():
-                get_ema_multi_avg_fn(self.config.ema_decay)(self.ema, list(self.module.parameters()), None)
+            self.ema.update()
         self.module.eval()
         return {"loss": loss.item(), "grad_norm": norm, "lr": lr}
 
@@ -91,23 +93,15 @@ class BC(Algorithm):
 
     @contextmanager
     def deployed_weights(self) -> Iterator[None]:
-        if self.ema is None:
+        with self.ema.deployed() if self.ema else nullcontext():
             yield
-            return
-        parameters = list(self.module.parameters())
-        trained = [p.detach().clone() for p in parameters]
-        try:
-            _assign(parameters, self.ema)
-            yield
-        finally:
-            _assign(parameters, trained)
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         if self.scheduler is not None:
             state["scheduler"] = self.scheduler.state_dict()
         if self.ema is not None:
-            state["ema"] = dict(enumerate(self.ema))
+            state["ema"] = self.ema.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -116,10 +110,4 @@ class BC(Algorithm):
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         if self.ema is not None:
-            _assign(self.ema, [state["ema"][i] for i in range(len(self.ema))])
-
-
-@torch.no_grad()
-def _assign(targets: list[Any], values: list[Tensor]) -> None:
-    for target, value in zip(targets, values, strict=True):
-        target.copy_(value)
+            self.ema.load_state_dict(state["ema"])

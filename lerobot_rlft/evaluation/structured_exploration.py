@@ -32,11 +32,12 @@ from ..metrics.spread import residual_ratio
 from ..metrics.two_sample import nearest_neighbours
 from ..policies.base import DenoisingPolicy
 from ..rollout.episodes import Episodes
-from ..rollout.evaluation import LOG_PROB_FLOOR, play_chunks, summarise
+from ..rollout.evaluation import play_chunks, summarise
 from ..rollout.runner import EpisodeRunner
 from ..utils.errors import UserError
 
 STATES = 256  # P: states of the base at which residual and noise are measured, one chunk of an arm at each
+LOG_PROB_FLOOR = 0.1  # any: log-probabilities are not read here
 LEAST_SUCCESSES = 20  # fewer say nothing about coverage with 5 neighbours
 
 Act = Callable[[Tensor], Tensor]  # condition (B, C) -> chunk (B, H, D)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ..policies.base import DenoisingPolicy, Exploration
 from ..policies.rlft_commanded.commands import COMMAND, TARGETS, episode_commands, target_shares
+from ..utils.averaging import WeightAverage
 from ..utils.optimization import descend
 from .base import Experience, Regularizer, Step
 
@@ -146,8 +146,7 @@ def fit_commands(
     command, chunks = command.to(device), chunks.to(device)
     weight = 1 / torch.bincount(command).float()[command]
     parameters = list(policy.trainable_parameters())
-    average = [p.detach().clone() for p in parameters]
-    update_average = get_ema_multi_avg_fn(config.ema_decay)
+    average = WeightAverage(parameters, config.ema_decay)
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     for _ in tqdm(range(config.steps), desc="learning commands", unit="step", leave=False):
@@ -159,8 +158,5 @@ def fit_commands(
         advice = f"lower algorithm.commands.lr={config.lr}"
         descend(loss, optimizer, backward, MAX_GRAD_NORM, "algorithm.commands", advice)
         schedule.step()
-        with torch.no_grad():
-            update_average(average, parameters, None)
-    with torch.no_grad():
-        for parameter, value in zip(parameters, average, strict=True):
-            parameter.copy_(value)
+        average.update()
+    average.deploy()

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from ..chains.chain import Chain
 from ..diversity.atlas import ModeAtlas
+<<<<<<< HEAD
 from ..metrics.intervals import wilson_interval
 from ..metrics.modes import entropy, mode_counts
 from ..policies.base import DenoisingPolicy
+=======
+from ..metrics.modes import entropy, mode_counts, wilson_interval
+>>>>>>> wt-suite
 from ..utils.errors import UserError
 from .episodes import Episodes
 from .runner import EpisodeRunner
-
-LOG_PROB_FLOOR = 0.1  # any: log-probabilities are not read here
 
 
 @dataclass
@@ -88,23 +90,10 @@ def play(
     runner: EpisodeRunner,
     n_episodes: int,
     seed: int,
-    sampling_floor: float | None = None,
     attempts: int = 1,
 ) -> Episodes:
-    """Play episodes of the policy itself, see `play_chunks`.
-
-    Args:
-        sampling_floor: None plays the policy's own, deployed sampler; a number the exploratory one with
-            at least this std.
-    """
-    return play_chunks(runner, sampler(runner.policy, sampling_floor), n_episodes, seed, attempts)
-
-
-def sampler(policy: DenoisingPolicy, sampling_floor: float | None = None) -> Callable[[Tensor], Tensor]:
-    """Condition -> chunk by the policy's own, deployed sampler, or by the exploratory one with this floor."""
-    if sampling_floor is None:
-        return policy.deployed_chunk
-    return lambda condition: policy.sample(condition, sampling_floor, LOG_PROB_FLOOR).x[:, 0]
+    """Play episodes of the policy's own, deployed sampler, see `play_chunks`."""
+    return play_chunks(runner, runner.policy.deployed_chunk, n_episodes, seed, attempts)
 
 
 def play_chunks(

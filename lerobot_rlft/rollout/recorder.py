@@ -6,7 +6,7 @@ episode, `next.success` there if it succeeded, `mode` (the episode's, at every f
 `intervention` (false: nobody took over; LeRobot's DAgger strategy marks corrections with true).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from lerobot.datasets import LeRobotDataset
 from lerobot.utils.constants import ACTION, DONE, REWARD, SUCCESS
-from torch import Tensor
 
 from ..datasets.configuration import INTERVENTION, MODE
 from ..datasets.writer import write_dataset
 from ..diversity.atlas import ModeAtlas
 from .episodes import Episodes
-from .evaluation import bare_chain, name_modes, sampler
+from .evaluation import name_modes
 from .runner import EpisodeRunner
 
 PER_FRAME = {REWARD: "float32", DONE: "bool", SUCCESS: "bool", MODE: "int64", INTERVENTION: "bool"}
@@ -35,20 +34,17 @@ def write_rollouts(
     *,
     fps: int,
     task: str = "",
-    sampling_floor: float | None = None,
     atlas: ModeAtlas | None = None,
     progress: bool = True,
 ) -> tuple[LeRobotDataset, Episodes]:
     """Play episodes on seeds `seed, seed + 1, ...` and write them; the global random state is left alone.
 
     Args:
-        runner: its policy plays; images are kept as PNG, vectors as float32.
+        runner: its policy plays, by its own, deployed sampler; images are kept as PNG, vectors as float32.
         root: folder to create; it appears only once it is complete.
         repo_id: name of the dataset, `user/name`.
         fps: control steps per second.
         task: the sentence that describes the task.
-        sampling_floor: None plays the policy's own, deployed sampler; a number the exploratory one with at
-            least this std.
         atlas: names modes where the environment does not.
 
     Returns:
@@ -59,7 +55,7 @@ def write_rollouts(
         EnvironmentFailure, FloatingPointError: see `EpisodeRunner.collect`; nothing is left behind.
     """
     played: list[Episodes] = []
-    rounds = _named_rounds(runner, n_episodes, seed, sampler(runner.policy, sampling_floor), atlas, played)
+    rounds = _named_rounds(runner, n_episodes, seed, atlas, played)
     first = next(rounds)
     dataset = write_dataset(
         root, repo_id, fps, task, _features(first), _chained(first, rounds), n_episodes, progress
@@ -71,14 +67,13 @@ def _named_rounds(
     runner: EpisodeRunner,
     n_episodes: int,
     seed: int,
-    act: Callable[[Tensor], Tensor],
     atlas: ModeAtlas | None,
     played: list[Episodes],
 ) -> Iterator[dict[str, np.ndarray]]:
     """The columns of each episode, feature name -> (L, *shape); finished rounds are added to `played`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for episodes, frames in runner.record(n_episodes, seed + np.arange(n_episodes), bare_chain(act)):
+        for episodes, frames in runner.record(n_episodes, seed + np.arange(n_episodes), runner.deployed):
             episodes, _ = name_modes(runner.env, episodes, atlas)
             played.append(episodes)
             for i, length in enumerate(episodes.length):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from httpx import HTTPError
 from lerobot.common.train_utils import get_step_checkpoint_dir
-from lerobot.datasets import LeRobotDatasetMetadata
+from lerobot.datasets.io_utils import load_info
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from torch import Tensor
 from tqdm import tqdm
@@ -325,8 +325,4 @@ class Stages:
     def env_steps(self, number: int) -> int:
         """Environment steps collected up to a round."""
         roots = [self.result("collect", i) for i in range(1, number + 1)]
-        return sum(
-            LeRobotDatasetMetadata(f"local/{root.parent.name}", root).total_frames
-            for root in roots
-            if root.is_dir()
-        )
+        return sum(load_info(root).total_frames for root in roots if root.is_dir())

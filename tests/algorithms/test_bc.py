@@ -98,22 +98,53 @@ def test_average_of_the_weights_by_hand():
     for _ in range(2):
         bc.update(batch())
         seen.append(weights(bc.module))
-    for average, w0, w1, w2 in zip(bc.ema, *seen, strict=True):
+    for average, w0, w1, w2 in zip(bc.ema.values, *seen, strict=True):
         torch.testing.assert_close(average, 0.81 * w0 + 0.09 * w1 + 0.1 * w2)
 
 
 def test_deployed_weights_are_the_average_while_open():
     bc = make(ema_decay=0.9)
     bc.update(batch())
-    trained, average = weights(bc.module), [p.clone() for p in bc.ema]
+    trained, average = weights(bc.module), [p.clone() for p in bc.ema.values]
     assert not torch.equal(trained[0], average[0])
     with bc.deployed_weights():
         assert_equal(bc.module.parameters(), average)
     assert_equal(bc.module.parameters(), trained)
-    assert_equal(bc.ema, average)
+    assert_equal(bc.ema.values, average)
     with pytest.raises(KeyboardInterrupt), bc.deployed_weights():
         raise KeyboardInterrupt
     assert_equal(bc.module.parameters(), trained)
+
+
+class Normalised(Toy):
+    """With batch normalisation, LeRobot's `use_group_norm=false`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Linear(3, 1), nn.BatchNorm1d(1))
+
+
+def test_running_statistics_are_averaged_and_counters_copied():
+    bc = make(Normalised(), ema_decay=0.9)
+    norm, seen = bc.module.layer[1], []
+    for seed in range(2):
+        bc.update(batch(seed))
+        seen.append((norm.running_mean.clone(), norm.running_var.clone()))
+    (mean_1, var_1), (mean_2, var_2) = seen
+    with bc.deployed_weights():  # they began at mean 0, variance 1
+        torch.testing.assert_close(norm.running_mean, 0.09 * mean_1 + 0.1 * mean_2)
+        torch.testing.assert_close(norm.running_var, 0.81 + 0.09 * var_1 + 0.1 * var_2)
+        assert norm.num_batches_tracked == 2
+    assert torch.equal(norm.running_mean, mean_2) and torch.equal(norm.running_var, var_2)
+
+
+def test_a_state_of_parameters_alone_is_loaded():
+    """As it was saved before buffers were averaged."""
+    whole, resumed = make(Normalised(), ema_decay=0.9), make(Normalised(), ema_decay=0.9)
+    whole.update(batch())
+    state, count = whole.state_dict(), len(weights(whole.module))
+    resumed.load_state_dict(state | {"ema": {i: state["ema"][i] for i in range(count)}})
+    assert_equal(resumed.ema.values, [*whole.ema.values[:count], *whole.module.buffers()])
 
 
 def test_without_average_the_trained_weights_are_deployed():
@@ -140,7 +171,8 @@ def test_a_resumed_run_is_bit_equal(ema_decay):
         metrics.append([bc.update(batch(seed)) for seed in (3, 4)])
     assert metrics[0] == metrics[1]
     assert_equal(resumed.module.parameters(), weights(whole.module))
-    assert_equal(resumed.ema or [], whole.ema or [])
+    if ema_decay:
+        assert_equal(resumed.ema.values, whole.ema.values)
 
 
 def test_a_bad_loss_changes_nothing():
@@ -152,7 +184,7 @@ def test_a_bad_loss_changes_nothing():
     ):
         bc.update(bad)
     assert_equal(bc.module.parameters(), before)
-    assert_equal(bc.ema, before)
+    assert_equal(bc.ema.values, before)
 
 
 def test_a_bad_gradient_changes_nothing():

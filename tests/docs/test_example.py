@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs/examples/tune_and_measure.py"
 
@@ -16,6 +18,7 @@ def test_the_example_is_short_and_shown():
     assert f"```python\n{text}```" in (ROOT / "docs/examples.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_example_tunes_measures_and_draws(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

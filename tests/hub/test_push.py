@@ -442,6 +442,8 @@ def test_a_run_that_has_not_finished_is_pushed_by_name_only(finished):
     assert "model-index" not in text and "iteration 2 of 2) was not evaluated" in text
     with pytest.raises(UserError, match=r"no whole checkpoint 000009, known: 000001, 000002"):
         dry_run(options(finished, checkpoint="000009"))
+    with pytest.raises(UserError, match=r"--checkpoint=\.\./elsewhere is no checkpoint of --run_dir="):
+        dry_run(options(finished, checkpoint="../elsewhere"))
     shutil.rmtree(finished / "checkpoints")
     with pytest.raises(UserError, match=r"is not the folder of a run: it has no checkpoints/"):
         dry_run(options(finished))

@@ -47,19 +47,16 @@ def test_what_was_played_is_what_evaluation_plays(base_policy, tmp_path):
     policy = load_policy(load_policy_config(str(base_policy), []), base_policy)
     runner = make_runner(env, policy, 3)
     state = torch.get_rng_state()
-    for floor in (None, 0.5):
-        root = tmp_path / str(floor)
-        _, episodes = write_rollouts(
-            runner, root, "local/a", 3, 7, fps=env.fps, sampling_floor=floor, progress=False
-        )
-        assert torch.equal(torch.get_rng_state(), state)
-        expected = play(runner, 3, 7, floor)
-        columns = ChunkDataset(LeRobotDataset("local/a", root), None).columns
-        seen = expected.states["observation.state"][:, :-1].reshape(-1, 4)
-        assert np.array_equal(columns["observation.state"].numpy(), seen[~np.isnan(seen).any(1)])
-        assert np.array_equal(episodes.mode, expected.mode)
-        assert torch.equal(columns["mode"], torch.from_numpy(expected.mode).repeat_interleave(8))
-        assert columns["next.done"].view(3, 8).sum(1).tolist() == [1, 1, 1]
+    root = tmp_path / "played"
+    _, episodes = write_rollouts(runner, root, "local/a", 3, 7, fps=env.fps, progress=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    expected = play(runner, 3, 7)
+    columns = ChunkDataset(LeRobotDataset("local/a", root), None).columns
+    seen = expected.states["observation.state"][:, :-1].reshape(-1, 4)
+    assert np.array_equal(columns["observation.state"].numpy(), seen[~np.isnan(seen).any(1)])
+    assert np.array_equal(episodes.mode, expected.mode)
+    assert torch.equal(columns["mode"], torch.from_numpy(expected.mode).repeat_interleave(8))
+    assert columns["next.done"].view(3, 8).sum(1).tolist() == [1, 1, 1]
 
 
 def test_nothing_half_written_and_nothing_overwritten(tmp_path):

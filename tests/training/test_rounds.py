@@ -325,9 +325,9 @@ def test_the_graded_reward_instead_of_time(make, tmp_path):
     data = record(
         tmp_path / "r", (3, 3), next_success=[True, True], next_reward=[[0.0, 0.0, 1.0], [0.0, 0.0, 2.0]]
     )
-    config = make(
-        RecapConfig(label="quantile", returns="reward", batch_size=8, data=[data], n_rounds=1), env=None
-    )
+    value = ValueConfig(steps=3)  # only the returns are looked at
+    algorithm = RecapConfig(label="quantile", returns="reward", data=[data], n_rounds=1, value=value)
+    config = make(algorithm, env=None)
     for stage in ("value", "advantages"):
         Rounds(with_stage(config, stage)).train()
     table = pd.read_parquet(config.output_dir / "rounds/001/advantages/local__recorded.parquet")

@@ -1,11 +1,12 @@
 """`--env.type=avoiding` for every LeRobot command."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.configs import PolicyFeature
 from lerobot.envs.configs import EnvConfig
-from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 
+from ..array_config import FEATURES_MAP, vector_features
 from .avoiding import GAPS, REWARDS, TASK, AvoidingVectorEnv
 
 
@@ -33,19 +34,9 @@ class AvoidingEnvConfig(EnvConfig):
     episode_length: int = 150
     render_size: int = 256
     features: dict[str, PolicyFeature] = field(
-        default_factory=lambda: {
-            ACTION: PolicyFeature(type=FeatureType.ACTION, shape=(2,)),
-            "agent_pos": PolicyFeature(type=FeatureType.STATE, shape=(4,)),
-            "environment_state": PolicyFeature(type=FeatureType.ENV, shape=(9,)),
-        }
+        default_factory=partial(vector_features, state=4, environment_state=9, action=2)
     )
-    features_map: dict[str, str] = field(
-        default_factory=lambda: {
-            ACTION: ACTION,
-            "agent_pos": OBS_STATE,
-            "environment_state": OBS_ENV_STATE,
-        }
-    )
+    features_map: dict[str, str] = field(default_factory=FEATURES_MAP.copy)
 
     def __post_init__(self) -> None:
         if self.reward not in REWARDS:

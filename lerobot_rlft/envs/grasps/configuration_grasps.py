@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.configs import PolicyFeature
 from lerobot.envs.configs import EnvConfig
-from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 
+from ..array_config import FEATURES_MAP, vector_features
 from .grasps import RADIUS, TASK, GraspsVectorEnv
 
 
@@ -30,19 +31,9 @@ class GraspsEnvConfig(EnvConfig):
     blocked_grasp: int | None = None
     render_size: int = 256
     features: dict[str, PolicyFeature] = field(
-        default_factory=lambda: {
-            ACTION: PolicyFeature(type=FeatureType.ACTION, shape=(2,)),
-            "agent_pos": PolicyFeature(type=FeatureType.STATE, shape=(2,)),
-            "environment_state": PolicyFeature(type=FeatureType.ENV, shape=(2,)),
-        }
+        default_factory=partial(vector_features, state=2, environment_state=2, action=2)
     )
-    features_map: dict[str, str] = field(
-        default_factory=lambda: {
-            ACTION: ACTION,
-            "agent_pos": OBS_STATE,
-            "environment_state": OBS_ENV_STATE,
-        }
-    )
+    features_map: dict[str, str] = field(default_factory=FEATURES_MAP.copy)
 
     def __post_init__(self) -> None:
         if self.n_grasps < 2:
