@@ -15,7 +15,7 @@ from ..chains.chain import Chain
 from ..diversity.atlas import ModeAtlas
 from ..metrics.modes import entropy, mode_counts, wilson_interval
 from ..policies.base import DenoisingPolicy
-from ..utils.errors import UserError
+from .contract import check_modes, number_of_modes
 from .episodes import Episodes
 from .runner import EpisodeRunner
 
@@ -147,16 +147,12 @@ def name_modes(
 
     Raises:
         UserError: the environment names modes and does not say how many there are.
+        EnvironmentFailure: it named one beyond that.
     """
     if episodes.mode is not None:
-        try:
-            # Asking a process for something it does not have ends it: only those that name modes are asked.
-            return episodes, int(env.call("num_modes")[0])
-        except AttributeError as error:
-            raise UserError(
-                'the environment names modes in info["mode"] but not how many there are: give it an '
-                "attribute num_modes"
-            ) from error
+        num_modes = number_of_modes(env)
+        check_modes(episodes.mode, num_modes)
+        return episodes, num_modes
     if atlas is None:
         return episodes, None
     return replace(episodes, mode=atlas.assign(episodes.states[atlas.key])), atlas.num_modes
