@@ -24,14 +24,13 @@ def quiet() -> None:
 
 def run_command(config_class: type, run: Callable[[Any], None]) -> None:
     """Read the options, check them (`config_class.resolve`) and run; mistakes are told without traceback."""
-    from lerobot.utils.import_utils import register_third_party_plugins
-
     from ..configs.parser import parse_command_line
     from ..utils.errors import EnvironmentFailure, UserError
+    from .plugins import load_plugins
 
-    register_third_party_plugins()
-    quiet()
     try:
+        load_plugins()
+        quiet()
         config = parse_command_line(config_class)
         config.resolve()
         run(config)
