@@ -106,12 +106,14 @@ def _play_problems(envs: gym.vector.VectorEnv) -> Iterator[str]:
         if found := list(shape_problems(raw, envs.single_observation_space)):
             yield from found
             return
-        final = info["final_info"] if isinstance(info.get("final_info"), dict) else info
-        for outcome in (final, info):
-            if SUCCESS in outcome:
+        done = terminated | truncated
+        # Of a copy that autoresets, `info` belongs to the next episode.
+        told = [(info, ~done), (info["final_info"], done)] if "final_info" in info else [(info, done | True)]
+        for outcome, whose in told:
+            if SUCCESS in outcome and (outcome.get(f"_{SUCCESS}", whose) & whose).any():
                 yield from _outcome_problems(envs, outcome)
                 return
-        if (terminated | truncated).any():
+        if done.any():
             break
     yield NO_SUCCESS
 

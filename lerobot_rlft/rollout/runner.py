@@ -246,8 +246,9 @@ class _Round:
         done = alive & (terminated | truncated | (self.length >= self.runner.max_steps))
         self.history = [*self.history[1:], raw]
         if SUCCESS in info:  # counts in mid-episode too, as it does for stock lerobot-eval
-            self.names_success = True
-            self.success |= alive & ~done & np.asarray(info[SUCCESS], bool)
+            going = alive & ~done  # of others it may belong to the next episode
+            self.names_success |= bool((info.get(f"_{SUCCESS}", going) & going).any())
+            self.success |= going & np.asarray(info[SUCCESS], bool)
         for i in np.flatnonzero(done):
             self._finish(i, bool(terminated[i]), info)
         self._keep_vectors(raw, info, done)

@@ -152,6 +152,18 @@ def test_observations_are_compared_with_their_space():
     ]
 
 
+class SaysAtReset(Kept):
+    def reset(self, **options):
+        return super().reset(**options)[0], {"is_success": False}
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_success_of_the_next_episode_is_not_that_of_the_last(mode):
+    envs = SyncVectorEnv([lambda: SaysAtReset(told=lambda t: {})] * 2, autoreset_mode=mode)
+    with pytest.raises(UserError, match="never says whether an episode succeeded"):
+        check_contract(envs, "mine")
+
+
 def test_what_is_raised_names_where():
     def crash(t):
         raise RuntimeError("the simulator crashed")
