@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from lerobot.utils.io_utils import write_video
 from torch import Tensor
 
 from ..chains.chain import Chain
@@ -164,19 +162,3 @@ def summarise(
     """What episodes of `env` showed, and the episodes with their modes (see `name_modes`)."""
     named, num_modes = name_modes(env, episodes, atlas)
     return Evaluation.of(named, num_modes), named
-
-
-def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
-    """Write one MP4 for each environment of `runner`, `path` with `_0`, `_1`, ... before the suffix."""
-    frames: list[tuple[np.ndarray, ...]] = []
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        count = runner.env.num_envs
-        on_step = lambda: frames.append(runner.env.call("render"))  # noqa: E731
-        episodes = runner.evaluate(count, seed + np.arange(count), runner.deployed, on_step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fps = int(runner.env.metadata.get("render_fps", 30))
-    for i in range(count):
-        # After its last step the environment already shows the next episode.
-        shown = [frame[i] for frame in frames[: episodes.length[i]]]
-        write_video(path.with_stem(f"{path.stem}_{i}"), shown, fps)

@@ -21,7 +21,8 @@ from ..policies.base import DenoisingPolicy
 from ..policies.loading import load_policy
 from ..rollout.environments import make_runner, runner_in
 from ..rollout.episodes import Episodes
-from ..rollout.evaluation import Evaluation, film, play, play_chunks, summarise
+from ..rollout.evaluation import Evaluation, play, play_chunks, summarise
+from ..rollout.film import film
 from ..rollout.runner import EpisodeRunner
 from ..utils.files import replacing
 from ..utils.run_folder import SUMMARY
