@@ -32,6 +32,10 @@ from .monitor import DiversityMonitor
 from .records import Records
 from .selection import Point, best, draw_front, front, link_best, points
 
+# From the seeds of the report to those of evaluations in between, which choose what is exported: the highest
+# of many readings owes something to luck, and the report is not to repeat it.
+DURING = 500_000
+
 
 class Outcome:
     """Evaluates one run.
@@ -75,8 +79,9 @@ class Outcome:
         self._base_outcome = self._report("base, deployed sampler", "deployed", 0, 0, episodes)
 
     def during(self, iteration: int, env_steps: int) -> None:
-        """Between iterations: the trained policy as deployed."""
-        episodes = play(self.tester, self.config.eval.n_episodes_during, self.config.eval.seed)
+        """Between iterations: the trained policy as deployed, on seeds that no report is made of."""
+        eval_ = self.config.eval
+        episodes = play(self.tester, eval_.n_episodes_during, eval_.seed + DURING)
         self._report(f"iteration {iteration}, deployed sampler", "deployed", iteration, env_steps, episodes)
         if self.monitor is not None:
             self.monitor.draw(iteration)
