@@ -18,6 +18,7 @@ from lerobot.envs import EnvConfig
 
 from lerobot_rlft import algorithms, regularizers  # noqa: F401  register their configurations
 from lerobot_rlft.algorithms.base import AlgorithmConfig
+from lerobot_rlft.cli.check import CheckConfig
 from lerobot_rlft.cli.explore import ExploreConfig
 from lerobot_rlft.configs.eval import CompareConfig
 from lerobot_rlft.configs.push import PushConfig
@@ -33,6 +34,7 @@ COMMANDS = {
     "lerobot-rlft-eval": CompareConfig,
     "lerobot-rlft-push": PushConfig,
     "lerobot-rlft-explore": ExploreConfig,
+    "lerobot-rlft-check": CheckConfig,
 }
 # Family of choices -> how one of them is chosen.
 CHOICES: dict[type, str] = {

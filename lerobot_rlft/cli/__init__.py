@@ -23,18 +23,22 @@ def quiet() -> None:
 
 
 def run_command(config_class: type, run: Callable[[Any], None]) -> None:
-    """Read the options, check them (`config_class.resolve`) and run; mistakes are told without traceback."""
-    from lerobot.utils.import_utils import register_third_party_plugins
+    """Read the options, check them (`config_class.resolve`) and run; mistakes are told without traceback.
 
+    SIGTERM stops like Ctrl-C.
+    """
     from ..configs.parser import parse_command_line
     from ..utils.errors import EnvironmentFailure, UserError
+    from ..utils.signals import sigterm_as_interrupt
+    from .plugins import load_plugins
 
-    register_third_party_plugins()
-    quiet()
     try:
+        load_plugins()
+        quiet()
         config = parse_command_line(config_class)
         config.resolve()
-        run(config)
+        with sigterm_as_interrupt():
+            run(config)
     except (UserError, EnvironmentFailure, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -30,6 +30,7 @@ def run(config: CompareConfig) -> None:
     from ..evaluation.report import REPORT, write_report
     from ..evaluation.tables import headlines, markdown, text
     from ..hub.client import check_login
+    from ..hub.dataset import FOLDER
 
     folder = config.output_dir
     with _writing(folder), TemporaryDirectory(dir=next(p for p in folder.absolute().parents if p.exists())):
@@ -42,7 +43,11 @@ def run(config: CompareConfig) -> None:
     m = comparison.metrics
     print("\n" + "\n".join(headlines(m)) + f"\n\n{text(m)}\n\nReport: {folder / REPORT}\n\n{markdown(m)}")
     if config.record:
-        record_episodes(config, comparison)
+        try:
+            record_episodes(config, comparison)
+        except KeyboardInterrupt:
+            kept = "report and dataset are" if (folder / FOLDER).is_dir() else "the report is"
+            sys.exit(f"\nstopped: {kept} whole: {folder}")
 
 
 def record_episodes(config: CompareConfig, comparison: "Comparison") -> None:

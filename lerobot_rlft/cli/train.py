@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 from lerobot.configs import parser
-from lerobot.utils.import_utils import register_third_party_plugins
 
 from .. import algorithms  # noqa: F401  registers --algorithm.type
 from ..configs.parser import parse_command_line
@@ -13,6 +12,7 @@ from ..training.checkpoint import saved_config
 from ..utils.errors import EnvironmentFailure, RatioError, UserError
 from ..utils.signals import Interrupted
 from . import quiet
+from .plugins import load_plugins
 
 # With --resume the run's own configuration decides about these.
 HUB = "hub:"
@@ -20,9 +20,9 @@ NOT_WITH_RESUME = ("config_path", "output_dir", "policy.path")
 
 
 def main() -> None:
-    register_third_party_plugins()
-    quiet()
     try:
+        load_plugins()
+        quiet()
         run(read_config())
     except (UserError, EnvironmentFailure, FloatingPointError, RatioError) as error:
         sys.exit(f"error: {error}")

@@ -50,7 +50,8 @@ class CompareConfig:
     batch_size: int = 240
     # First seed; episode i resets with seed + i.
     seed: int = 1_000_000
-    # Initial states for the entropy at a fixed initial state, where the env has several; 0 = leave out.
+    # Initial states for the entropy at a fixed initial state, where the env has several; at most n_episodes
+    # more are played from them, at least two from each. 0 = leave out.
     n_initial_states: int = 30
     # Attempts at each way blocked, where the environment can block ways; 0 = leave out.
     n_attempts: int = 64

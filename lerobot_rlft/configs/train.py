@@ -102,7 +102,8 @@ class EvalConfig:
     n_episodes_during: int = 120
     # Environments side by side.
     batch_size: int = 120
-    # First seed; episode i resets with seed + i.
+    # First seed; episode i resets with seed + i. Evaluations in between, by which the guard chooses what is
+    # exported, begin 500,000 seeds later: no episode both chooses and reports.
     seed: int = 1_000_000
     # Episodes filmed at the first and the last evaluation; 0 = no videos.
     n_videos: int = 4

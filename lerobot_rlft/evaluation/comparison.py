@@ -298,8 +298,14 @@ def counts_by_state(side: Side, config: CompareConfig, atlas: ModeAtlas | None) 
         return None
     if not starts_vary(side.episodes):
         return side.counts[None]
-    repeats = max(2, config.n_episodes // config.n_initial_states)
-    played = play(side.runner, config.n_initial_states * repeats, config.seed, attempts=repeats)
+    states = min(config.n_initial_states, config.n_episodes // 2)  # no more episodes than were asked for
+    repeats = config.n_episodes // states
+    if states < config.n_initial_states:
+        tqdm.write(
+            f"{side.title}: n_episodes={config.n_episodes} suffices for {states} initial states instead of "
+            f"n_initial_states={config.n_initial_states}, two episodes each"
+        )
+    played = play(side.runner, states * repeats, config.seed, attempts=repeats)
     episodes, num_modes = name_modes(side.runner.env, played, atlas)
     parts = [episodes[i : i + repeats] for i in range(0, len(episodes.success), repeats)]
     return np.stack([mode_counts(part.mode, part.success, num_modes) for part in parts])

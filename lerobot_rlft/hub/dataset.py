@@ -12,7 +12,7 @@ from lerobot.utils.constants import ACTION, DONE, OBS_PREFIX, REWARD, SUCCESS
 from ..datasets.configuration import INTERVENTION, MODE
 from ..evaluation.comparison import Comparison
 from ..rollout.environments import make_runner
-from ..rollout.evaluation import summarise
+from ..rollout.evaluation import Evaluation
 from ..rollout.recorder import write_rollouts
 from .anonymise import short_name
 from .card import TASK, TEMPLATES, render
@@ -48,7 +48,7 @@ def record(comparison: Comparison, folder: Path, repo_id: str) -> tuple[LeRobotD
             runner, folder, repo_id, config.n_episodes, config.seed,
             fps=config.env.fps, task=task_of(config.env), atlas=comparison.atlas,
         )  # fmt: skip
-        found, _ = summarise(runner.env, episodes, comparison.atlas)
+    found = Evaluation.of(episodes, side.evaluation.num_modes)  # named by the atlas, where there is one
     low, high = found.success_ci
     revision = side.policy.module.config.pretrained_revision
     name = f"[{side.path}](https://huggingface.co/{side.path}/tree/{revision})"

@@ -2,17 +2,22 @@
 
 import io
 import multiprocessing
+import re
 import signal
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 
 import gymnasium as gym
 from lerobot.envs import EnvConfig, make_env, make_env_pre_post_processors, preprocess_observation
 from lerobot.utils.constants import ACTION, OBS_PREFIX
 
 from ..policies.base import DenoisingPolicy
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
+from .contract import check_contract
 from .runner import EpisodeRunner
+
+GRAPHICS = re.compile(r"\b(EGL|OpenGL|GLFW|OSMesa|DISPLAY)\b|eglQuery|gladLoad", re.IGNORECASE)
 
 
 def make_runner(
@@ -24,7 +29,20 @@ def make_runner(
         asynchronous: one process for each environment.
 
     Raises:
-        UserError: the environment cannot be built, has several tasks, or does not fit the policy.
+        UserError, EnvironmentFailure: see `make_environments`; or they do not fit the policy.
+    """
+    envs = make_environments(env, n_envs, asynchronous)
+    runner = runner_in(envs, env, policy)
+    check_features(env, runner)
+    return runner
+
+
+def make_environments(env: EnvConfig, n_envs: int, asynchronous: bool = False) -> gym.vector.VectorEnv:
+    """`n_envs` environments that keep the contract.
+
+    Raises:
+        UserError: they cannot be built, have several tasks, or do not keep the contract.
+        EnvironmentFailure: they raise at the first reset or step.
     """
     if asynchronous:
         # Else each process takes seconds to import LeRobot, and gymnasium knows no environment in it by name.
@@ -33,14 +51,29 @@ def make_runner(
         try:
             with redirect_stdout(io.StringIO()):  # LeRobot prints which package it imports
                 suites = make_env(env, n_envs, asynchronous)
-        except (ImportError, ValueError, TypeError, OSError, gym.error.Error) as error:
-            raise UserError(f"env.type={env.type} cannot be built: {error}") from error
+        except Exception as error:  # a simulator may raise anything, where no display is for example
+            raise UserError(f"env.type={env.type} cannot be built: {_explained(error)}") from error
         tasks = [task for suite in suites.values() for task in suite.values()]
         if len(tasks) != 1:
             raise UserError(f"env.type={env.type} has {len(tasks)} tasks: choose one with --env.task=...")
-        runner = runner_in(tasks[0], env, policy)
-    check_features(env, runner)
-    return runner
+        try:
+            check_contract(tasks[0], env.type)
+        except BaseException:
+            with suppress(Exception):  # a process that has raised
+                tasks[0].close()
+            raise
+    return tasks[0]
+
+
+def _explained(error: Exception) -> str:
+    """What was raised, where, and what helps against the commonest reason."""
+    if isinstance(error, (ImportError, ValueError, OSError, gym.error.Error)):
+        return str(error)  # they say it in words
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    said = f"{one_line(error)} ({frame.filename}, line {frame.lineno})"
+    if GRAPHICS.search(said):
+        said += ". Without a display, tell MuJoCo how to draw: MUJOCO_GL=egl or osmesa before the command"
+    return said
 
 
 def runner_in(envs: gym.vector.VectorEnv, env: EnvConfig, policy: DenoisingPolicy) -> EpisodeRunner:
@@ -88,11 +121,6 @@ def check_features(env: EnvConfig, runner: EpisodeRunner) -> None:
         UserError: names every feature that is missing or has another shape.
     """
     space, policy = runner.env.single_observation_space, runner.policy.module.config
-    if not isinstance(space, gym.spaces.Dict):
-        raise UserError(
-            f"env.type={env.type} gives bare arrays {space}: choose an obs_type with named "
-            "observations, for example --env.obs_type=pixels_agent_pos"
-        )
     sample = _batched(space.sample())
     obs = runner.env_preprocessor(preprocess_observation(sample))
     offered = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith(OBS_PREFIX)}

@@ -2,25 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from lerobot.utils.io_utils import write_video
 from torch import Tensor
 
 from ..chains.chain import Chain
 from ..diversity.atlas import ModeAtlas
-<<<<<<< HEAD
 from ..metrics.intervals import wilson_interval
 from ..metrics.modes import entropy, mode_counts
 from ..policies.base import DenoisingPolicy
-=======
-from ..metrics.modes import entropy, mode_counts, wilson_interval
->>>>>>> wt-suite
-from ..utils.errors import UserError
+from .contract import check_modes, number_of_modes
 from .episodes import Episodes
 from .runner import EpisodeRunner
 
@@ -137,16 +131,12 @@ def name_modes(
 
     Raises:
         UserError: the environment names modes and does not say how many there are.
+        EnvironmentFailure: it named one beyond that.
     """
     if episodes.mode is not None:
-        try:
-            # Asking a process for something it does not have ends it: only those that name modes are asked.
-            return episodes, int(env.call("num_modes")[0])
-        except AttributeError as error:
-            raise UserError(
-                'the environment names modes in info["mode"] but not how many there are: give it an '
-                "attribute num_modes"
-            ) from error
+        num_modes = number_of_modes(env)
+        check_modes(episodes.mode, num_modes)
+        return episodes, num_modes
     if atlas is None:
         return episodes, None
     return replace(episodes, mode=atlas.assign(episodes.states[atlas.key])), atlas.num_modes
@@ -158,19 +148,3 @@ def summarise(
     """What episodes of `env` showed, and the episodes with their modes (see `name_modes`)."""
     named, num_modes = name_modes(env, episodes, atlas)
     return Evaluation.of(named, num_modes), named
-
-
-def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
-    """Write one MP4 for each environment of `runner`, `path` with `_0`, `_1`, ... before the suffix."""
-    frames: list[tuple[np.ndarray, ...]] = []
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        count = runner.env.num_envs
-        on_step = lambda: frames.append(runner.env.call("render"))  # noqa: E731
-        episodes = runner.evaluate(count, seed + np.arange(count), runner.deployed, on_step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fps = int(runner.env.metadata.get("render_fps", 30))
-    for i in range(count):
-        # After its last step the environment already shows the next episode.
-        shown = [frame[i] for frame in frames[: episodes.length[i]]]
-        write_video(path.with_stem(f"{path.stem}_{i}"), shown, fps)

@@ -10,7 +10,6 @@ steps.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -27,10 +26,10 @@ from ..policies.base import DenoisingPolicy
 from ..policies.rlft_commanded.commands import COMMAND
 from ..utils.errors import EnvironmentFailure
 from .arrays import alone, cat, final_observation, finite, row, side_by_side
+from .contract import MAX_STEPS, MODE, NO_SUCCESS, SUCCESS, blame_environment, mode_number, shape_problems
 from .episodes import Episodes, Frames, Rollout
 
 VECTORS = {"agent_pos": OBS_STATE, "environment_state": OBS_ENV_STATE}  # what is kept of every step
-SUCCESS = "is_success"
 
 
 class EpisodeRunner:
@@ -51,7 +50,7 @@ class EpisodeRunner:
     ) -> None:
         self.env, self.policy = env, policy
         self.env_preprocessor, self.env_postprocessor = env_preprocessor, env_postprocessor
-        self.max_steps = int(env.call("_max_episode_steps")[0])
+        self.max_steps = int(env.call(MAX_STEPS)[0])
 
     def vectors(self, raw: dict[str, Any]) -> dict[str, np.ndarray]:
         """The vectors that a policy is shown of raw observations, LeRobot key -> (N, S) float32, copied.
@@ -169,7 +168,7 @@ class _Round:
         self.names_success = False
         self.total, self.best, self.length = np.zeros(n), np.full(n, -np.inf), np.zeros(n, np.int64)
         self.final_obs: list[dict[str, Tensor]] = [{}] * n
-        with self._blame_env("reset"):
+        with blame_environment("reset"):
             raw, _ = self.env.reset(seed=[int(s) for s in seeds], options={NEW_ROLLOUT_OPTION: True})
         self.history = [raw] * self.policy.n_obs_steps  # raw observations, the newest last
         self.states = {key: [vector] for key, vector in runner.vectors(raw).items()}
@@ -200,10 +199,7 @@ class _Round:
             if self.keep_decisions:
                 decisions.append((obs, chain, np.full(len(rows), len(decisions)), rows))
         if not self.names_success:
-            raise EnvironmentFailure(
-                f"the environment never says whether an episode succeeded: put info[{SUCCESS!r}], true or "
-                "false, into what each step returns, at the top level. Nothing was learned from them"
-            )
+            raise EnvironmentFailure(f"{NO_SUCCESS}. Nothing was learned from them")
         episodes = Episodes(
             success=self.success,
             mode=self.mode if self.names_modes else None,
@@ -227,8 +223,11 @@ class _Round:
 
     def _step(self, action: np.ndarray) -> np.ndarray:
         """Step all environments once; returns the reward to learn from (N,), 0 where the episode was over."""
-        with self._blame_env(f"step {int(self.length.max()) + 1}"):
+        where = f"step {int(self.length.max()) + 1}"
+        with blame_environment(where):
             raw, reward, terminated, truncated, info = self.env.step(action)
+        if problems := list(shape_problems(raw, self.env.single_observation_space)):
+            raise EnvironmentFailure(f"the environment breaks its contract in {where}: {'; '.join(problems)}")
         if self.frames is not None:
             self.frames.obs.append({k: v[:, 0].cpu() for k, v in self._observe(self.history[-1:]).items()})
             self.frames.action.append(action.copy())
@@ -247,8 +246,9 @@ class _Round:
         done = alive & (terminated | truncated | (self.length >= self.runner.max_steps))
         self.history = [*self.history[1:], raw]
         if SUCCESS in info:  # counts in mid-episode too, as it does for stock lerobot-eval
-            self.names_success = True
-            self.success |= alive & ~done & np.asarray(info[SUCCESS], bool)
+            going = alive & ~done  # of others it may belong to the next episode
+            self.names_success |= bool((info.get(f"_{SUCCESS}", going) & going).any())
+            self.success |= going & np.asarray(info[SUCCESS], bool)
         for i in np.flatnonzero(done):
             self._finish(i, bool(terminated[i]), info)
         self._keep_vectors(raw, info, done)
@@ -278,8 +278,8 @@ class _Round:
         if SUCCESS in outcome:
             self.names_success = True
             self.success[i] |= bool(np.broadcast_to(outcome[SUCCESS], self.success.shape)[i])
-        if "mode" in outcome and outcome.get("_mode", self.alive)[i]:
-            self.names_modes, self.mode[i] = True, int(outcome["mode"][i])
+        if MODE in outcome and outcome.get(f"_{MODE}", self.alive)[i]:
+            self.names_modes, self.mode[i] = True, mode_number(outcome[MODE][i])
         self.terminated[i] = terminated or self.time_limit == "failure"
         if self.keep_decisions:
             *past, newest = self.history
@@ -313,12 +313,3 @@ class _Round:
                 "lower learning rate may have prevented it"
             )
         return self.runner.env_postprocessor({ACTION: action})[ACTION].cpu().numpy()
-
-    @contextmanager
-    def _blame_env(self, where: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            raise EnvironmentFailure(
-                f"the environment raised {type(error).__name__} in {where}: {error}"
-            ) from error

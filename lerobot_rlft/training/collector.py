@@ -34,20 +34,21 @@ class Collector:
         """The data of an iteration (counted from 0) and what its episodes showed."""
         if self.runner is None:
             return next(self.batches), {}
-        data = self._play(n_episodes or self.config.rollout.n_episodes, (self.config.seed, iteration))
+        seeds = iteration_seeds(self.config.seed, iteration)
+        data = self._play(n_episodes or self.config.rollout.n_episodes, seeds)
         return data, Evaluation.of(data.episodes, num_modes=None).means
 
     def reference(self) -> Rollout:
         """Episodes of the base, `rollout.n_reference` or a few more."""
         rollout = self.config.rollout
         count = -(-rollout.n_reference // rollout.n_envs) * rollout.n_envs
-        return self._play(count, (self.config.seed, 0, 0))
+        return self._play(count, reference_seeds(self.config.seed))
 
-    def _play(self, count: int, spawn: tuple[int, ...]) -> Rollout:
+    def _play(self, count: int, seeds: np.random.SeedSequence) -> Rollout:
         rollout = self.config.rollout
         data = self.runner.collect(
             count,
-            np.random.SeedSequence(spawn).generate_state(count),
+            seeds.generate_state(count),
             self.algorithm.explore,
             rollout.reward,
             rollout.success_bonus,
@@ -55,3 +56,14 @@ class Collector:
         )
         self.env_steps += data.env_steps
         return data
+
+
+def iteration_seeds(seed: int, iteration: int) -> np.random.SeedSequence:
+    """Of the resets of an iteration, counted from 0."""
+    return np.random.SeedSequence((seed, iteration))
+
+
+def reference_seeds(seed: int) -> np.random.SeedSequence:
+    """Of the resets of reference episodes; no iteration has them."""
+    # Not (seed, 0, 0): NumPy fills entropy up with zeros, so that this is iteration 0.
+    return np.random.SeedSequence(seed, spawn_key=(0,))

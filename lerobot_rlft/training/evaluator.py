@@ -21,7 +21,8 @@ from ..policies.base import DenoisingPolicy
 from ..policies.loading import load_policy
 from ..rollout.environments import make_runner, runner_in
 from ..rollout.episodes import Episodes
-from ..rollout.evaluation import Evaluation, film, play, play_chunks, summarise
+from ..rollout.evaluation import Evaluation, play, play_chunks, summarise
+from ..rollout.film import film
 from ..rollout.runner import EpisodeRunner
 from ..utils.files import replacing
 from ..utils.run_folder import SUMMARY
@@ -30,6 +31,10 @@ from .console import conclusion
 from .monitor import DiversityMonitor
 from .records import Records
 from .selection import Point, best, draw_front, front, link_best, points
+
+# From the seeds of the report to those of evaluations in between, which choose what is exported: the highest
+# of many readings owes something to luck, and the report is not to repeat it.
+DURING = 500_000
 
 
 class Outcome:
@@ -76,8 +81,9 @@ class Outcome:
         return self._base_outcome[0]
 
     def during(self, iteration: int, env_steps: int) -> Evaluation:
-        """Between iterations: the trained policy as deployed."""
-        episodes = play(self.tester, self.config.eval.n_episodes_during, self.config.eval.seed)
+        """Between iterations: the trained policy as deployed, on seeds that no report is made of."""
+        eval_ = self.config.eval
+        episodes = play(self.tester, eval_.n_episodes_during, eval_.seed + DURING)
         who = f"iteration {iteration}, deployed sampler"
         result, _ = self._report(who, "deployed", iteration, env_steps, episodes)
         if self.monitor is not None:

@@ -1,7 +1,9 @@
 """`lerobot-rlft-eval` as a user meets it."""
 
 import json
+import os
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -163,6 +165,75 @@ def test_an_atlas_that_is_not_used_is_mentioned(main, tuned, base_policy, tmp_pa
     )  # fmt: skip
     m = json.loads((out / "diversity.json").read_text())
     assert m["modes_from"] == "environment" and "is not used" in m["notes"]["modes_from"]
+
+
+def without_modes(monkeypatch):
+    """Avoiding names no modes, nor says how many there are."""
+    told, call = AvoidingVectorEnv._info, AvoidingVectorEnv.call
+
+    def info(self, who):
+        return {key: value for key, value in told(self, who).items() if key not in ("mode", "_mode")}
+
+    def asked(self, name, *arguments):
+        if name == "num_modes":
+            raise AttributeError(name)
+        return call(self, name, *arguments)
+
+    monkeypatch.setattr(AvoidingVectorEnv, "_info", info)
+    monkeypatch.setattr(AvoidingVectorEnv, "call", asked)
+
+
+def stop(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def recording(main, tuned, base_policy, tmp_path, monkeypatch):
+    """Runs an evaluation that records, where an atlas names the modes; returns its folder and its message."""
+    always_succeed(monkeypatch)
+    without_modes(monkeypatch)
+    states = np.random.default_rng(0).normal(size=(30, 5, 4)).cumsum(1)
+    atlas, out = ModeAtlas.fit(states, env="avoiding", key="observation.state"), tmp_path / "report"
+    atlas.save(tmp_path / "atlas")
+
+    def run():
+        said = main(
+            f"--policy.path={tuned}", f"--base.path={base_policy}", *QUICK, "--n_attempts=0", "--record=true",
+            f"--atlas.path={tmp_path / 'atlas'}", f"--output_dir={out}",
+        )  # fmt: skip
+        return out, atlas, said
+
+    return run
+
+
+@pytest.mark.slow
+def test_recorded_episodes_have_the_modes_of_the_atlas(recording):
+    out, atlas, said = recording()
+    m = json.loads((out / "diversity.json").read_text())
+    assert m["modes_from"] == "atlas" and m["num_modes"] == atlas.num_modes
+    assert f"Dataset: {out / 'dataset'}, 6 episodes, " in said
+    card = (out / "dataset/README.md").read_text()
+    assert f"Successes in each of {atlas.num_modes} modes: {', '.join(map(str, m['mode_counts']))}." in card
+
+
+@pytest.mark.slow
+def test_a_recording_that_is_stopped_leaves_the_report(recording, monkeypatch):
+    monkeypatch.setattr("lerobot_rlft.hub.dataset.write_rollouts", stop)
+    out, _, said = recording()
+    assert said == f"\nstopped: the report is whole: {out}"
+    assert sorted(p.name for p in out.iterdir()) == ["diversity.json", "pictures", "report.html"]
+
+
+def test_an_evaluation_that_is_stopped_says_that_nothing_was_written(
+    main, tuned, base_policy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(comparison, "play", stop)
+    handler = signal.getsignal(signal.SIGTERM)
+    said = main(
+        f"--policy.path={tuned}", f"--base.path={base_policy}", *QUICK, f"--output_dir={tmp_path / 'report'}"
+    )
+    assert said == "\nstopped, nothing was written" and not (tmp_path / "report").exists()
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 @pytest.mark.slow

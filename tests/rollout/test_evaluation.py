@@ -9,14 +9,14 @@ from lerobot.scripts.lerobot_eval import eval_policy
 from lerobot.utils.constants import OBS_STATE
 from tiny import save_policy
 from toy import toy_envs
-from toy_policy import ToyPolicy, identity
 
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.plots.run import draw_learning_curve, draw_trajectories, is_planar
 from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.rollout.episodes import Episodes
-from lerobot_rlft.rollout.evaluation import Evaluation, film, play, summarise
+from lerobot_rlft.rollout.evaluation import Evaluation, play, summarise
+from lerobot_rlft.rollout.film import film
 from lerobot_rlft.rollout.runner import EpisodeRunner
 from lerobot_rlft.utils.errors import UserError
 
@@ -92,21 +92,6 @@ def test_rewards_are_those_of_stock_lerobot_eval(tmp_path):
     assert [line["sum_reward"] for line in lines] == pytest.approx(episodes.total_reward.tolist(), rel=1e-6)
     assert [line["max_reward"] for line in lines] == pytest.approx(episodes.max_reward.tolist(), rel=1e-6)
     assert [line["success"] for line in lines] == episodes.success.tolist()
-
-
-def test_videos_show_the_episode_and_not_the_next(tmp_path, monkeypatch):
-    written = {}
-    monkeypatch.setattr(
-        "lerobot_rlft.rollout.evaluation.write_video",
-        lambda path, frames, fps: written.update({path: (frames, fps)}),
-    )
-    before = torch.get_rng_state()
-    film(EpisodeRunner(toy_envs(2), ToyPolicy(), identity, identity), 0, tmp_path / "videos/base.mp4")
-    assert torch.equal(torch.get_rng_state(), before)
-    assert (tmp_path / "videos").is_dir()
-    shown = {path.name: [int(frame[0, 0, 0]) for frame in frames] for path, (frames, _) in written.items()}
-    assert shown == {"base_0.mp4": [0, 1], "base_1.mp4": [10, 11, 12]}
-    assert {fps for _, fps in written.values()} == {10}
 
 
 def test_videos_and_pictures_are_files(base_policy, tmp_path):

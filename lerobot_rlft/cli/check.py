@@ -1,0 +1,168 @@
+"""`lerobot-rlft-check`: whether an environment can be used, and for what."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lerobot import policies  # noqa: F401  registers --policy.type
+from lerobot.configs import PreTrainedConfig
+from lerobot.envs import EnvConfig
+
+from ..configs.train import pretrained_config
+from ..utils.errors import UserError
+from . import run_command
+
+if TYPE_CHECKING:
+    from ..rollout.inspection import Inspection
+
+
+@dataclass
+class CheckConfig:
+    """Check that an environment keeps the contract, play a few episodes, and say what works in it:
+    lerobot-rlft-check --env.type=avoiding
+
+    Exits with 0 if it can be used. Nothing is written.
+    """
+
+    # The environment, for example --env.type=avoiding.
+    env: EnvConfig | None = None
+    # A policy to play with, which must fit: --policy.path=HUB_ID_OR_FOLDER; random actions if not given.
+    policy: PreTrainedConfig | None = None
+    # Episodes to play.
+    n_episodes: int = 8
+    # Environments side by side.
+    batch_size: int = 8
+    # One process for each environment.
+    use_async_envs: bool = False
+    # First seed; episode i resets with seed + i.
+    seed: int = 1000
+    # Load also a checkpoint that may run code of its author: pickled weights, processor steps that are not
+    # LeRobot's.
+    trust_remote_code: bool = False
+
+    @classmethod
+    def __get_path_fields__(cls) -> list[str]:
+        """Fields that `--<field>.path` may fill, for LeRobot's parser."""
+        return ["policy"]
+
+    def resolve(self) -> None:
+        """Load the policy's config and check the fields.
+
+        Raises:
+            UserError: something is missing, unknown or out of range.
+        """
+        self.policy = pretrained_config("policy", self.trust_remote_code) or self.policy
+        if self.policy is not None and self.policy.pretrained_path is None:
+            raise UserError("a policy of random weights shows nothing: give --policy.path=HUB_ID_OR_FOLDER")
+        if self.env is None:
+            known = ", ".join(sorted(EnvConfig.get_known_choices()))
+            raise UserError(f"no environment: give --env.type=..., one of {known}")
+        for name, least in (("n_episodes", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+
+
+def main() -> None:
+    run_command(CheckConfig, run)
+
+
+def run(config: CheckConfig) -> None:
+    """Play and print what was seen.
+
+    Raises:
+        UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
+    """
+    from ..policies.loading import load_policy  # after --help, which needs no models
+    from ..rollout.inspection import inspect
+
+    policy = None
+    if config.policy is not None:
+        path, trust = config.policy.pretrained_path, config.trust_remote_code
+        policy = load_policy(config.policy, path, trust=trust)
+        policy.module.requires_grad_(False)
+    seen = inspect(
+        config.env,
+        policy,
+        config.n_episodes,
+        min(config.batch_size, config.n_episodes),
+        config.seed,
+        config.use_async_envs,
+    )
+    who = "random actions" if policy is None else str(config.policy.pretrained_path)
+    rows = [*facts(seen, who), ("", ""), *features(seen, hasattr(config.env, "blocked"))]
+    width = max(len(name) for name, _ in rows)
+    print(f"env.type={config.env.type} can be used.\n")
+    print("\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in rows))
+
+
+def facts(seen: "Inspection", who: str) -> list[tuple[str, str]]:
+    """What the environment gives.
+
+    Args:
+        who: acted.
+    """
+    episodes, space = seen.episodes, seen.actions
+    count, succeeded = len(episodes.success), int(episodes.success.sum())
+    low, high = space.low.min(), space.high.max()
+    actions = f"{space.shape}, {low:g} to {high:g}"
+    if seen.outside:
+        actions += (
+            f"; {100 * seen.outside:.0f} % of those played lie outside and are sent as they are, as under "
+            "lerobot-eval: the environment must clip them"
+        )
+    starts = "different seeds, different starts" if seen.starts_vary else "every episode starts alike"
+    if seen.repeats is False:
+        starts = "a seed does NOT give the same start again: reset ignores it"
+    modes = f'{seen.num_modes}, named in info["mode"]'
+    if seen.num_modes is None:
+        modes = f'none named in these episodes, {succeeded} of which succeeded (info["mode"], num_modes)'
+    frame = f"frames of {seen.frame}, {duration(seen.frame_seconds)} for {seen.n_envs}"
+    rate = seen.steps_per_second
+    return [
+        ("observations", ", ".join(f"{key} {shape}" for key, shape in seen.observations.items())),
+        ("actions", actions),
+        ("instruction", seen.task or "none"),
+        ("episodes", f"at most {seen.max_steps} steps; {starts}"),
+        ("success", f"{succeeded} of {count} episodes of {who}"),
+        ("modes", modes),
+        ("paths", ", ".join(episodes.states) or "none: no agent_pos, no environment_state"),
+        ("rendering", frame if seen.frame else seen.no_frame),
+        (
+            "speed",
+            f"{rate:,.0f} steps/s by {who} in {seen.n_envs} environments: 1,000 steps in "
+            f"{duration(1000 / rate)}, 1,000 episodes of this length in "
+            f"{duration(1000 * episodes.length.mean() / rate)}",
+        ),
+    ]
+
+
+def features(seen: "Inspection", blocks: bool) -> list[tuple[str, str]]:
+    """What of this package works here, and what it takes where it does not.
+
+    Args:
+        blocks: the environment can close ways of solving its task.
+    """
+    paths = bool(seen.episodes.states)
+    if seen.num_modes is not None:
+        modes = "yes, by the environment's modes"
+    elif paths:
+        modes = "yes, by an atlas of the paths of the base's successes (--atlas.key, --atlas.dims)"
+    else:
+        modes = 'no: give info["mode"] and num_modes, or agent_pos, whose paths can be clustered'
+    paired = "yes" if seen.repeats is not False else "no: let reset(seed=...) decide the start"
+    return [
+        ("fine-tuning, evaluation", "yes"),
+        ("same starts for all policies", paired),
+        ("guard, balance, commands, mode metrics", modes),
+        ("path metrics, lerobot-rlft-explore", "yes" if paths else "no: give agent_pos"),
+        ("success with ways blocked", "yes" if blocks else "no: give the configuration a method blocked()"),
+        ("videos", "yes" if seen.frame else "no: give render, or set n_videos=0"),
+        ("policies that read language", "yes" if seen.task else "no: give an attribute task_description"),
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Two digits and a unit that suits them."""
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{1000 * seconds:.2g} ms"
