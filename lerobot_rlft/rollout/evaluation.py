@@ -13,7 +13,6 @@ from ..chains.chain import Chain
 from ..diversity.atlas import ModeAtlas
 from ..metrics.intervals import wilson_interval
 from ..metrics.modes import entropy, mode_counts
-from ..policies.base import DenoisingPolicy
 from .contract import check_modes, number_of_modes
 from .episodes import Episodes
 from .runner import EpisodeRunner
