@@ -68,12 +68,14 @@ def command(monkeypatch):
     parser._config_yaml_overrides.clear()
 
 
+@pytest.mark.slow
 def test_an_algorithm(run):
     folder = run("--algorithm.type=toy_imitation_of_successes", f"--policy.path={BASE}", "--env.type=grasps")
     lines = metrics(folder, "train")
     assert len(lines) == 2 and all(np.isfinite(line["toy_loss"]) for line in lines)
 
 
+@pytest.mark.slow
 def test_a_regularizer(run):
     folder = run(
         *DPPO, f"--policy.path={BASE}", "--env.type=grasps",
@@ -91,6 +93,7 @@ def test_a_policy_family(run, tmp_path):
     assert all(line["first_ratio_error"] <= 1e-4 for line in metrics(folder, "train"))
 
 
+@pytest.mark.slow
 def test_an_environment(run):
     folder = run(*DPPO, f"--policy.path={BASE}", "--env.type=toy_sides", "--env.far=0.3")
     line = metrics(folder, "eval")[-1]

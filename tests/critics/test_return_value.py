@@ -28,10 +28,15 @@ def policy(base_policy):
     return load_policy(load_policy_config(str(base_policy), []), base_policy)
 
 
+@pytest.fixture(scope="module")
+def data(policy, tmp_path_factory):
+    """40 episodes of 6 frames."""
+    return read(record(tmp_path_factory.mktemp("recorded") / "a", (6,) * 40), policy.module.config)
+
+
 @pytest.fixture
-def recorded(policy, tmp_path):
-    """40 episodes of 6 frames; what they return stands in their first state."""
-    data = read(record(tmp_path / "a", (6,) * 40), policy.module.config)
+def recorded(data):
+    """What the episodes return stands in their first state."""
     target = (-50 * (data.windows.columns["observation.state"][:, 0].numpy() + 0.01)).clip(-1, 0)
     return data, target
 
