@@ -56,7 +56,7 @@ class Probe:
         self, base: DenoisingPolicy, obs: dict[str, Tensor], floor: float, chunks: int = CHUNKS, seed: int = 0
     ) -> None:
         self.base, self.obs, self.floor, self.num_chunks, self.seed = base, obs, floor, chunks, seed
-        self.condition = encode(base, obs)  # (P, C)
+        self.condition = encode(base, obs, seed)  # (P, C)
         self.base_chunks = deployed_chunks(base, self.condition, chunks, seed)  # (P, N, H, D)
         self.base_peaks = self._peaks(self.base_chunks)
         self.base_residual = residuals(base, self.condition, self.base_chunks, seed)  # (P N,)
@@ -83,7 +83,7 @@ class Probe:
         """
         generator = torch.Generator().manual_seed(seed)
         candidates = torch.randperm(len(t), generator=generator)[:CANDIDATES]
-        condition = encode(base, {key: value[candidates] for key, value in obs.items()})
+        condition = encode(base, {key: value[candidates] for key, value in obs.items()}, seed)
         chunks_there = deployed_chunks(base, condition, CANDIDATE_CHUNKS, seed)
         spread = [mean_pairwise_distance(base.executed(chunk)).value for chunk in chunks_there]
         chosen: dict[int, int] = {}
@@ -98,7 +98,7 @@ class Probe:
 
         K network calls for the chunks, 2 K for the forward KL and one of the base for the residual.
         """
-        condition = encode(policy, self.obs)
+        condition = encode(policy, self.obs, self.seed)
         chunks = deployed_chunks(policy, condition, self.num_chunks, self.seed)
         rows = condition.repeat_interleave(CHAINS, 0), self.condition.repeat_interleave(CHAINS, 0)
         forward = chain_kl(
@@ -150,8 +150,11 @@ class Probe:
 
 
 @torch.no_grad()
-def encode(policy: DenoisingPolicy, obs: dict[str, Tensor]) -> Tensor:
-    return policy.encode(obs)
+def encode(policy: DenoisingPolicy, obs: dict[str, Tensor], seed: int = 0) -> Tensor:
+    """(P, C); what the policy draws for it, such as commands, leaves the global random state as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return policy.encode(obs)
 
 
 def deployed_chunks(policy: DenoisingPolicy, condition: Tensor, count: int, seed: int) -> Tensor:

@@ -187,7 +187,9 @@ def _chain_kl(
     sampler: DenoisingPolicy, other: DenoisingPolicy, data: Rollout, rows: Tensor, floor: float
 ) -> Tensor:
     obs = {key: value[rows] for key, value in data.obs.items()}
-    one, two = sampler.encode(obs), other.encode(obs)
+    with torch.random.fork_rng():  # a commanded policy draws where nothing was commanded
+        torch.manual_seed(0)
+        one, two = sampler.encode(obs), other.encode(obs)
     return chain_kl_rows(
         lambda x, k: sampler.transition(x, k, one),
         lambda x, k: other.transition(x, k, two),

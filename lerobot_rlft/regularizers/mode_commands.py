@@ -99,6 +99,13 @@ class ModeCommands(Regularizer):
                 "algorithm.commands needs modes, and neither the environment nor an atlas names any: choose "
                 "what to cluster (--atlas.key, --atlas.dims), or switch guard and algorithm.commands off"
             )
+        lowest = (reference.reward * reference.valid).min().item()
+        if lowest < 0:
+            raise ValueError(
+                f"algorithm.commands pays nothing for going another way than the commanded one, and rewards "
+                f"below zero ({lowest:g}) would make that the best there is: give --rollout.reward=success "
+                "or best, or hold modes otherwise (--algorithm.commands.enable=false)"
+            )
         if self.policy.draw(1) is not None:
             return
         shares = target_shares(self.config.target, attempt, reference.success, num_modes)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..policies.base import DenoisingPolicy
+from ..policies.rlft_commanded.commands import COMMAND
 from .base import Experience, Load, Regularizer, RegularizerConfig, Step
 
 UNKNOWN = -1  # the mode of decisions that nothing names; balanced like a mode
@@ -79,6 +80,8 @@ class Rehearsal(Regularizer):
         rows = data.success[data.episode].nonzero()[:, 0]
         modes = None if data.attempt is None else data.attempt[data.episode[rows]]
         obs = {key: value[rows.to(value.device)] for key, value in data.obs.items()}
+        if COMMAND in obs and modes is not None:  # a disobedient success shows how to do what it did
+            obs[COMMAND] = modes[:, None].to(obs[COMMAND])
         self.remember(obs, data.chain.x[rows.to(data.chain.x.device), 0], modes)
 
     def remember(self, obs: dict[str, Tensor], chunks: Tensor | None, modes: Tensor | None) -> None:

@@ -37,6 +37,20 @@ from .selection import Point, best, draw_front, front, link_best, points
 DURING = 500_000
 
 
+def warn_of_reward(reward: str, episodes: Episodes) -> None:
+    """Say so where the base's failures earn more than its successes: RL would learn to fail."""
+    success = episodes.success
+    if reward != "env" or success.all() or not success.any():
+        return
+    won, lost = episodes.total_reward[success].mean(), episodes.total_reward[~success].mean()
+    if lost > won:
+        tqdm.write(
+            f"warning: failures of the base earn more than its successes ({lost:.3g} and {won:.3g} a mean "
+            "episode), and more reward is what is learned: give --rollout.reward=success, or =best where the "
+            "reward is a level"
+        )
+
+
 class Outcome:
     """Evaluates one run.
 
@@ -70,6 +84,7 @@ class Outcome:
         )
         explored, _ = self._report("base, exploratory sampler", "exploratory", 0, 0, episodes)
         self.monitor.track(explored)
+        warn_of_reward(self.config.rollout.reward, episodes)
         self._film(policy, "base")
         return deployed
 

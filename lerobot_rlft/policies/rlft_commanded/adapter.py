@@ -44,7 +44,8 @@ class CommandedAdapter(WrappingAdapter):
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         condition = self.inner.encode({key: value for key, value in obs.items() if key != COMMAND})
-        command = obs.get(COMMAND, self.module.draw(len(condition))[:, None])
+        # Drawn only where none is given: what is merely looked at must not move the random state.
+        command = obs[COMMAND] if COMMAND in obs else self.module.draw(len(condition))[:, None]
         return torch.cat([condition, command.to(condition)], 1)
 
     def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:

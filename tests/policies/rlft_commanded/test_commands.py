@@ -8,6 +8,7 @@ import torch
 from families import diffusion, experience, observations
 
 from lerobot_rlft.algorithms.nft import NFT, NFTConfig
+from lerobot_rlft.diversity import probe
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.rlft_commanded.adapter import commanded
 from lerobot_rlft.policies.rlft_commanded.commands import (
@@ -174,7 +175,7 @@ def dppo():
 
 def episodes(policy, attempt, success):
     data = experience(policy, episodes=len(attempt))
-    data.attempt = torch.tensor(attempt)
+    data.attempt, data.reward = torch.tensor(attempt), data.reward.abs()
     type(data).success = property(lambda self: torch.tensor(success))
     return data
 
@@ -227,6 +228,30 @@ def test_what_is_rehearsed_is_told_what_it_did(dppo):
     data.final_obs[COMMAND] = torch.ones(4, 1, dtype=torch.long)
     assert algorithm.update(data)["rehearsal_loss"] > 0
     assert len(rehearsal.obs[COMMAND]) == 14
+    # all were told mode 1; two went the other way, and show how to go that one
+    assert torch.equal(rehearsal.obs[COMMAND][:, 0], rehearsal.mode)
+
+
+def test_rewards_that_pay_for_disobedience_are_refused(dppo):
+    """A disobedient episode earns 0; at -1 a step that would be more than any obedient one earns."""
+    policy = told_policy()
+    data = episodes(policy, [0, 1, 0, 1], [True] * 4)
+    data.reward = torch.full_like(data.reward, -1.0)
+    with pytest.raises(ValueError, match=r"rewards below zero \(-1\).*--rollout.reward=success"):
+        dppo(policy).begin(data, 2)
+    assert policy.draw(1) is None
+
+
+def test_what_is_told_its_mode_draws_nothing():
+    policy = told_policy()
+    policy.command([0.5, 0.5])
+    obs = experience(policy, episodes=2).obs
+    told = obs | {COMMAND: torch.zeros(len(next(iter(obs.values()))), 1, dtype=torch.long)}
+    state = torch.get_rng_state()
+    policy.encode(told)
+    assert torch.equal(torch.get_rng_state(), state)
+    probe.encode(policy, {key: value for key, value in told.items() if key != COMMAND})  # draws, apart
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_without_modes_nothing_can_be_commanded(dppo):
