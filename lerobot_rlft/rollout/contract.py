@@ -3,6 +3,7 @@
 An `EnvironmentFailure` is what breaks the contract later, in the middle of an episode.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Real
@@ -81,7 +82,8 @@ def _action_problems(space: gym.Space) -> Iterator[str]:
 
 def _length_problems(envs: gym.vector.VectorEnv) -> Iterator[str]:
     try:
-        steps = envs.call(MAX_STEPS)[0]
+        with process_errors_unsaid():
+            steps = envs.call(MAX_STEPS)[0]
     except Exception:  # also of another process
         steps = None
     if not isinstance(steps, (int, np.integer)) or steps < 1:
@@ -205,3 +207,11 @@ def blame_environment(where: str) -> Iterator[None]:
         if isinstance(error, ValueError) and ("shape" in str(error) or "broadcast" in str(error)):
             said += " (do observations keep the shapes of the observation space?)"
         raise EnvironmentFailure(said) from error
+
+
+@contextmanager
+def process_errors_unsaid() -> Iterator[None]:
+    """Keep back the tracebacks of processes that gymnasium warns of: the error that it raises is enough."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..policies.base import DenoisingPolicy
 from ..utils.errors import UserError, one_line
-from .contract import blame_environment
+from .contract import blame_environment, process_errors_unsaid
 from .environments import check_features, make_environments, runner_in, task_of
 from .episodes import Episodes
 from .evaluation import name_modes, play
@@ -140,11 +140,12 @@ def _look(env: EnvConfig, runner: EpisodeRunner, n_episodes: int, seed: int) -> 
     episodes = play(runner, n_episodes, seed)
     seconds = time.perf_counter() - begun
     episodes, num_modes = name_modes(envs, episodes, None)
+    frame, no_frame, frame_seconds = _render(envs)
     try:
-        task = task_of(envs, env)
+        with process_errors_unsaid():
+            task = task_of(envs, env)  # the last question: a process that has no answer ends
     except UserError:
         task = None
-    frame, no_frame, frame_seconds = _render(envs)
     return Inspection(
         observations={k: tuple(v.shape[1:]) for k, v in shown.items() if k.startswith(OBS_PREFIX)},
         actions=space,

@@ -12,7 +12,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from lerobot.configs import parser
 from lerobot.envs.configs import EnvConfig
-from toy import ToyEnv
+from toy import ToyEnv, toy_envs
 
 from lerobot_rlft.cli import check as command
 from lerobot_rlft.rollout.inspection import Watched
@@ -56,6 +56,8 @@ class BreakableConfig(EnvConfig):
         return {}
 
     def create_envs(self, n_envs, use_async_envs=False):
+        if use_async_envs:
+            return {self.type: {0: toy_envs(n_envs, asynchronous=True)}}
         makers = [partial(Breakable, self.broken)] * n_envs
         return {self.type: {0: SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)}}
 
@@ -122,6 +124,16 @@ def test_what_an_environment_without_modes_allows(check):
     assert said["guard, balance, commands, mode metrics"].startswith("yes, by an atlas")
     assert said["success with ways blocked"].startswith("no: ")
     assert said["policies that read language"] == "no: give an attribute task_description"
+
+
+@pytest.mark.slow
+def test_processes_are_asked_for_all_that_they_have(check):
+    code, said = check(
+        "--env.type=breakable", "--use_async_envs=true", "--n_episodes=2", "--batch_size=2", "--seed=0"
+    )
+    assert code == 0 and said["success"] == "1 of 2 episodes of random actions"
+    assert said["videos"] == "yes" and said["rendering"].startswith("frames of (16, 16, 3), ")
+    assert said["instruction"] == "none"
 
 
 @pytest.mark.parametrize(
