@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..configs.eval import BASE
+from ..metrics.intervals import wilson_interval
 from ..metrics.keys import BLOCKED, KEYS, MOST_ATTEMPTS
 from ..metrics.modes import SUCCESSES_PER_MODE
 from ..metrics.registry import METRICS
@@ -149,13 +150,15 @@ def headline(m: dict[str, Any]) -> str:
     if success_change(*counts, episodes, m.get("gained")) is None:
         said += f" (no difference can be told from {episodes} episodes)"
     if m["claim_refusal"] is not None:
-        return " ".join(filter(None, [f"{said}. {m['claim_refusal']}", _way_out(m), _unknown(m)]))
+        new = _new_ways(m)
+        said = f"{said}. {new or m['claim_refusal']}"
+        return " ".join(filter(None, [said, "" if new else _way_out(m), _unknown(m)]))
     low, high = m["entropy_ratio_ci"]
     said += (
         f", with {100 * m['entropy_ratio']:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of its mode entropy "
         f"and {kept_modes(m)} of its {m['base_modes_covered']} modes."
     )
-    return " ".join(filter(None, [said, _unknown(m)]))
+    return " ".join(filter(None, [said, _new_ways(m), _unknown(m)]))
 
 
 def kept_modes(m: dict[str, Any]) -> int:
@@ -181,6 +184,21 @@ def _way_out(m: dict[str, Any]) -> str:
     if not fewest:
         return "One of them never succeeds: there are no ways of solving the task to compare."
     return f"Play more: --n_episodes={-(-m['n_episodes'] * needed // fewest)} or above."
+
+
+def _new_ways(m: dict[str, Any]) -> str:
+    """How many successes go a way that the base never showed; nothing unless that is clear.
+
+    Clear: of an atlas, whose modes are the base's own ways, and at 95 % intervals of the shares in no mode
+    that do not overlap.
+    """
+    if m.get("modes_from") != "atlas" or not m.get("unknown"):
+        return ""
+    low, _ = wilson_interval(m["unknown"], m["n_success"])
+    _, high = wilson_interval(m.get("base_unknown") or 0, m["base_n_success"])
+    if low <= high:
+        return ""
+    return f"{100 * m['unknown'] / m['n_success']:.0f} % of its successes go a way the base never showed."
 
 
 def _unknown(m: dict[str, Any]) -> str:

@@ -48,12 +48,8 @@ def conclusion(summary: dict[str, Any]) -> str:
             f"{kept} (mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; "
             f"1 is uniform over {tuned['num_modes']})."
         )
-        if (
-            change == "rose"
-            and kept < base["modes"]
-            and _less_diverse(base, tuned)
-            and "guard" not in summary
-        ):
+        paid = change == "rose" and kept < base["modes"] and _less_diverse(base, tuned)
+        if paid and "guard" not in summary:
             text += " Success was paid for with ways of solving the task."
         if guard := summary.get("guard"):
             low, high = guard.get("ratio_ci", (None, None))

@@ -183,12 +183,12 @@ class DiversityMonitor:
             weight = deployed_weight(data, policy.deployed_odds())
             counts = mode_counts(episodes.mode, episodes.success, num_modes, weight)
             out["mode_counts"] = np.round(counts, 3).tolist()
+            worth = effective_counts(episodes.mode, episodes.success, num_modes, weight)
             if self.tracker is not None:
-                worth = effective_counts(episodes.mode, episodes.success, num_modes, weight)
                 out |= self.tracker.update(worth, len(episodes.success), successes(episodes, weight))
                 alarms.append(self.tracker.alarm())
             if self.guard is not None:
-                out |= self.guard.update(counts, len(episodes.success))
+                out |= self.guard.update(worth, len(episodes.success))
                 alarms.append(out.pop("alarm", None))
         if said := " ".join(filter(None, alarms)):
             tqdm.write(f"iteration {number}: {said}")

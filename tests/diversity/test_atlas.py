@@ -77,6 +77,40 @@ def test_what_goes_another_way_is_unknown(sides):
     assert sides.assign(np.zeros((0, 3, 2))).tolist() == []
 
 
+def ways(count: int, seed: int, sides=(-1.0, -0.4, 0.4, 1.0), width: float = 0.6) -> np.ndarray:
+    """`count` paths, as many by each of `sides`, of one distribution."""
+    rng, y = np.random.default_rng(seed), np.linspace(0, 2, 40)
+    side = np.repeat(sides, count // len(sides))[:, None]
+    x = side * (width + 0.05 * rng.standard_normal(side.shape)) * np.sin(np.pi * y / 2)
+    x = x + 0.03 * rng.standard_normal(side.shape) * np.sin(np.pi * y)
+    return np.stack([x, np.broadcast_to(y, x.shape)], -1) + 0.01 * rng.standard_normal((*x.shape, 2))
+
+
+def test_the_reach_does_not_shrink_with_more_episodes():
+    few, some, many = (ModeAtlas.fit(ways(count, 0), **HERE) for count in (60, 240, 960))
+    assert few.num_modes == some.num_modes == many.num_modes == 4
+    assert few.reach.mean() == pytest.approx(many.reach.mean(), rel=0.15)
+    assert some.reach.mean() == pytest.approx(many.reach.mean(), rel=0.15)
+
+
+@pytest.mark.parametrize("count", [60, 240, 960])
+def test_a_way_of_the_base_gone_otherwise_is_known(count):
+    """A tuned policy that swings out farther than the base ever did, nowhere near the other ways."""
+    atlas = ModeAtlas.fit(ways(count, 0), **HERE)
+    right = atlas.assign(ways(4, 1))[-1]
+    outer = ways(100, 2, sides=[1.0], width=0.82)
+    assert (atlas.assign(outer) == right).mean() >= 0.95
+    # In the middle of two ways it goes neither, and far outside none.
+    assert (atlas.assign(ways(100, 3, sides=[0.0])) == -1).mean() >= 0.95
+    assert (atlas.assign(ways(100, 4, sides=[2.4])) == -1).all()
+
+
+def test_one_way_alone_has_no_second_to_be_nearer_than():
+    atlas = ModeAtlas.fit(padded(around(1, 40, 0)), **HERE)
+    farther = padded(around(1, 20, 1)) + np.array([0.4, 0])
+    assert atlas.num_modes == 1 and (atlas.assign(farther) == -1).all()
+
+
 def test_it_is_the_same_after_saving(sides, tmp_path):
     sides.save(tmp_path / "atlas")
     assert sorted(p.name for p in (tmp_path / "atlas").iterdir()) == ["atlas.json", "atlas.safetensors"]

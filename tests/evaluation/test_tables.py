@@ -101,6 +101,18 @@ def test_successes_in_no_known_mode_are_mentioned():
     assert "No claim" in headlines(few)[0] and "5 of 600 successes of the policy" in headlines(few)[0]
 
 
+def test_a_way_that_the_base_never_showed_is_told():
+    m = measured("tuned", [15, 0, 0, 0, 0, 0], unknown=464) | {"n_success": 479, "base_unknown": 12}
+    assert "never showed" not in headlines(m)[0]  # the environment names its modes
+    [said] = headlines(m | {"modes_from": "atlas"})
+    assert "97 % of its successes go a way the base never showed." in said
+    assert "No claim" not in said and "Play more" not in said
+    assert "464 of 479 successes of the policy" in said
+    # As many of the base's successes as of the policy's are in none: nothing new.
+    m = measured("tuned", BASE, unknown=14) | {"modes_from": "atlas", "base_unknown": 12}
+    assert "never showed" not in headlines(m)[0]
+
+
 def test_without_modes_the_table_has_the_rest():
     m = measured("tuned", None)
     labels = [row.label for row in rows(m)]

@@ -255,8 +255,9 @@ def test_the_reference_of_a_commanded_base_is_read_as_deployed(many):
     told = {COMMAND: torch.from_numpy(mode)[:, None]}
     data = SimpleNamespace(obs=told, episode=torch.arange(80), episodes=episodes, attempt=None)
     trainer.monitor.begin_reference(trainer.runner.env, data, torch.tensor([1.5, 0.5]))
-    assert trainer.monitor.guard.base_counts[:2].tolist() == [60, 20]
-    assert trainer.monitor.tracker.base_counts[:2].tolist() == [60, 20]
+    # Weights 1.5 and .5: 60 and 20 successes, worth 80^2 / (40 * 1.5^2 + 40 * .5^2) = 64 episodes.
+    assert trainer.monitor.guard.base_counts[:2].tolist() == [48, 16]
+    assert trainer.monitor.tracker.base_counts[:2].tolist() == [48, 16]
 
 
 def test_successes_are_weighted_as_modes_are():
