@@ -21,7 +21,7 @@ FIELDS = {
     "repo_id": "user/name", "policy_type": "guided", "algorithm": "recap", "base": None,
     "base_missing": False,
     "not_measured": [], "picture": None, "caption": "", "lineage": [], "env": "grasps", "env_is_ours": True,
-    "env_steps": None, "guard": None, "papers": [], "rerun_command": "", "eval_command": "lerobot-eval",
+    "env_steps": None, "packages": [], "guard": None, "papers": [], "rerun_command": "", "eval_command": "lerobot-eval",
     "limits": [],
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from runs import contents, metrics
 from safetensors.torch import load_file
 
 from lerobot_rlft.configs.push import PushConfig
-from lerobot_rlft.hub.bundle import dry_run, write
+from lerobot_rlft.hub.bundle import copy, dry_run
 from lerobot_rlft.utils.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -478,6 +478,7 @@ def test_a_report_about_another_policy_is_refused(finished, tmp_path):
     numbers = {"policy": "user/x", "weights": "0", "others": {}}
     (tmp_path / "diversity.json").write_text(json.dumps(numbers))
     (tmp_path / "report.html").write_text("")
+    (tmp_path / "report.json").write_text("{}")
     (tmp_path / "pictures").mkdir()
     with pytest.raises(UserError, match=r"is about user/x, whose weights are not those of"):
         dry_run(options(finished, eval_dir=tmp_path))
@@ -488,8 +489,10 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
+    (tmp_path / "staged").mkdir()
+    (tmp_path / "staged/weights").write_bytes(b"1")
     with pytest.raises(UserError, match=r"--output_dir=.*out cannot be written \(.*No space left"):
-        write({"a": b"1", "b": tmp_path / "weights"}, tmp_path / "deep" / "out")
+        copy(tmp_path / "staged", tmp_path / "deep" / "out")
     assert list((tmp_path / "deep").iterdir()) == []
 
 
