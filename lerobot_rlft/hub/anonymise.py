@@ -17,8 +17,8 @@ OPTION = re.compile(r"(--[\w.]+=)(.+)", re.DOTALL)
 def without_folders(value: Any) -> Any:
     """A copy of JSON or YAML content in which every path out of the working folder is cut to its last name.
 
-    A string that begins as a path does is one, blanks included. In others, as in prose, quoted paths and paths
-    without blanks are found. An option, `--name=value`, has its value cut.
+    A string that begins as a path does is one, blanks included. In others, as in prose, quoted paths and
+    paths without blanks are found. An option, `--name=value`, has its value cut.
     """
     if isinstance(value, dict):
         return {key: without_folders(entry) for key, entry in value.items()}

@@ -1,5 +1,6 @@
-"""What a run publishes, gathered in one folder: policy, configuration, metrics, report and card, none of which
-names the machine.
+"""What a run publishes, gathered in one folder: policy, configuration, metrics, report, card.
+
+None of it names the machine.
 """
 
 import json
