@@ -217,11 +217,13 @@ def run_card(
         "env_steps": summary.get("env_steps"),
         "packages": [escaped(package) for package in packages.values()],
         "guard": guard
-        and f"A guard with floor {guard['floor']} under the base's {escaped(guard['metric']).replace('_', ' ')} was "
-        f"on while it trained; exported is the checkpoint of iteration {guard['iteration']}, at "
+        and f"A guard with floor {guard['floor']} under the base's "
+        f"{escaped(guard['metric']).replace('_', ' ')} was on while it trained; exported is the checkpoint of iteration {guard['iteration']}, at "
         f"{guard['ratio']:.3f} of the base's.",
         "papers": algorithm.papers,
-        "rerun_command": f"lerobot-rlft-train --config_path={CONFIG_NAME}{flags(packages)} --output_dir=outputs/again",
+        "rerun_command": one_text(
+            f"lerobot-rlft-train --config_path={CONFIG_NAME} --output_dir=outputs/again{flags(packages)}"
+        ),
         "stock": not needs_plugin(kind),
         "eval_command": one_text(eval_command(options.repo_id, env, stock_flags(packages)))
         if env

@@ -84,7 +84,9 @@ def task_of(env: EnvConfig) -> str:
 
 
 def push_dataset(folder: Path, repo_id: str, private: bool | None) -> str:
-    """Publish the folder of a dataset, its card included, in one commit, with the tag that LeRobot looks for; returns the commit's address.
+    """Publish the folder of a dataset, its card included, in one commit; returns the commit's address.
+
+    It gets the tag that LeRobot looks for.
 
     Raises:
         UserError: see `hub.push`.

@@ -50,8 +50,8 @@ class Run:
         """The checkpoint `name`; None means the exported one.
 
         Raises:
-            UserError: no run, no such checkpoint, a configuration that is not a run's, or without a name a run
-                that has not finished.
+            UserError: no run, no such checkpoint, a configuration that is not a run's, or without a name a
+                run that has not finished.
         """
         chosen = _checkpoint(folder, name)
         policy = chosen / PRETRAINED_MODEL_DIR

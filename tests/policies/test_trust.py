@@ -14,7 +14,10 @@ from lerobot_rlft.policies.pretrained_files import check_own_files, check_safe
 from lerobot_rlft.utils.errors import UserError
 
 PACKAGE = Path(lerobot_rlft.__file__).parent
-RUNS_CODE = {"from_pretrained", "load_pretrained", "make_pre_post_processors", "import_module"}
+RUNS_CODE = {
+    "from_pretrained", "load_pretrained", "make_pre_post_processors", "import_module", "__import__",
+    "load_plugin", "register_third_party_plugins", "hf_hub_download", "snapshot_download",
+}  # fmt: skip
 # What reads or imports, and where it may be called: the loaders check first.
 ALLOWED = {
     ("policies/loading.py", "from_pretrained"),
