@@ -124,8 +124,14 @@ def download_run(name: str, folder: Path) -> None:
                 + (f" (tags: {tags})" if tags else "")
             )
         snapshot = Path(snapshot_download(repo, revision=info.sha, allow_patterns=RUN_FILES))
-    iteration = json.loads((snapshot / TRAINING_STATE_DIR / STATE_JSON).read_text())["iteration"]
-    total = yaml.safe_load((snapshot / CONFIG_NAME).read_text())["iterations"]
+    try:
+        iteration = int(json.loads((snapshot / TRAINING_STATE_DIR / STATE_JSON).read_text())["iteration"])
+        total = int(yaml.safe_load((snapshot / CONFIG_NAME).read_text())["iterations"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"--resume=hub:{name} holds a training state or {CONFIG_NAME} that cannot be read "
+            f"({one_line(error)}): give another revision, @TAG"
+        ) from error
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         partial = Path(temporary) / folder.name
