@@ -216,10 +216,7 @@ def run_card(
         "env_is_ours": env is not None and type(env).__module__.startswith("lerobot_rlft."),
         "env_steps": summary.get("env_steps"),
         "packages": [escaped(package) for package in packages.values()],
-        "guard": guard
-        and f"A guard with floor {guard['floor']} under the base's "
-        f"{escaped(guard['metric']).replace('_', ' ')} was on while it trained; exported is the checkpoint of iteration {guard['iteration']}, at "
-        f"{guard['ratio']:.3f} of the base's.",
+        "guard": guard and _guard(guard),
         "papers": algorithm.papers,
         "rerun_command": one_text(
             f"lerobot-rlft-train --config_path={CONFIG_NAME} --output_dir=outputs/again{flags(packages)}"
@@ -231,3 +228,12 @@ def run_card(
         "limits": limits(m, run.config),
     }
     return policy_card(options.repo_id, m, front, fields, options.card_template)
+
+
+def _guard(verdict: dict[str, Any]) -> str:
+    metric = escaped(verdict["metric"]).replace("_", " ")
+    return (
+        f"A guard with floor {escaped(verdict['floor'])} under the base's {metric} was on while it trained; "
+        f"exported is the checkpoint of iteration {escaped(verdict['iteration'])}, at "
+        f"{verdict['ratio']:.3f} of the base's."
+    )
