@@ -59,7 +59,7 @@ class Ancestor:
         """What its own card says, for example its licence; None where it says nothing."""
         try:
             text = self.read("README.md")
-            return text and ModelCard(text).data.to_dict().get(name)
+            return ModelCard(text).data.to_dict().get(name) if text else None
         except (
             Exception
         ) as error:  # of any kind: others wrote it, and huggingface_hub says little of what may come

@@ -33,8 +33,8 @@ def push_finished(config: TrainConfig) -> None:
         packages = flags(config.packages)
         later = f"lerobot-rlft-push --run_dir={shlex.quote(str(config.output_dir))}{packages}"
         raise UserError(
-            f"the run is finished and lies in {config.output_dir}, but was not pushed: {_reason(error)}. Push "
-            f"it later with\n  {later} --repo_id={config.repo_id}"
+            f"the run is finished and lies in {config.output_dir}, but was not pushed: {_reason(error)}. "
+            f"Push it later with\n  {later} --repo_id={config.repo_id}"
             + ("" if config.private is None else f" --private={str(config.private).lower()}")
             + ("" if config.license is None else f" --license={shlex.quote(config.license)}")
         ) from error

@@ -25,7 +25,7 @@ def test_a_file_that_needs_packages_names_them(monkeypatch, tmp_path):
     given = ["x", f"--config_path={file}", "--env.discover_packages_path=an_env"]
     monkeypatch.setattr(sys, "argv", given)
     with (
-        pytest.raises(UserError, match="unknown. .*give --policy.discover_packages_path=a_policy, too"),
+        pytest.raises(UserError, match=r"unknown. .*give --policy.discover_packages_path=a_policy, too"),
         explained_packages(),
     ):
         raise UserError("type=x is unknown")
