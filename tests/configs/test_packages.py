@@ -30,5 +30,5 @@ def test_a_file_that_needs_packages_names_them(monkeypatch, tmp_path):
     ):
         raise UserError("type=x is unknown")
     monkeypatch.setattr(sys, "argv", [*given, "--policy.discover_packages_path=a_policy"])
-    with pytest.raises(UserError, match="unknown$"), explained_packages():
+    with pytest.raises(UserError, match=r"unknown$"), explained_packages():
         raise UserError("type=x is unknown")

@@ -599,3 +599,11 @@ def test_publishing_never_ends_a_training(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(push, "_push", broken)
     push.push_checkpoint(None, tmp_path / "000001")
     assert "000001 was not pushed: ZeroDivisionError: of any kind" in capsys.readouterr().out
+
+
+def test_an_answer_of_another_form_is_one_sentence():
+    from lerobot_rlft.hub.client import explained
+
+    for error in (KeyError("url"), json.JSONDecodeError("no JSON", "", 0)):  # as of a 409 without one
+        with pytest.raises(UserError, match="the Hub's answer cannot be read"), explained("user/name"):
+            raise error
