@@ -66,7 +66,7 @@ def record_episodes(config: CompareConfig, comparison: "Comparison") -> None:
     if repo_id is None:
         return
     try:
-        print(f"Published: {push_dataset(folder, card, repo_id, config.private)}")
+        print(f"Published: {push_dataset(folder, repo_id, config.private)}")
     except UserError as error:
         raise UserError(
             f"the dataset lies in {folder}, but was not pushed: {error}. Push it later with\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 from lerobot.configs import parser
 
 from .. import algorithms  # noqa: F401  registers --algorithm.type
+from ..configs.packages import explained_packages, given_packages
 from ..configs.parser import parse_command_line
 from ..configs.train import TrainConfig
 from ..training.checkpoint import saved_config
@@ -38,7 +39,7 @@ def read_config() -> TrainConfig:
     """
     resume = parser.parse_arg("resume")
     if resume is None:
-        config = parse_command_line(TrainConfig)
+        config = _parse()
         config.resolve()
         return config
     from_hub = resume.startswith(HUB)
@@ -58,11 +59,18 @@ def read_config() -> TrainConfig:
         download_run(name, run_dir)
         print(f"{resume} is in {run_dir}")
     sys.argv.append(f"--config_path={saved_config(run_dir)}")
-    config = parse_command_line(TrainConfig)
+    config = _parse()
     config.output_dir = config.resume = run_dir
     if config.algorithm.consumes == "episodes" and parser.parse_arg("algorithm.stage") is None:
         config.algorithm.stage = "all"  # a stage is asked for once; --resume goes on with what is left
     config.check()
+    return config
+
+
+def _parse() -> TrainConfig:
+    with explained_packages():
+        config = parse_command_line(TrainConfig)
+    config.packages |= given_packages()
     return config
 
 

@@ -175,6 +175,9 @@ class TrainConfig:
     # Load also checkpoints that may run code of their author: pickled weights, processor steps that are not
     # LeRobot's.
     trust_remote_code: bool = False
+    # Packages that --env.discover_packages_path and --policy.discover_packages_path loaded, by what they were
+    # named for. Remembered for commands and cards; naming a package here loads nothing.
+    packages: dict[str, str] = field(default_factory=dict)
     # Build everything, run one tiny iteration, print sizes, write nothing. With --policy.type=pi0 instead of
     # --policy.path: print the memory that the policy would take, without its weights.
     dry_run: bool = False

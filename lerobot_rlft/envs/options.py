@@ -19,13 +19,17 @@ def env_options(env: EnvConfig) -> dict[str, bool | int | float | str]:
     }
 
 
-def eval_command(folder: Path | str, env: EnvConfig) -> str:
-    """The stock command that evaluates a checkpoint in the environment as it was configured."""
+def eval_command(folder: Path | str, env: EnvConfig, packages: str = "") -> str:
+    """The stock command that evaluates a checkpoint in the environment as it was configured.
+
+    Args:
+        packages: the options that load what registers it, see `configs.packages`.
+    """
     options = "".join(
         f" --env.{name}={shlex.quote(json.dumps(value) if isinstance(value, bool) else str(value))}"
         for name, value in env_options(env).items()
     )
     return (
-        f"lerobot-eval --policy.path={shlex.quote(str(folder))} --env.type={env.type}{options} "
+        f"lerobot-eval{packages} --policy.path={shlex.quote(str(folder))} --env.type={env.type}{options} "
         "--eval.n_episodes=50 --eval.batch_size=50 --eval.use_async_envs=false"
     )

@@ -19,6 +19,7 @@ from .figures import Figure, draw_pictures
 from .tables import columns, headlines, main_first, rows
 
 DIVERSITY, REPORT, PICTURES = "diversity.json", "report.html", "pictures"
+PARTS = "report.json"  # what the page says beside the numbers, for one that is written anew
 # Keys that the page shows as pictures, in words or as columns.
 NOT_LISTED = ("notes", "blocked", "mode_counts", "kl_reverse_by_step", "kl_forward_by_step", "others")
 LEGIBLE = 0.5  # of its size in pixels: a picture is not made smaller on a phone, but can be moved sideways
@@ -64,6 +65,8 @@ def write_report(comparison: Comparison, folder: Path, command: str) -> None:
         (partial / PICTURES).mkdir(parents=True)
         figures = draw_pictures(comparison, partial / PICTURES)
         (partial / DIVERSITY).write_text(json.dumps(comparison.metrics, indent=2) + "\n")
+        parts = {"command": command, "figures": [[f.heading, f.file.name, f.caption] for f in figures]}
+        (partial / PARTS).write_text(json.dumps(parts, indent=2) + "\n")
         (partial / REPORT).write_text(page(comparison.metrics, figures, command))
         partial.rename(folder)
 

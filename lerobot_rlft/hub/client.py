@@ -48,6 +48,8 @@ def explained(repo_id: str) -> Iterator[None]:
         raise UserError(_said(error.__cause__ or error, repo_id)) from error
     except (HTTPError, ConnectionError, LocalEntryNotFoundError) as error:
         raise UserError(_said(error, repo_id)) from error
+    except (KeyError, json.JSONDecodeError) as error:  # of an answer of another form
+        raise UserError(f"the Hub's answer cannot be read ({one_line(error)}): try again later") from error
 
 
 def _said(error: BaseException, repo_id: str) -> str:
@@ -73,18 +75,22 @@ def check_login(repo_id: str) -> None:
 
     Before hours of training, and before a repository is made.
     """
-    if get_token() is None:
+    token = get_token()
+    if token is None:
         raise UserError(f"nobody is logged in to the Hub: {LOG_IN}")
+    if not token.isascii():  # nothing else may stand in a header
+        raise UserError(f"the token holds letters that no token has: {LOG_IN}")
     with explained(repo_id):
-        role = HfApi().whoami()["auth"].get("accessToken", {}).get("role")
-    if role == "read":
+        login = HfApi().whoami().get("auth") or {}
+    if (login.get("accessToken") or {}).get("role") == "read":
         raise UserError(f"the token may only read: {LOG_IN}")
 
 
 def published_type(repo_id: str, revision: str | None) -> str | None:
     """The policy type of what is on the Hub already; None where nothing is."""
     try:
-        return json.loads(fetch(repo_id, "config.json", revision).read_text()).get("type")
+        content = json.loads(fetch(repo_id, "config.json", revision).read_text())
+        return content.get("type") if isinstance(content, dict) else None
     except LocalEntryNotFoundError:
         raise
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError, ValueError):
@@ -118,8 +124,14 @@ def download_run(name: str, folder: Path) -> None:
                 + (f" (tags: {tags})" if tags else "")
             )
         snapshot = Path(snapshot_download(repo, revision=info.sha, allow_patterns=RUN_FILES))
-    iteration = json.loads((snapshot / TRAINING_STATE_DIR / STATE_JSON).read_text())["iteration"]
-    total = yaml.safe_load((snapshot / CONFIG_NAME).read_text())["iterations"]
+    try:
+        iteration = int(json.loads((snapshot / TRAINING_STATE_DIR / STATE_JSON).read_text())["iteration"])
+        total = int(yaml.safe_load((snapshot / CONFIG_NAME).read_text())["iterations"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"--resume=hub:{name} holds a training state or {CONFIG_NAME} that cannot be read "
+            f"({one_line(error)}): give another revision, @TAG"
+        ) from error
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         partial = Path(temporary) / folder.name
@@ -138,9 +150,14 @@ def download_run(name: str, folder: Path) -> None:
         partial.rename(folder)
 
 
+def names(folder: Path) -> list[str]:
+    """The files of a folder as they are called in a repository."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
 def push(
     repo_id: str,
-    files: dict[str, Path | bytes],
+    folder: Path,
     message: str,
     private: bool | None = None,
     branch: str | None = None,
@@ -148,10 +165,12 @@ def push(
     kind: str = "model",
     policy_type: str | None = None,
 ) -> str:
-    """Publish files in one commit, which is made when all are uploaded; may be repeated.
+    """Publish a folder in one commit, which is made when all is uploaded; may be repeated.
+
+    Not by `upload_folder`: with Xet that makes a commit every few minutes, and half a policy is public.
 
     Args:
-        files: path in the repository -> content, or where it is on disk.
+        folder: holds what is published, and nothing else.
         private: None leaves an existing repository as it is, and a new one as the account prefers.
         branch: made from the main one where it does not exist; None is the main one.
         tag: to put on the commit, moved if it exists.
@@ -173,7 +192,8 @@ def push(
                 f"--repo_id={repo_id} holds a policy of type {old}, this one is {policy_type}: choose "
                 "another name, or delete it on the Hub"
             )
-        api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
+        if not api.repo_exists(repo_id, repo_type=kind):
+            api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
         if private and not api.repo_info(repo_id, repo_type=kind).private:
             raise UserError(
                 f"--private=true, but {repo_id} exists and is public: make it private on the Hub, or choose "
@@ -181,13 +201,14 @@ def push(
             )
         if branch is not None:
             api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True)
+        files = {name: folder / name for name in names(folder)}
         there = api.list_repo_files(repo_id, revision=branch, repo_type=kind)
         stale = [f for f in there if f not in files and any(fnmatch(f, pattern) for pattern in OURS)]
         commit = api.create_commit(
             repo_id,
             [
                 *(CommitOperationDelete(path) for path in stale if kind == "model"),
-                *(CommitOperationAdd(path, content) for path, content in sorted(files.items())),
+                *(CommitOperationAdd(name, path) for name, path in files.items()),
             ],
             commit_message=message,
             repo_type=kind,

@@ -17,6 +17,7 @@ from ..rollout.recorder import write_rollouts
 from .anonymise import short_name
 from .card import TASK, TEMPLATES, render
 from .client import push
+from .escape import escaped
 
 FOLDER = "dataset"
 COLUMNS = {
@@ -57,14 +58,14 @@ def record(comparison: Comparison, folder: Path, repo_id: str) -> tuple[LeRobotD
         "n_episodes": found.n_episodes,
         "n_frames": dataset.num_frames,
         "fps": dataset.fps,
-        "policy": name if revision else f"`{short_name(side.path)}`",
-        "env": config.env.type,
+        "policy": name if revision else f"`{escaped(short_name(str(side.path)))}`",
+        "env": escaped(config.env.type),
         "seed": config.seed,
         "success": f"{found.success:.3f} [{low:.3f}, {high:.3f}] (95 %)",
         "modes": found.modes is not None
         and f"Successes in each of {found.num_modes} modes: {', '.join(map(str, found.mode_counts))}.",
         "columns": [
-            (name, COLUMNS.get(name, "before the action"))
+            (escaped(name), COLUMNS.get(name, "before the action"))
             for name in dataset.features
             if name in COLUMNS or name.startswith(OBS_PREFIX)
         ],
@@ -82,16 +83,14 @@ def task_of(env: EnvConfig) -> str:
     return env.task or env.type
 
 
-def push_dataset(folder: Path, card: str, repo_id: str, private: bool | None) -> str:
-    """Publish a dataset in one commit, with the tag that LeRobot looks for; returns the commit's address.
+def push_dataset(folder: Path, repo_id: str, private: bool | None) -> str:
+    """Publish the folder of a dataset, its card included, in one commit; returns the commit's address.
+
+    It gets the tag that LeRobot looks for.
 
     Raises:
         UserError: see `hub.push`.
     """
-    files: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
-    }
-    files["README.md"] = card.encode()
     return push(
-        repo_id, files, "Upload recorded episodes", private=private, tag=CODEBASE_VERSION, kind="dataset"
+        repo_id, folder, "Upload recorded episodes", private=private, tag=CODEBASE_VERSION, kind="dataset"
     )

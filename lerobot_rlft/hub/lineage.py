@@ -9,10 +9,12 @@ from httpx import HTTPError
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 
-from ..policies.pretrained_files import WEIGHTS, check_repo_id, fetch, file_hash, split_revision
-from ..utils.errors import UserError
+from ..policies.pretrained_files import COMMIT, WEIGHTS, check_repo_id, fetch, file_hash, split_revision
+from ..utils.errors import UserError, one_line
 from ..utils.run_folder import CONFIG_NAME
 from .anonymise import short_name
+from .escape import escaped, one_text
+from .finished_run import left_out
 
 MOST_ANCESTORS = 20
 
@@ -41,23 +43,46 @@ class Ancestor:
         path, revision = run["policy"]["pretrained_path"], run["policy"].get("pretrained_revision")
         if path is None:
             return None
-        return cls(path if revision else short_name(path), path, revision)
+        return cls(str(path) if revision else short_name(str(path)), str(path), revision and str(revision))
 
     def read(self, file: str) -> str | None:
         """Content of one of its files; None where there is none or it cannot be read now."""
         try:
             return fetch(self.path, file, self.revision).read_text()
+        except UnicodeDecodeError as error:
+            left_out(Path(file), f"of {one_text(self.name)}, {one_line(error)}")
+            return None
         except (EntryNotFoundError, HTTPError, OSError, ValueError):
             return None
 
     def card_field(self, name: str) -> Any:
         """What its own card says, for example its licence; None where it says nothing."""
-        text = self.read("README.md")
-        return text and ModelCard(text, ignore_metadata_errors=True).data.to_dict().get(name)
+        try:
+            text = self.read("README.md")
+            return ModelCard(text).data.to_dict().get(name) if text else None
+        except (
+            Exception
+        ) as error:  # of any kind: others wrote it, and huggingface_hub says little of what may come
+            left_out(Path("README.md"), f"of {one_text(self.name)}, {one_line(error)}")
+            return None
+
+    @property
+    def license(self) -> str | None:
+        """Of its card."""
+        name = self.card_field("license")
+        return name if isinstance(name, str) else None
+
+    @property
+    def datasets(self) -> list[str]:
+        """Ids of the datasets in its card."""
+        named = self.card_field("datasets")
+        return [n for n in ([named] if isinstance(named, str) else named or []) if is_repo_id(n)]
 
     def __str__(self) -> str:
         if self.revision is None:
-            return f"`{self.name}`, which is not on the Hub"
+            return f"`{escaped(self.name)}`, which is not on the Hub"
+        if not is_repo_id(self.name) or not COMMIT.fullmatch(self.revision):
+            return f"`{escaped(self.name)}`"
         url = f"https://huggingface.co/{self.name}/tree/{self.revision}"
         return f"[{self.name}]({url}) at commit `{self.revision[:8]}`"
 
@@ -91,16 +116,41 @@ def lineage(run: dict[str, Any], iteration: int, base: Ancestor | None) -> list[
     """
     lines, where = [], f"iteration {iteration} of"
     while len(lines) < MOST_ANCESTORS:
-        how = f"{run['algorithm']['type']}, {where} {run['iterations']} iterations, seed {run['seed']}"
+        kind, total, seed = (escaped(v) for v in (run["algorithm"]["type"], run["iterations"], run["seed"]))
+        how = f"{kind}, {where} {total} iterations, seed {seed}"
         where = "a run of"
         if base is None:
             data = run["dataset"]
-            name = f"`{data['repo_id']}`" if data["repo_id"] else "data that is not named"
+            name = f"`{escaped(data['repo_id'])}`" if data["repo_id"] else "data that is not named"
             return [*lines, f"trained from scratch by {how}, on {name}"]
         lines.append(f"tuned by {how}, from {base}")
-        text = base.read(CONFIG_NAME)
+        text = base.read(CONFIG_NAME) if base.path else None
         if text is None:
             return lines
+        found = _read_run(text, base)
+        if found is None:
+            return lines
+        run, base = found
+    return lines
+
+
+def _read_run(text: str, of: Ancestor) -> tuple[dict[str, Any], Ancestor | None] | None:
+    """An ancestor's configuration and what it was tuned from; None where others wrote something else."""
+    try:
         run = yaml.safe_load(text)
         base = Ancestor.of(run)
-    return lines
+        run["algorithm"]["type"], run["iterations"], run["seed"], run["dataset"]["repo_id"]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        left_out(Path(CONFIG_NAME), f"of {one_text(of.name)}, {one_line(error)}")
+        return None
+    if base is not None and of.revision is not None and base.revision is None:
+        base = Ancestor(base.name, "", None)  # a folder of somebody else's machine, not of this one
+    return run, base
+
+
+def is_repo_id(name: Any) -> bool:
+    try:
+        check_repo_id(name)
+    except (UserError, TypeError, AttributeError):
+        return False
+    return True

@@ -6,9 +6,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..configs.packages import flags
 from ..configs.push import PushConfig
 from ..configs.train import TrainConfig
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 
 
 def push_checkpoint(config: TrainConfig, checkpoint: Path) -> None:
@@ -16,8 +17,8 @@ def push_checkpoint(config: TrainConfig, checkpoint: Path) -> None:
     name = checkpoint.name
     try:
         _push(config, checkpoint=name, tag=name, training_state=True)
-    except UserError as error:  # the next one may succeed, and this one lies on disk
-        tqdm.write(f"warning: checkpoint {name} was not pushed: {error}")
+    except Exception as error:  # of any kind: the next one may succeed, and this one lies on disk
+        tqdm.write(f"warning: checkpoint {name} was not pushed: {_reason(error)}")
 
 
 def push_finished(config: TrainConfig) -> None:
@@ -28,15 +29,20 @@ def push_finished(config: TrainConfig) -> None:
     """
     try:
         address = _push(config, training_state=config.save_checkpoint_to_hub)
-    except UserError as error:
-        later = f"lerobot-rlft-push --run_dir={shlex.quote(str(config.output_dir))}"
+    except Exception as error:  # of any kind: the run is whole
+        packages = flags(config.packages)
+        later = f"lerobot-rlft-push --run_dir={shlex.quote(str(config.output_dir))}{packages}"
         raise UserError(
-            f"the run is finished and lies in {config.output_dir}, but was not pushed: {error}. Push it "
-            f"later with\n  {later} --repo_id={config.repo_id}"
+            f"the run is finished and lies in {config.output_dir}, but was not pushed: {_reason(error)}. "
+            f"Push it later with\n  {later} --repo_id={config.repo_id}"
             + ("" if config.private is None else f" --private={str(config.private).lower()}")
             + ("" if config.license is None else f" --license={shlex.quote(config.license)}")
         ) from error
     print(f"\nPublished: {address}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else one_line(error)
 
 
 def _push(config: TrainConfig, **options: Any) -> str:

@@ -1,23 +1,22 @@
 """What was measured of a checkpoint: by `lerobot-rlft-eval`, or by its run at the end."""
 
 import json
+import shlex
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import draccus
 import numpy as np
-from lerobot.envs import EnvConfig
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 
 from ..envs.options import env_options
 from ..evaluation.figures import Figure
 from ..evaluation.measures import Metrics, measure_modes, measure_registered
-from ..evaluation.report import DIVERSITY, PICTURES, REPORT, page
+from ..evaluation.report import DIVERSITY, PARTS, PICTURES, REPORT, page
 from ..plots.run import draw_mode_shares
 from ..policies.pretrained_files import WEIGHTS, file_hash
 from ..utils.errors import UserError
-from ..utils.run_folder import SUMMARY
+from .anonymise import without_folders
+from .finished_run import Run
 from .lineage import Ancestor
 
 CAPTIONS = {
@@ -33,41 +32,27 @@ NO_BASE = "base numbers, the run did not play the base on the same episodes"
 
 
 def measured(
-    folder: Path,
-    checkpoint: Path,
-    run: dict[str, Any],
-    final: bool,
-    base: Ancestor | None,
-    eval_dir: Path | None,
+    run: Run, base: Ancestor | None, eval_dir: Path | None
 ) -> tuple[dict[str, Any] | None, Path | None, list[str]]:
     """The content of diversity.json, the folder of the report behind it, and why numbers are missing.
 
     Args:
-        folder: of the run.
-        run: its configuration.
-        final: whether the run evaluated this checkpoint at its end.
         eval_dir: that lerobot-rlft-eval wrote; None takes the run's own evaluation.
 
     Raises:
         UserError: the report is missing, damaged, or about another policy or base.
     """
     if eval_dir is not None:
-        return _reported(eval_dir, checkpoint, base), eval_dir, []
-    if run["env"] is None:
+        return _reported(eval_dir, run.checkpoint, base), eval_dir, []
+    if run.env is None:
         return None, None, ["success and modes, the run had no environment to evaluate in"]
-    if not final:
+    if not run.final:
         why = (
-            f"success and modes, this checkpoint (iteration {int(checkpoint.name)} of {run['iterations']}) "
+            f"success and modes, this checkpoint (iteration {run.iteration} of {run.config['iterations']}) "
             "was not evaluated at the end of a run"
         )
         return None, None, [why]
-    return _own(
-        json.loads((folder / SUMMARY).read_text()),
-        run,
-        checkpoint,
-        base,
-        (folder / "diversity/atlas.json").is_file(),
-    )
+    return _own(run, base)
 
 
 def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[str, Any]:
@@ -75,7 +60,7 @@ def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[s
     try:
         m = json.loads((eval_dir / DIVERSITY).read_text())
         held = {side["weights"]: side for side in (*m["others"].values(), m)}
-        missing = [name for name in (REPORT, PICTURES) if not (eval_dir / name).exists()]
+        missing = [name for name in (REPORT, PARTS, PICTURES) if not (eval_dir / name).exists()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"--eval_dir={eval_dir} holds no report ({type(error).__name__}: {error}): give the "
@@ -97,14 +82,9 @@ def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[s
     return side | {"others": {name: other for name, other in m["others"].items() if other is not side}}
 
 
-def _own(
-    summary: dict[str, Any], run: dict[str, Any], checkpoint: Path, base: Ancestor | None, atlas: bool
-) -> tuple[dict[str, Any], None, list[str]]:
-    """What the run found at its end, under the names of diversity.json.
-
-    Args:
-        atlas: whether its modes are those of an atlas.
-    """
+def _own(run: Run, base: Ancestor | None) -> tuple[dict[str, Any], None, list[str]]:
+    """What the run found at its end, under the names of diversity.json."""
+    atlas, summary = (run.folder / "diversity/atlas.json").is_file(), run.summary
     m, missing = Metrics(), []
     modes_from = "atlas" if atlas else "environment"
     tuned, before = summary["tuned"], summary.get("base")
@@ -114,13 +94,13 @@ def _own(
         "policy": "",
         "name": "tuned",
         "base": base and base.name,
-        "weights": file_hash(checkpoint / PRETRAINED_MODEL_DIR / WEIGHTS),
+        "weights": file_hash(run.policy / WEIGHTS),
         "revision": None,
         "base_revision": base and base.revision,
-        "env": run["env"]["type"],
-        "env_options": env_options(draccus.decode(EnvConfig, run["env"])),
+        "env": run.env.type,
+        "env_options": env_options(run.env),
         "sampler": "deployed",
-        "seed": run["eval"]["seed"],
+        "seed": run.config["eval"]["seed"],
         "n_episodes": tuned["n_episodes"],
         "num_modes": tuned.get("num_modes"),
         "modes_from": modes_from if "mode_counts" in tuned else None,
@@ -145,24 +125,39 @@ def _own(
     return m, None, missing
 
 
-def run_report(m: dict[str, Any], pictures: Path) -> dict[str, bytes]:
-    """report.html and its pictures, of a run's own evaluation.
+def run_report(m: dict[str, Any], pictures: Path, folder: Path) -> None:
+    """Write report.html and its picture of shares, of a run's own evaluation.
 
     Args:
         m: content of diversity.json.
         pictures: folder of the run's.
+        folder: to write into.
     """
-    files: dict[str, bytes] = {}
-    with TemporaryDirectory() as temporary:
-        shares, figures = Path(temporary) / SHARES, []
-        if sum(m.get("mode_counts") or ()) and sum(m.get("base_mode_counts") or ()):
-            counts = np.array(m["mode_counts"])
-            draw_mode_shares(shares, np.array(m["base_mode_counts"]), {m["name"]: counts})
-            files[f"{PICTURES}/{SHARES}"] = shares.read_bytes()
-            figures.append(Figure("Mode shares", shares, "Shares of successes, deployed sampler."))
-        for name, (heading, caption) in CAPTIONS.items():
-            if (pictures / name).is_file():
-                figures.append(Figure(heading, pictures / name, caption))
-        if m.get("base_success") is not None:
-            files[REPORT] = page(m, figures, "the final evaluation of lerobot-rlft-train").encode()
-    return files
+    figures = []
+    if sum(m.get("mode_counts") or ()) and sum(m.get("base_mode_counts") or ()):
+        shares, counts = folder / PICTURES / SHARES, np.array(m["mode_counts"])
+        shares.parent.mkdir(exist_ok=True)
+        draw_mode_shares(shares, np.array(m["base_mode_counts"]), {m["name"]: counts})
+        figures.append(Figure("Mode shares", shares, "Shares of successes, deployed sampler."))
+    for name, (heading, caption) in CAPTIONS.items():
+        if (pictures / name).is_file():
+            figures.append(Figure(heading, pictures / name, caption))
+    if m.get("base_success") is not None:
+        (folder / REPORT).write_text(page(m, figures, "the final evaluation of lerobot-rlft-train"))
+
+
+def eval_report(m: dict[str, Any], report: Path, folder: Path) -> None:
+    """Write report.html of lerobot-rlft-eval anew, with what is published of its numbers and words.
+
+    Args:
+        m: content of diversity.json as it is published.
+        report: folder that lerobot-rlft-eval wrote.
+        folder: to write into.
+    """
+    parts = json.loads((report / PARTS).read_text())
+    figures = [
+        Figure(heading, report / PICTURES / Path(name).name, without_folders(caption))
+        for heading, name, caption in parts["figures"]
+    ]
+    command = shlex.join(without_folders(shlex.split(parts["command"])))
+    (folder / REPORT).write_text(page(m, figures, command))

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..chains.chain import Chain
+from ..configs.packages import stock_flags
 from ..configs.pretrained import load_policy_config, needs_plugin
 from ..configs.train import TrainConfig
 from ..diversity.guard import retained
@@ -142,7 +143,8 @@ class Outcome:
         print("\n" + conclusion(summary | {"gained": gained}))
         print(f"\nPictures: {config.output_dir / 'pictures'}")
         ours = " (this plugin installed)" if needs_plugin(tuned.module.config.type) else ""
-        print(f"\nRun it with stock LeRobot{ours}:\n  {eval_command(folder, config.env)}")
+        command = eval_command(folder, config.env, stock_flags(config.packages))
+        print(f"\nRun it with stock LeRobot{ours}:\n  {command}")
         self._film(tuned, "tuned")
 
     def _choose(self) -> Point | None:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 
 from lerobot.utils.random_utils import set_seed
 
+from ..configs.packages import flags
 from ..configs.train import TrainConfig
 from ..hub.client import check_login
 from ..policies.pretrained_files import TRUST
@@ -101,7 +102,8 @@ class Run(ABC):
     @property
     def resume_command(self) -> str:
         trust = f" {TRUST}" if self.config.trust_remote_code else ""  # which the saved configuration lacks
-        return f"lerobot-rlft-train --resume={shlex.quote(str(self.config.output_dir))}{trust}"
+        run_dir = shlex.quote(str(self.config.output_dir))
+        return f"lerobot-rlft-train --resume={run_dir}{flags(self.config.packages)}{trust}"
 
     def close(self) -> None:
         """Close the environments, whose processes would outlive the run."""

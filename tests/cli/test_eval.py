@@ -78,7 +78,12 @@ def test_the_report_of_two_policies(main, tuned, base_policy, tmp_path, monkeypa
     assert "No claim about modes: the tuned policy has 6 successes" in said
     needed = int(re.search(r"successes, (\d+) are needed", said)[1])
     assert f"--n_episodes={needed} or above" in said  # every episode succeeds
-    assert sorted(p.name for p in out.iterdir()) == ["diversity.json", "pictures", "report.html"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "diversity.json",
+        "pictures",
+        "report.html",
+        "report.json",
+    ]
     assert [p.name for p in out.parent.iterdir()] == ["report"]  # no temporary folder is left
     m = json.loads((out / "diversity.json").read_text())
     assert {

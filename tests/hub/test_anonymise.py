@@ -2,7 +2,7 @@
 
 import pytest
 
-from lerobot_rlft.hub.anonymise import short_name, text_without_folders, without_folders
+from lerobot_rlft.hub.anonymise import short_name, without_folders
 
 
 @pytest.mark.parametrize(
@@ -16,10 +16,20 @@ from lerobot_rlft.hub.anonymise import short_name, text_without_folders, without
         ("font: 16px/1.5 a", "font: 16px/1.5 a"),
         ("base64,iVBOR/ab+/cd/ef==", "base64,iVBOR/ab+/cd/ef=="),
         ("user/name and outputs/run", "user/name and outputs/run"),
+        ("/home/a b/the run", "the run"),
+        ("file:///home/me/run", "run"),
+        ("C:\\Users\\me\\run", "run"),
+        ("no file 'C:/Users/a b/run'", "no file 'run'"),
+        ("--policy.path=/home/a b/run", "--policy.path=run"),
+        ("--others={x: /home/a b/run, y: user/name}", "--others={x: run, y: user/name}"),
+        ("--policy.path=.", "--policy.path=."),
+        ("./me/run", "run"),
+        ("5 / 6 ways, 0.5.", "5 / 6 ways, 0.5."),
+        ("tensor:/optimizer/state", "tensor:/optimizer/state"),
     ],
 )
 def test_paths_in_text(text, wanted):
-    assert text_without_folders(text) == wanted
+    assert without_folders(text) == wanted
 
 
 def test_paths_in_a_configuration():
@@ -33,6 +43,8 @@ def test_paths_in_a_configuration():
         ("/home/me/outputs/tuned/checkpoints/000010/pretrained_model", "tuned"),
         ("recipes/grasps_base", "grasps_base"),
         ("../base", "base"),
+        (".", "unnamed"),
+        ("C:\\Users\\me\\base", "base"),
     ],
 )
 def test_a_folder_has_a_short_name(path, name):

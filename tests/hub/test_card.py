@@ -9,6 +9,7 @@ from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 
 from lerobot_rlft.configs.pretrained import needs_plugin
 from lerobot_rlft.hub.card import evaluation_results, policy_card
+from lerobot_rlft.hub.escape import escaped
 
 NUMBERS = {
     "env": "grasps", "env_options": {"best_reward": 1.0}, "seed": 7, "n_episodes": 200, "name": "tuned",
@@ -21,8 +22,8 @@ FIELDS = {
     "repo_id": "user/name", "policy_type": "guided", "algorithm": "recap", "base": None,
     "base_missing": False,
     "not_measured": [], "picture": None, "caption": "", "lineage": [], "env": "grasps", "env_is_ours": True,
-    "env_steps": None, "guard": None, "papers": [], "rerun_command": "", "eval_command": "lerobot-eval",
-    "limits": [],
+    "env_steps": None, "packages": [], "guard": None, "papers": [], "rerun_command": "",
+    "eval_command": "lerobot-eval", "limits": [],
 }  # fmt: skip
 
 
@@ -53,3 +54,33 @@ def test_a_card_without_numbers_has_no_results():
     card = ModelCard(policy_card("user/name", None, {"license": "mit"}, fields, None))
     assert card.data.to_dict() == {"library_name": "lerobot", "pipeline_tag": "robotics", "license": "mit"}
     assert "Not stated: success, nobody looked" in card.text and "|---" not in card.text
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("avoiding_dppo", "avoiding_dppo"),
+        ("user/name, seed 7 (95 %).", "user/name, seed 7 (95 %)."),
+        ("<b>&", "&#60;b&#62;&#38;"),
+        ("[a](https://x)", "&#91;a&#93;(https:&#47;/x)"),
+        ("a\n\n# b", "a # b"),
+        ("# b", "&#35; b"),
+        ("1. b", "&#49;&#46; b"),
+        ("_a_ `b` |", "&#95;a&#95; &#96;b&#96; &#124;"),
+        ("www.x.y", "www&#46;x.y"),
+        ("a\u202eb", "ab"),
+        (7, "7"),
+    ],
+)
+def test_foreign_text_is_plain_text(text, shown):
+    assert escaped(text) == shown
+
+
+def test_a_card_takes_neither_markdown_nor_metadata_from_numbers():
+    evil = "x\n---\nlicense: evil\n# Big <img src=x> [a](http://b)"
+    numbers = NUMBERS | {"env": evil, "env_options": {evil: evil}, "claim_refusal": evil}
+    numbers |= {"others": {evil: NUMBERS | {"name": evil}}}
+    card = ModelCard(policy_card("user/name", numbers, {"license": "mit"}, FIELDS | {"stock": True}, None))
+    assert card.data.license == "mit"
+    assert "<img" not in card.text and "[a]" not in card.text and "\n# Big" not in card.text
+    assert "&#60;img" in card.text

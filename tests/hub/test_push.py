@@ -17,7 +17,7 @@ from runs import contents, metrics
 from safetensors.torch import load_file
 
 from lerobot_rlft.configs.push import PushConfig
-from lerobot_rlft.hub.bundle import dry_run, write
+from lerobot_rlft.hub.bundle import copy, dry_run
 from lerobot_rlft.utils.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -480,6 +480,7 @@ def test_a_report_about_another_policy_is_refused(finished, tmp_path):
     numbers = {"policy": "user/x", "weights": "0", "others": {}}
     (tmp_path / "diversity.json").write_text(json.dumps(numbers))
     (tmp_path / "report.html").write_text("")
+    (tmp_path / "report.json").write_text("{}")
     (tmp_path / "pictures").mkdir()
     with pytest.raises(UserError, match=r"is about user/x, whose weights are not those of"):
         dry_run(options(finished, eval_dir=tmp_path))
@@ -490,8 +491,10 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
+    (tmp_path / "staged").mkdir()
+    (tmp_path / "staged/weights").write_bytes(b"1")
     with pytest.raises(UserError, match=r"--output_dir=.*out cannot be written \(.*No space left"):
-        write({"a": b"1", "b": tmp_path / "weights"}, tmp_path / "deep" / "out")
+        copy(tmp_path / "staged", tmp_path / "deep" / "out")
     assert list((tmp_path / "deep").iterdir()) == []
 
 
@@ -508,3 +511,101 @@ def test_a_run_without_environment_states_no_numbers(bc_config):
     assert (
         "1. trained from scratch by bc, iteration 1 of 1 iterations, seed 1000, on `local/tiny`" in card.text
     )
+
+
+def with_base(run: Path, place: Path) -> Path:
+    """The run, tuned from a copy of the base in `place`."""
+    shutil.copytree(ROOT / "recipes/grasps_base", place)
+    for file in run.glob("checkpoints/*/pretrained_model/rlft_config.yaml"):
+        content = yaml.safe_load(file.read_text())
+        content["policy"] |= {"pretrained_path": str(place), "license": None}
+        file.write_text(yaml.safe_dump(content))
+    return place
+
+
+@pytest.mark.parametrize(
+    "card", [b"---\nlicense: [a\n---\n", b"\xff\xfe", b"", b"---\n- a\n---\n", b"---\nlicense: [a, b]\n---\n"]
+)
+def test_a_damaged_card_of_the_base_is_left_out(card, finished, tmp_path):
+    (with_base(finished, tmp_path / "base") / "README.md").write_bytes(card)
+    for file in finished.glob("checkpoints/*/pretrained_model/config.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"license": None}))
+    dry_run(options(finished))
+    data = ModelCard.load(finished.with_name("sent") / "README.md").data
+    assert data.license is None and data.datasets is None
+
+
+def test_the_dataset_of_the_base_is_one_name(finished, tmp_path):
+    base = with_base(finished, tmp_path / "base")
+    (base / "README.md").write_text("---\ndatasets: user/data\n---\n")
+    dry_run(options(finished))
+    assert ModelCard.load(finished.with_name("sent") / "README.md").data.datasets == ["user/data"]
+
+
+def test_half_lines_are_left_out_and_told(finished, capsys):
+    with (finished / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "tr')
+    dry_run(options(finished))
+    assert "1 of " in (told := capsys.readouterr().out) and "metrics.jsonl cannot be read" in told
+    sent = (finished.with_name("sent") / "metrics.jsonl").read_text()
+    assert all(map(json.loads, sent.splitlines()))
+
+
+def test_half_a_summary_is_a_run_that_has_not_finished(finished, capsys):
+    (finished / "summary.json").write_text('{"tuned": ')
+    dry_run(options(finished, checkpoint="000002"))
+    assert "summary.json cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("config", ["a: 1", "- a", "[", "algorithm: {type: nobodys}\nenv: null"])
+def test_a_foreign_configuration_is_one_sentence(config, finished):
+    for file in finished.glob("checkpoints/*/pretrained_model/rlft_config.yaml"):
+        file.write_text(config)
+    with pytest.raises(UserError, match=r"rlft_config.yaml (is no configuration|cannot be read|holds no)"):
+        dry_run(options(finished))
+
+
+def test_json_of_the_policy_is_scrubbed_and_the_run_is_not_touched(finished):
+    for file in finished.glob("checkpoints/*/pretrained_model/policy_preprocessor.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer": "/home/a b/tok"}))
+    before = tree(finished)
+    dry_run(options(finished))
+    sent = json.loads((finished.with_name("sent") / "policy_preprocessor.json").read_text())
+    assert sent["tokenizer"] == "tok" and tree(finished) == before
+
+
+def test_a_remembered_package_is_named(finished):
+    for file in finished.glob("checkpoints/*/pretrained_model/rlft_config.yaml"):
+        content = yaml.safe_load(file.read_text()) | {"packages": {"env": "somebodys_env"}}
+        file.write_text(yaml.safe_dump(content))
+    dry_run(options(finished))
+    card = (finished.with_name("sent") / "README.md").read_text()
+    assert "lerobot-eval --env.discover_packages_path=somebodys_env" in card
+    assert "needs the package `somebodys_env`" in card
+
+
+def test_a_token_that_is_no_token_is_one_sentence(monkeypatch):
+    from lerobot_rlft.hub.client import check_login
+
+    monkeypatch.setenv("HF_TOKEN", "hf_ü")
+    with pytest.raises(UserError, match="the token holds letters that no token has"):
+        check_login("user/name")
+
+
+def test_publishing_never_ends_a_training(monkeypatch, capsys, tmp_path):
+    from lerobot_rlft.hub import push
+
+    def broken(*_, **__):
+        raise ZeroDivisionError("of any kind")
+
+    monkeypatch.setattr(push, "_push", broken)
+    push.push_checkpoint(None, tmp_path / "000001")
+    assert "000001 was not pushed: ZeroDivisionError: of any kind" in capsys.readouterr().out
+
+
+def test_an_answer_of_another_form_is_one_sentence():
+    from lerobot_rlft.hub.client import explained
+
+    for error in (KeyError("url"), json.JSONDecodeError("no JSON", "", 0)):  # as of a 409 without one
+        with pytest.raises(UserError, match="the Hub's answer cannot be read"), explained("user/name"):
+            raise error
