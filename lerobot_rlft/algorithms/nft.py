@@ -24,16 +24,19 @@ class NFTConfig(OnPolicyConfig):
         ValueError: a field is out of its range.
     """
 
-    # Weight of the squared distance to the network that collected the data.
+    # Weight of the squared distance to the network that collected the experience.
     proximal_coef: float = 1.0
+    # Learning rate of the policy.
     actor_lr: float = 5e-5
+    # Passes of the policy over the experience of an iteration.
     update_epochs: int = 1
+    # Passes of the critic over the experience, for each pass of the policy.
     critic_epochs: int = 8
-    # Smallest std of the noise of collection, at every denoising step.
+    # Smallest standard deviation of the exploration noise at every denoising step.
     min_sampling_std: float | None = 0.0
-    # DDIM only: noise of the sampler of collection, 0 to 1.
+    # Noise of the DDIM sampler that collects experience, from 0 to 1.
     eta: float = 0.0
-    # Flow policies: size of the noise of collection, 0 to 1.5.
+    # Size of the noise with which flow policies collect experience, from 0 to 1.5.
     noise_level: float = 0.0
 
     def __post_init__(self) -> None:

@@ -10,10 +10,13 @@ from lerobot.configs import PreTrainedConfig
 
 @dataclass
 class WrappedConfig(PreTrainedConfig):
-    """Sizes, features and presets are those of the policy inside."""
+    """Sizes, features and presets are those of the policy inside.
 
-    # The config of the policy inside, as in its config.json: a config within a config would let the parser of
-    # every command go round in circles.
+    Its config is held as a dict: a config within a config would let the parser of every command go round in
+    circles.
+    """
+
+    # Config of the policy inside, as in its config.json.
     inner: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
