@@ -69,7 +69,7 @@ class ForwardObjective(Objective):
     proximal term. It needs no log-probability, so experience comes from the deployed sampler. Held against
     the chain: the residual says at every noise level how far the whole outcome was from what the network
     expected, whereas a step of a chain is credited for noise that later steps wash out, and it sees one draw
-    of it only. What that is worth was measured in recipes/avoiding_guarded.yaml.
+    of it only. docs/results/avoiding_guarded.md says what that is worth.
     """
 
     def __init__(self, config: NFTConfig, policy: DenoisingPolicy, finetuned: int) -> None:

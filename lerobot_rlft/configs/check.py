@@ -32,7 +32,7 @@ def check_seed(name: str, seed: int) -> None:
 
 
 def names(kind: type) -> list[str]:
-    """Of the fields of a dataclass."""
+    """Names of the fields of a dataclass."""
     return [field.name for field in fields(kind)]
 
 

@@ -146,7 +146,7 @@ class CompareConfig:
                 )
 
     def option(self, name: str) -> str:
-        """How the tuned policy `name` was given, for messages."""
+        """The option by which the tuned policy `name` was given, for messages."""
         return "--policy.path" if name == self.name else f"--others={{{name}: {self.others[name]}}}"
 
     def tuned(self) -> dict[str, PreTrainedConfig]:

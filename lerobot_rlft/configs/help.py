@@ -1,4 +1,4 @@
-"""What `--help` and `--version` print."""
+"""Text of `--help` and `--version`."""
 
 import inspect
 import shutil

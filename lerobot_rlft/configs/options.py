@@ -150,7 +150,7 @@ def summary_of(config_class: type) -> str:
 
 
 def values(config_class: type, field: Field) -> str:
-    """What may be written, for a reader."""
+    """Values that may be written, for a reader."""
     return "|".join(_written(kind) for kind in alternatives(hints(config_class)[field.name]))
 
 

@@ -1,4 +1,4 @@
-"""From the command line and a YAML file to a config, with errors that name the way out."""
+"""Parser of the command line and YAML files, with errors that name the way out."""
 
 import sys
 from collections.abc import Sequence

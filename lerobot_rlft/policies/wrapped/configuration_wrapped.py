@@ -28,7 +28,7 @@ class WrappedConfig(PreTrainedConfig):
 
     @classmethod
     def around(cls, policy: PreTrainedConfig, **fields: Any) -> "WrappedConfig":
-        """With the config of a policy."""
+        """The config that wraps the config of a policy."""
         inner = draccus.encode(policy, PreTrainedConfig)
         return cls(inner=inner, device=policy.device, push_to_hub=False, **fields)
 
