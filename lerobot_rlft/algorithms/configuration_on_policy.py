@@ -22,8 +22,8 @@ class OnPolicyConfig(AlgorithmConfig):
 
     consumes = "rollouts"
 
-    # Penalties that keep the policy as diverse as its base, freely combined, for example [{type: kl_base,
-    # coef: 0.01}, {type: rehearsal, coef: 1}].
+    # Penalties and rewards that keep the policy as diverse as its base, freely combined: entropy, kl_base,
+    # manifold_ensemble and rehearsal, for example [{type: kl_base, coef: 0.01}, {type: rehearsal, coef: 1}].
     regularizers: list[RegularizerConfig] = field(default_factory=list)
     # Advantages that are balanced between modes of behaviour; modes come from the environment or the atlas.
     balance: BalanceConfig = field(default_factory=BalanceConfig)

@@ -161,7 +161,7 @@ def _written(kind: Any) -> str:
     if origin in (list, tuple, set):
         item = inner[0] if inner else str
         if isinstance(item, type) and is_registry(item):
-            return "[{type: " + "|".join(sorted(item.get_known_choices())) + "}, ...]"
+            return "[{type: NAME, ...}, ...]"
         return f"[{_written(item)}, ...]"
     if isinstance(origin, type) and issubclass(origin, Enum):
         return "|".join(member.name for member in origin)
