@@ -15,6 +15,7 @@ from ..diversity.atlas import AtlasConfig
 from ..metrics.keys import MOST_ATTEMPTS
 from ..policies.pretrained_files import check_repo_id, fetch
 from ..utils.errors import UserError
+from ..utils.recipes import recipe
 from ..utils.run_folder import CONFIG_NAME
 from .check import check_seed
 from .pretrained import load_policy_config
@@ -177,10 +178,11 @@ def _names_given() -> list[str]:
     if text is not None:
         node = yaml.compose(text)
     else:
-        file = parser.parse_arg("config_path")
+        given = parser.parse_arg("config_path")
+        file = None if given is None else recipe(given)
         if file is None:
             return []
-        whole = yaml.compose(Path(file).read_text())
+        whole = yaml.compose(file.read_text())
         node = next((value for key, value in whole.value if key.value == "others"), None)
     return [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 

@@ -2,19 +2,18 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import draccus
 import yaml
-from draccus.cfgparsing import load_config, parse_string
+from draccus.cfgparsing import parse_string
 from draccus.utils import DecodingError, DraccusException
 from lerobot.configs import parser
 
 from ..utils.errors import UserError, one_line
-from ..utils.recipes import names, recipe
 from .aliases import current
-from .check import Check, suggest
+from .check import Check
+from .file import file_content
 from .help import help_text, version
 
 TRUST_FIELD = "trust_remote_code"
@@ -37,8 +36,10 @@ def parse_command_line[T](config_class: type[T]) -> T:
     arguments = _without_plugins(sys.argv[1:])
     asks = [word for word in ("--help", "-h") if word in arguments]
     given, words = split([word for word in arguments if word not in asks], lenient=bool(asks))
-    content = _file(config_class)
+    content = file_content(config_class)
     for name in getattr(config_class, "__get_path_fields__", list)():
+        if given.get(f"{name}.{parser.PATH_KEY}") == "":
+            raise UserError(f"--{name}.path is empty: give --{name}.path=HUB_ID_OR_FOLDER")
         if parser.get_path_arg(name):
             if f"{name}.{draccus.CHOICE_TYPE_KEY}" in given:
                 raise UserError(f"Cannot specify both --{name}.path and --{name}.type: leave one out")
@@ -133,41 +134,6 @@ def _without_plugins(arguments: list[str]) -> list[str]:
             raise UserError(f"--{name}={package}: {error}") from error
         arguments = parser.filter_arg(name, arguments)
     return arguments
-
-
-def _file(config_class: type) -> dict[str, Any]:
-    """Content of the file that `--config_path` names.
-
-    A `path` in it, as in `policy: {path: ...}`, goes where LeRobot's parser keeps paths, with the options
-    beside it: the policy is read from there, see `pretrained_config`.
-    """
-    given = parser.parse_arg("config_path")
-    if given is None:
-        return {}
-    file = recipe(given)
-    if file is None:
-        what = "is a folder" if Path(given).is_dir() else "is no file here and no recipe of this package"
-        known = suggest(given, names())
-        raise UserError(f"--config_path={given} {what}: give a YAML file, or a recipe, {known}")
-    # Where it lies, for whoever reads it again.
-    sys.argv = [*parser.filter_arg("config_path", sys.argv), f"--config_path={file}"]
-    try:
-        with file.open(encoding="utf-8") as stream:
-            content = load_config(stream, file=file)
-    except DraccusException as error:
-        what = "text in UTF-8" if isinstance(error.__cause__, UnicodeError) else f"{file.suffix[1:]}"
-        raise UserError(f"--config_path={given} is no {what}: {one_line(error.__cause__)}") from error
-    if not isinstance(content, dict):
-        what = "is empty" if content is None else f"holds a {type(content).__name__}"
-        raise UserError(f"--config_path={given} {what}: give options, one `name: value` a line")
-    with_path = [
-        name
-        for name in getattr(config_class, "__get_path_fields__", list)()
-        if isinstance(content.get(name), dict) and parser.PATH_KEY in content[name]
-    ]
-    if with_path:
-        Path(parser.extract_path_fields_from_config(str(file), with_path)).unlink()
-    return {name: value for name, value in content.items() if name not in with_path}
 
 
 def _reason(error: BaseException, prefix: str) -> str:
