@@ -21,7 +21,7 @@ from lerobot_rlft.metrics.modes import mode_counts
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.policies.rlft_commanded.adapter import commanded
-from lerobot_rlft.policies.rlft_commanded.commands import CommandConfig
+from lerobot_rlft.regularizers.mode_commands import CommandConfig
 from lerobot_rlft.rollout.runner import EpisodeRunner
 
 BASE = Path(__file__).parents[1] / "recipes" / "avoiding_base"

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..chains.chain import Chain
 from ..policies.base import DenoisingPolicy, Exploration
-from ..policies.rlft_commanded.commands import CommandConfig
 from ..regularizers.base import Regularizer, RegularizerConfig
+from ..regularizers.mode_commands import CommandConfig
 
 Optimization = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]
 
@@ -62,6 +62,10 @@ class AlgorithmConfig(draccus.ChoiceRegistry):
     def commanded(self) -> CommandConfig | None:
         """Options of the modes that the policy is told; None where it is told none."""
         return None
+
+    def wrap(self, policy: DenoisingPolicy) -> DenoisingPolicy:
+        """The policy as it is trained: itself, or with what `commanded` adds."""
+        return self.commanded.wrap(policy, self.exploration) if self.commanded else policy
 
     def freeze(self, policy: DenoisingPolicy) -> None:
         """Exclude from training what shall stay as it is."""

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 from ..chains.flow import MAX_NOISE_LEVEL
 from ..policies.base import DenoisingPolicy, Exploration
-from ..policies.rlft_commanded.commands import CommandConfig
 from ..regularizers.base import RegularizerConfig
 from ..regularizers.mode_balance import BalanceConfig
+from ..regularizers.mode_commands import CommandConfig
 from ..utils.errors import check
 from .base import AlgorithmConfig
 

@@ -17,7 +17,8 @@ from ..regularizers.base import Step
 from ..utils.errors import RatioError, check
 from .base import AlgorithmConfig, Parts
 from .configuration_on_policy import OnPolicyConfig
-from .on_policy import Objective, OnPolicy
+from .objective import Objective
+from .on_policy import OnPolicy
 
 HYBRID_NEEDS_ALL = "finetuned_steps=null with it: the step that is trained may be any"
 WHY = "without noise there is no log-probability"

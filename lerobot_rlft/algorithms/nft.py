@@ -11,7 +11,8 @@ from ..regularizers.base import Step
 from ..utils.errors import check
 from .base import AlgorithmConfig, Parts
 from .configuration_on_policy import OnPolicyConfig
-from .on_policy import Objective, OnPolicy
+from .objective import Objective
+from .on_policy import OnPolicy
 
 
 @AlgorithmConfig.register_subclass("nft")

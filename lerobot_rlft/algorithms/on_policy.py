@@ -5,12 +5,12 @@ that of the decision, discounted towards the noisy end. `k` counts steps as in `
 the noisiest. With K' < K only steps k < K' are fine-tuned; there is still one network for all steps, and the
 others are anchored to the base, so that the result stays an ordinary checkpoint.
 
-What holds diversity: `balance` changes the advantages, `regularizers` add to rewards and losses; how strong
-they are may be moved from outside (`hold`). Shapes: B (decision, denoising step) pairs, D decisions, K
-denoising steps, H horizon, A action dim.
+What holds diversity is one list, `regularizers`: commands, the terms of `algorithm.regularizers`, and the
+balance of modes; how strong they are may be moved from outside (`hold`). Shapes: B (decision, denoising
+step) pairs, D decisions, K denoising steps, H horizon, A action dim.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,21 +18,22 @@ import torch
 from torch import Tensor
 
 from ..chains.chain import Chain, kl_divergence
-from ..critics.advantages import RewardScaler, denoising_discount, gae
+from ..critics.advantages import RewardScaler, gae
 from ..critics.networks import explained_variance
 from ..critics.state_value import Critic
 from ..policies.base import DenoisingPolicy
-from ..policies.rlft_commanded.commands import COMMAND, episode_commands
 from ..regularizers.base import Experience, Regularizer, Step
+from ..regularizers.holders import Holders
 from ..regularizers.mode_balance import ModeBalance
+from ..regularizers.mode_commands import ModeCommands
 from ..utils.errors import check
 from ..utils.optimization import check_finite, descend
 from .base import Algorithm
 from .configuration_on_policy import OnPolicyConfig
-from .hindsight import learn_commands
+from .objective import Objective
 
 KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
-WARMUP_PASSES, WARMUP_STEPS, WARMUP_BATCH = 3, 200, 256  # critic and mode classifier on the base's episodes
+WARMUP_PASSES, WARMUP_STEPS, WARMUP_BATCH = 3, 200, 256  # on the base's episodes
 
 GUIDED = (
     "policy.rtc_config is enabled: real-time chunking pulls the sampler to the chunk before, so what it "
@@ -42,44 +43,6 @@ GUIDED = (
 )
 
 Encode = Callable[[DenoisingPolicy, Tensor], Tensor]  # a policy's features of some decisions
-
-
-class Objective(ABC):
-    """A loss on pairs of a decision and a denoising step k < K'."""
-
-    def __init__(self, config: OnPolicyConfig, policy: DenoisingPolicy, finetuned: int) -> None:
-        self.config, self.policy = config, policy
-        self.discount = denoising_discount(finetuned, config.gamma_denoising)  # (K',)
-        self.discount = self.discount.to(policy.kernel.timesteps.device)
-
-    def begin(self, chain: Chain, condition: Tensor, advantage: Tensor) -> None:
-        """Once an iteration, with the weights that collected it.
-
-        Args:
-            condition: (D, C).
-            advantage: (D,)
-        """
-        self.chain, self.condition, self.advantage = chain, condition, advantage
-
-    @abstractmethod
-    def noisy(self, rows: Tensor, k: Tensor) -> Tensor:
-        """(B, H, A) what the network is asked at these pairs; `loss` is called next, with its answer."""
-
-    @abstractmethod
-    def loss(self, step: Step, rows: Tensor, first: bool) -> tuple[Tensor, dict[str, float]]:
-        """The loss and what to log of it.
-
-        Args:
-            rows: (B,) decisions.
-            first: no weight has changed since the iteration was collected.
-
-        Raises:
-            RatioError: sampling and re-evaluation disagree.
-        """
-
-    def stops(self, log: dict[str, float]) -> bool:
-        """Whether what `loss` logged ends the updates of the actor in this iteration."""
-        return False
 
 
 class OnPolicy(Algorithm):
@@ -107,8 +70,6 @@ class OnPolicy(Algorithm):
         regularizers: dict[str, Regularizer] | None = None,
     ) -> None:
         self.config, self.policy, self.base, self.backward = config, policy, base, backward
-        self.regularizers = regularizers or {}
-        self.coefs = {name: regularizer.coef for name, regularizer in self.regularizers.items()}
         self.num_steps = policy.kernel.num_steps
         self.finetuned = config.finetuned_steps or self.num_steps
         check("finetuned_steps", self.finetuned, self.finetuned <= self.num_steps, f"1 to {self.num_steps}")
@@ -129,10 +90,21 @@ class OnPolicy(Algorithm):
             policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0, fused=True
         )
         self.reward_scaler = RewardScaler(config.gamma)
-        self.balance: ModeBalance | None = None
-        self.strength = 1.0  # see `hold`
-        self.success_value = 1.0  # what a success earns, the unit of the balance's bonus
+        self.regularizers = self._holders(regularizers or {})
         self.iterations_done = 0
+
+    def _holders(self, regularizers: dict[str, Regularizer]) -> Holders:
+        """All that holds diversity, in the order in which it is asked."""
+        config, out = self.config, dict[str, Regularizer]()
+        if config.commands.enable:
+            out["commands"] = ModeCommands(config.commands, self.policy, self.backward)
+        out |= regularizers
+        if config.balance.enabled:
+            size, hidden = self.critic.feature_dim, config.critic_hidden_dims
+            out["balance"] = ModeBalance(
+                config.balance, size, hidden, config.critic_lr, self.device, config.gae_lambda
+            )
+        return Holders(out)
 
     @abstractmethod
     def make_objective(self) -> Objective:
@@ -146,66 +118,43 @@ class OnPolicy(Algorithm):
 
     @property
     def adjustable(self) -> bool:
-        return self.config.balance.enabled or bool(self.regularizers)
+        return self.regularizers.adjustable
 
     @property
     def needs_reference(self) -> bool:  # type: ignore[override]
-        return self.config.balance.enabled or bool(self.regularizers) or bool(self.config.commands.enable)
+        return bool(self.regularizers)
 
     def begin(self, reference: Experience, num_modes: int | None) -> None:
         """Take episodes of the base, collected with the sampler of collection, before the first iteration.
 
-        Critic and mode classifier are trained on them, so that the first update already knows what to expect.
-
         Raises:
-            ValueError: `commands` or `balance` have no modes to work with.
+            ValueError: a regularizer cannot work with them, for example because there are no modes.
         """
         check_finite("a reward", reference.reward, "fix the environment, nothing was learned from it")
-        if self.config.commands.enable:
-            learn_commands(self.config.commands, self.policy, reference, num_modes, self.backward)
-        for regularizer in self.regularizers.values():
-            regularizer.begin(reference)
-        if not self.config.balance.enabled:
-            return
-        if num_modes is None or reference.attempt is None:
-            raise ValueError(
-                "algorithm.balance needs modes, and neither the environment nor an atlas names any: choose "
-                "what to cluster (--atlas.key, --atlas.dims), or switch guard and algorithm.balance off"
-            )
-        balance = self.balance = self._make_balance(num_modes)
-        balance.begin(reference.attempt, reference.success)
-        earned = (reference.reward * reference.valid).sum(0)[reference.success]
-        self.success_value = earned.mean().abs().clamp(min=1e-8).item() if len(earned) else 1.0
+        self.regularizers.begin(reference, num_modes)
+        if self.config.balance.enabled:
+            self._warm_up(reference)
+
+    def _warm_up(self, reference: Experience) -> None:
+        """Train the critic on the base's episodes, so that the first update knows what to expect."""
         if self.config.scale_reward:
             self.reward_scaler(reference.reward, reference.valid)
         with torch.no_grad():
             condition = self.policy.encode_all(reference.obs, len(reference.chain.x))
             features = self.critic.features(condition)
-        attempt = reference.attempt[reference.episode].to(self.device)
         for _ in range(WARMUP_PASSES):
             _, target, _ = self._advantages(reference, reference.reward / self.reward_scale, features)
             for _ in range(WARMUP_STEPS):
                 rows = torch.randint(len(features), (WARMUP_BATCH,), device=self.device)
-                self.critic.step(reference.obs, features, rows, target[rows])
-                balance.step(features[rows], attempt[rows])
+                self._learn(reference, features, rows, target)
 
-    def _make_balance(self, num_modes: int) -> ModeBalance:
-        config = self.config
-        return ModeBalance(
-            config.balance,
-            num_modes,
-            self.critic.feature_dim,
-            config.critic_hidden_dims,
-            config.critic_lr,
-            self.device,
-        )
+    def _learn(self, data: Experience, features: Tensor, rows: Tensor, target: Tensor) -> dict[str, float]:
+        """A step of the critic, and of the networks that regularizers have."""
+        value_loss = self.critic.step(data.obs, features, rows, target[rows])
+        return {"value_loss": value_loss} | self.regularizers.learn(features[rows], rows)
 
     def hold(self, strength: float) -> None:
-        self.strength = strength
-        if self.balance is not None:
-            self.balance.strength = strength
-        for name, regularizer in self.regularizers.items():
-            regularizer.coef = self.coefs[name] * strength
+        self.regularizers.hold(strength)
 
     @property
     def reward_scale(self) -> float:
@@ -235,19 +184,10 @@ class OnPolicy(Algorithm):
             return policy.encode(_rows(data.obs, rows))
 
         log = _Mean()
-        reward = self._commanded_reward(data, log)
-        for name, regularizer in self.regularizers.items():
-            regularizer.observe(data)
-            extra = regularizer.reward(data, lambda: self._all_steps(data, encode))
-            if extra is not None:
-                reward = reward + regularizer.coef * extra
-                log.add(**{f"{name}_reward": (extra * data.valid).sum(0).mean()})
+        reward = self.regularizers.reward(data, lambda: self._all_steps(data, encode), log.add)
         reward = self.reward_scaler(reward, data.valid) if config.scale_reward else reward
         advantage, target, value = self._advantages(data, reward, features)
-        balance, attempt = self.balance, torch.empty(0)
-        if balance is not None and data.attempt is not None:
-            advantage = self._balanced(balance, data, data.attempt, advantage, features, log)
-            attempt = data.attempt[data.episode].to(self.device)
+        advantage = self.regularizers.advantage(advantage, data, features, self.reward_scale, log.add)
         advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
         self.objective.begin(chain, condition, advantage)
         all_rows, all_steps = chain.pairs(self.finetuned)
@@ -261,20 +201,14 @@ class OnPolicy(Algorithm):
             value_rows = self._value_rows(decisions, len(minibatches))
             for i, (pair, rows) in enumerate(zip(minibatches, value_rows, strict=True)):
                 if len(rows):  # fewer decisions than minibatches leave some without
-                    log.add(value_loss=self.critic.step(data.obs, features, rows, target[rows]))
-                    if balance is not None:
-                        log.add(mode_loss=balance.step(features[rows], attempt[rows]))
+                    log.add(**self._learn(data, features, rows, target))
                 if not train_actor or stop:
                     continue
                 rows, k = all_rows[pair], all_steps[pair]
                 step = self._step(self.objective.noisy(rows, k), rows, k, encode)
                 loss, seen = self.objective.loss(step, rows, first=epoch == 0 and i == 0)
                 log.add(policy_loss=loss, **seen)
-                for name, regularizer in self.regularizers.items():
-                    term = regularizer.loss(step) if regularizer.coef else None
-                    if term is not None:
-                        log.add(**{f"{name}_loss": term})
-                        loss = loss + regularizer.coef * term
+                loss = self.regularizers.loss(step, loss, log.add)
                 if self.finetuned < self.num_steps and config.anchor_coef > 0:
                     anchor = self._anchor_loss(chain.x, encode, len(rows))
                     log.add(anchor_loss=anchor)
@@ -291,15 +225,6 @@ class OnPolicy(Algorithm):
             "kl_by_step": kl,
             "decisions": float(decisions),
         }
-
-    def _commanded_reward(self, data: Experience, log: "_Mean") -> Tensor:
-        """(T, E): what is earned on another way than the commanded one does not count."""
-        if COMMAND not in data.obs or data.attempt is None:
-            return data.reward
-        command = episode_commands(data.obs[COMMAND], data.episode, len(data.attempt))
-        obeyed = command == data.attempt
-        log.add(obeyed=obeyed.float().mean())
-        return data.reward * obeyed
 
     def _value_rows(self, decisions: int, minibatches: int) -> list[Tensor]:
         """What the critic sees in one epoch: decisions `critic_epochs` times each, for each minibatch."""
@@ -324,25 +249,6 @@ class OnPolicy(Algorithm):
             self.config.gae_lambda,
         )
         return advantage, target[data.t, data.episode].to(self.device), value
-
-    def _balanced(
-        self,
-        balance: ModeBalance,
-        data: Experience,
-        attempt: Tensor,
-        advantage: Tensor,
-        features: Tensor,
-        log: "_Mean",
-    ) -> Tensor:
-        """(T, E)"""
-        balance.observe(attempt)
-        with torch.no_grad():
-            expected = data.grid(balance.predict(features).cpu() @ balance.bonus)
-        unit = self.success_value / self.reward_scale
-        lam = self.config.gae_lambda
-        balanced = balance(advantage / unit, data.valid, attempt, expected, lam)
-        log.add(bonus_max=balance.bonus.max(), bonus_min=balance.bonus.min())
-        return balanced * unit
 
     def _step(self, x: Tensor, rows: Tensor, k: Tensor, encode: Encode) -> Step:
         condition = encode(self.policy, rows)
@@ -401,11 +307,8 @@ class OnPolicy(Algorithm):
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "reward_scaler": self.reward_scaler.state_dict(),
             "iterations_done": self.iterations_done,
-            "strength": self.strength,
-            "success_value": self.success_value,
-            "num_modes": self.balance and self.balance.num_modes,
-            "balance": self.balance and self.balance.state_dict(),
-            "regularizers": {name: r.state_dict() for name, r in self.regularizers.items()},
+            "strength": self.regularizers.strength,
+            "regularizers": self.regularizers.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -419,15 +322,10 @@ class OnPolicy(Algorithm):
         self.actor_optimizer.param_groups[0]["lr"] = self.config.actor_lr
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.iterations_done = state["iterations_done"]
-        self.success_value = state["success_value"]
-        if self.config.balance.enabled and state["balance"] is None:
-            raise ValueError("algorithm.balance needs the base's episodes, which this run has not played")
-        if self.config.balance.enabled:
-            with torch.random.fork_rng(devices=[]):  # the random state is that of the checkpoint already
-                self.balance = self._make_balance(state["num_modes"])
-            self.balance.load_state_dict(state["balance"])
-        for name, regularizer in self.regularizers.items():
-            regularizer.load_state_dict(state["regularizers"][name])
+        held = state["regularizers"]
+        if state.get("balance"):  # training states of older versions keep it apart
+            held["balance"] = state["balance"] | {key: state[key] for key in ("num_modes", "success_value")}
+        self.regularizers.load_state_dict(held)
         self.hold(state["strength"])  # times the coefficients of this configuration
 
 

@@ -136,16 +136,54 @@ class RegularizerConfig(draccus.ChoiceRegistry):
 
 
 class Regularizer:
-    """One term. Its weight, `coef`, starts at the config's and may be moved by the diversity guard."""
+    """What holds diversity, by any of these hooks; each does nothing unless it is overridden.
+
+    Attributes:
+        coef: weight of the loss, or of the reward. It starts at the config's and, where `adjustable`, may be
+            moved by the diversity guard.
+        log: metrics of the iteration that the hooks are called for.
+    """
+
+    adjustable = True
+    coef = 1.0
 
     def __init__(self, config: RegularizerConfig) -> None:
         self.coef = config.coef
+        self.log: dict[str, float] = {}
 
-    def begin(self, reference: Experience) -> None:
-        """Once, before the first iteration: episodes of the base with the sampler of collection."""
+    def begin(self, reference: Experience, num_modes: int | None) -> None:
+        """Once, before the first iteration: episodes of the base with the sampler of collection.
+
+        Args:
+            num_modes: M; None where nothing names modes.
+
+        Raises:
+            ValueError: it cannot work with these episodes; the message says why and what can be done.
+        """
 
     def observe(self, data: Experience) -> None:
         """Once an iteration, before its update: what was collected."""
+
+    def learn(self, features: Tensor, rows: Tensor) -> dict[str, float]:
+        """A gradient step of networks of its own on a minibatch of decisions, the one the critic sees.
+
+        Args:
+            features: (B, F) what the critic reads.
+            rows: (B,) decisions of what was given last to `begin` or `observe`.
+
+        Returns:
+            metrics, averaged over the minibatches of an iteration.
+        """
+        return {}
+
+    def advantage(self, advantage: Tensor, data: Experience, features: Tensor, reward_scale: float) -> Tensor:
+        """Advantages (T, E) as they are learnt from.
+
+        Args:
+            advantage: (T, E) of the rewards divided by `reward_scale`.
+            features: (D, F) what the critic reads.
+        """
+        return advantage
 
     def reward(self, data: Experience, steps: Callable[[], Iterator[tuple[Tensor, Step]]]) -> Tensor | None:
         """What to add to the reward of each decision before advantages are computed, unweighted.

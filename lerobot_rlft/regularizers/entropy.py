@@ -65,7 +65,7 @@ class Entropy(Regularizer):
         self.config, self.policy = config, policy
         self.shares: dict[int, float] = {}  # average share of the successes, of each mode seen so far
 
-    def begin(self, reference: Experience) -> None:
+    def begin(self, reference: Experience, num_modes: int | None) -> None:
         """Start the average at the base.
 
         Raises:

@@ -12,7 +12,7 @@ terminal reward, and a small classifier q(m | s), trained on the attempted modes
 its value sum_m q(m | s) B_m: only decisions that choose a mode feel the force, and a change of B needs no new
 critic.
 
-Shapes: D decisions, T decisions of the longest episode, E episodes, M modes, C size of a condition.
+Shapes: D decisions, T decisions of the longest episode, E episodes, M modes, F features of the critic.
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from ..critics.advantages import gae
 from ..critics.networks import MLP
+from .base import Experience, Regularizer
 
 TARGETS = ("attempted", "successful", "uniform")
 SHARE_DECAY = 0.5  # of the shares of older iterations
@@ -59,38 +60,60 @@ class BalanceConfig:
         return self.center or self.tau > 0
 
 
-class ModeBalance:
+class ModeBalance(Regularizer):
     """Shares, centring and restoring force of one run.
 
     Args:
         config: see there.
-        num_modes: M.
         feature_dim: F.
         hidden_dims: of the mode classifier.
         lr: its learning rate.
+        lam: lambda of GAE.
     """
 
     def __init__(
         self,
         config: BalanceConfig,
-        num_modes: int,
         feature_dim: int,
         hidden_dims: tuple[int, ...],
         lr: float,
         device: torch.device,
+        lam: float,
     ) -> None:
-        self.config, self.num_modes = config, num_modes
-        self.classifier = MLP(feature_dim, hidden_dims, num_modes).to(device)
-        self.optimizer = torch.optim.AdamW(self.classifier.parameters(), lr=lr, weight_decay=0.0, fused=True)
-        self.strength = 1.0  # multiplies tau; moved by the diversity guard
+        self.config, self.lam, self.log = config, lam, {}
+        self.sizes, self.lr, self.device = (feature_dim, hidden_dims), lr, device
+        self.success_value = 1.0  # what a success earns, the unit of the bonus
+
+    def make(self, num_modes: int) -> None:
+        """Make room for M modes, and an untrained classifier of them."""
+        self.num_modes = num_modes
+        self.classifier = MLP(*self.sizes, num_modes).to(self.device)
+        parameters = self.classifier.parameters()
+        self.optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=0.0, fused=True)
         # (M,) shares to restore, 0 for modes that the base does not know
         self.target = torch.zeros(num_modes)
         self.shares = torch.zeros(num_modes)  # (M,) decaying mean of the attempted shares
         self.bonus = torch.zeros(num_modes)  # (M,) B_m
-        self.log: dict[str, float] = {}
 
-    def begin(self, attempt: Tensor, success: Tensor) -> None:
-        """Take the shares of the base's episodes as target.
+    def begin(self, reference: Experience, num_modes: int | None) -> None:
+        """Take the shares of the base's episodes as target, and what its successes earn as unit.
+
+        Raises:
+            ValueError: there are no modes, or the base knows one only.
+        """
+        if num_modes is None or reference.attempt is None:
+            raise ValueError(
+                "algorithm.balance needs modes, and neither the environment nor an atlas names any: choose "
+                "what to cluster (--atlas.key, --atlas.dims), or switch guard and algorithm.balance off"
+            )
+        self.make(num_modes)
+        self.aim(reference.attempt, reference.success)
+        self.attempt = reference.attempt[reference.episode].to(self.device)
+        earned = (reference.reward * reference.valid).sum(0)[reference.success]
+        self.success_value = earned.mean().abs().clamp(min=1e-8).item() if len(earned) else 1.0
+
+    def aim(self, attempt: Tensor, success: Tensor) -> None:
+        """Set the shares to restore.
 
         Args:
             attempt: (E,) long, -1 where unknown.
@@ -114,7 +137,14 @@ class ModeBalance:
         self.target = wanted / wanted.sum()
         self.shares = self.target.clone()
 
-    def observe(self, attempt: Tensor) -> None:
+    def observe(self, data: Experience) -> None:
+        unknown = torch.full_like(data.success, -1, dtype=torch.long)
+        attempt = unknown if data.attempt is None else data.attempt
+        self.attempt = attempt[data.episode].to(self.device)
+        self.count(attempt)
+        self.log = {"bonus_max": self.bonus.max().item(), "bonus_min": self.bonus.min().item()}
+
+    def count(self, attempt: Tensor) -> None:
         """Count an iteration's attempts (E,) and set the bonus.
 
         Pseudo-counts at the target shares, one for each mode, keep modes finite that no episode reached.
@@ -127,38 +157,44 @@ class ModeBalance:
         smooth = (self.shares * episodes + self.target * self.num_modes) / (episodes + self.num_modes)
         known = self.target > 0
         ratio = torch.where(known, smooth / self.target.clamp(min=1e-9), torch.ones_like(smooth))
-        tau = self.config.tau * self.strength
+        tau = self.config.tau * self.coef
         self.bonus = (-tau * ratio.log()).clamp(-MOST_BONUS, MOST_BONUS)
 
-    def predict(self, condition: Tensor) -> Tensor:
+    def predict(self, features: Tensor) -> Tensor:
         """(D, M) probabilities of the modes that each decision's episode may attempt."""
-        return self.classifier(condition).softmax(-1)
+        return self.classifier(features).softmax(-1)
 
-    def step(self, condition: Tensor, attempt: Tensor) -> float:
-        """One gradient step of the classifier on decisions whose mode (B,) is known; returns its loss.
+    def learn(self, features: Tensor, rows: Tensor) -> dict[str, float]:
+        """A step of the classifier. Without a restoring force nothing asks it, and it is left alone."""
+        return {"mode_loss": self.step(features, self.attempt[rows])}
 
-        Without a restoring force nothing asks it, and it is left alone.
-        """
+    def step(self, features: Tensor, attempt: Tensor) -> float:
+        """One gradient step of the classifier on decisions whose mode (B,) is known; returns its loss."""
         known = attempt >= 0
         if self.config.tau == 0 or not known.any():
             return 0.0
-        loss = cross_entropy(self.classifier(condition[known]), attempt[known])
+        loss = cross_entropy(self.classifier(features[known]), attempt[known])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return loss.item()
 
-    def __call__(
-        self, advantage: Tensor, valid: Tensor, attempt: Tensor, expected: Tensor, lam: float
-    ) -> Tensor:
-        """Balanced advantages.
+    def advantage(self, advantage: Tensor, data: Experience, features: Tensor, reward_scale: float) -> Tensor:
+        if data.attempt is None:
+            return advantage
+        with torch.no_grad():
+            expected = data.grid(self.predict(features).cpu() @ self.bonus)
+        unit = self.success_value / reward_scale
+        return self(advantage / unit, data.valid, data.attempt, expected) * unit
+
+    def __call__(self, advantage: Tensor, valid: Tensor, attempt: Tensor, expected: Tensor) -> Tensor:
+        """Balanced advantages, in units of what a success earns.
 
         Args:
             advantage: (T, E).
             valid: (T, E) bool.
             attempt: (E,) long, -1 where unknown: such episodes are not centred and get no bonus.
             expected: (T, E) the bonus that is expected at each decision, sum_m q(m | s) B_m.
-            lam: of GAE.
 
         Returns:
             (T, E)
@@ -172,11 +208,13 @@ class ModeBalance:
         bonus = torch.where(known, self.bonus[attempt.clamp(min=0)], 0.0)
         final[last, torch.arange(len(attempt))] = bonus
         over = torch.ones_like(known)
-        force, _ = gae(final, expected, torch.zeros_like(bonus), over, valid, 1.0, lam)
+        force, _ = gae(final, expected, torch.zeros_like(bonus), over, valid, 1.0, self.lam)
         return out + force * known
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "num_modes": self.num_modes,
+            "success_value": self.success_value,
             "classifier": self.classifier.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "target": self.target,
@@ -184,6 +222,9 @@ class ModeBalance:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        with torch.random.fork_rng(devices=[]):  # the random state is that of the checkpoint already
+            self.make(state["num_modes"])
+        self.success_value = state["success_value"]
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.target, self.shares = state["target"], state["shares"]

@@ -58,7 +58,7 @@ class Rehearsal(Regularizer):
         self.x0, self.mode = torch.empty(0, *chunk), torch.empty(0, dtype=torch.long)
         self.seen: dict[int, int] = {}  # mode -> decisions ever remembered
 
-    def begin(self, reference: Experience) -> None:
+    def begin(self, reference: Experience, num_modes: int | None) -> None:
         """Remember its successes.
 
         Raises:

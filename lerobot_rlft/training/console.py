@@ -149,6 +149,20 @@ class Progress(tqdm):
         if self.has_phases:
             self.set_postfix_str(f"{self.status} {phase}".strip())
 
+    def summarize(self, metrics: dict[str, Any], progress: str, modes: str, rate: float | None) -> None:
+        """Take what the newest iteration reached.
+
+        Args:
+            progress: of the algorithm.
+            modes: of the monitor.
+            rate: environment steps a second; None for an algorithm that learns from a dataset.
+        """
+        shown = [progress]
+        if rate is not None:
+            success = f"success {metrics['success']:.2f} {modes}".rstrip()
+            shown = [success, f"return {metrics['return']:.2f}", progress, f"{rate:.0f} steps/s"]
+        self.status = " ".join(filter(None, shown))
+
     def advance(self) -> None:
         self.set_postfix_str(self.status, refresh=False)
         self.update()

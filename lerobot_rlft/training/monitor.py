@@ -16,6 +16,7 @@ from httpx import HTTPError
 from torch import Tensor
 from tqdm import tqdm
 
+from ..algorithms.base import Algorithm
 from ..configs.train import TrainConfig
 from ..datasets.windows import episode_paths
 from ..diversity.atlas import ModeAtlas
@@ -44,14 +45,23 @@ class DiversityMonitor:
         config: of the run.
         base: its frozen pretrained policy.
         records: where pictures go, beside the folder of the run.
+        algorithm: which samples, and holds modes; None for rounds on a dataset.
 
     Raises:
         UserError: `atlas.path` holds no atlas of this environment, or `dataset` no demonstrations.
     """
 
-    def __init__(self, config: TrainConfig, base: DenoisingPolicy, records: Records) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        base: DenoisingPolicy,
+        records: Records,
+        algorithm: Algorithm | None = None,
+    ) -> None:
         self.config, self.base, self.records = config, base, records
-        self.floor = base.std_floor  # smallest std of log-probabilities
+        self.adjustable = algorithm is not None and algorithm.adjustable
+        floor = algorithm and algorithm.floor
+        self.floor = base.std_floor if floor is None else floor  # smallest std of log-probabilities
         self.atlas: ModeAtlas | None = None
         self.tracker: ModeTracker | None = None
         self.probe: Probe | None = None
@@ -68,14 +78,13 @@ class DiversityMonitor:
             self.atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
 
     @property
-    def folder(self) -> Path:
-        return self.config.output_dir / DIVERSITY
+    def strength(self) -> float:
+        """By what the guard multiplies all that holds modes; 1 without a guard."""
+        return 1.0 if self.guard is None else self.guard.strength
 
     @property
-    def _commands_alone(self) -> bool:
-        """Nothing but commands holds modes: there is nothing whose strength could be moved."""
-        algorithm = self.config.algorithm
-        return bool(algorithm.commands.enable) and not (algorithm.balance.enabled or algorithm.regularizers)
+    def folder(self) -> Path:
+        return self.config.output_dir / DIVERSITY
 
     def begin(self, env: gym.vector.VectorEnv, deployed: Episodes) -> None:
         """Fit and save the atlas on the base's episodes where the environment names no modes."""
@@ -128,7 +137,7 @@ class DiversityMonitor:
             self.tracker = ModeTracker(counts, len(episodes.success), successes(episodes, weight))
         if self.config.guard.enable:
             try:
-                self.guard = DiversityGuard(self.config.guard, counts, self._commands_alone)
+                self.guard = DiversityGuard(self.config.guard, counts, not self.adjustable)
             except ValueError as error:
                 raise UserError(str(error)) from error
         known = episodes.success & (episodes.mode >= 0)
@@ -280,7 +289,7 @@ class DiversityMonitor:
         if self.config.guard.enable and state["guard"] is None:
             raise ValueError("the guard needs the base's episodes, which this run has not played")
         if self.config.guard.enable:
-            self.guard = DiversityGuard.from_state(self.config.guard, state["guard"], self._commands_alone)
+            self.guard = DiversityGuard.from_state(self.config.guard, state["guard"], not self.adjustable)
         if state["attempts"]:
             self.attempts = Attempts.load(self.folder / ATTEMPTS)
         if (self.folder / "atlas.json").is_file():

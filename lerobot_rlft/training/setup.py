@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from httpx import HTTPError
 from lerobot.utils.constants import ACTION, LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR
 from torch import Tensor
@@ -20,11 +21,23 @@ from ..datasets.loader import BatchLoader, make_loader
 from ..policies.base import ADAPTER, DenoisingPolicy
 from ..policies.loading import check_chunk, load_policy, make_fresh
 from ..policies.lora import add_adapters
-from ..policies.rlft_commanded.adapter import COMMANDED, CommandedAdapter, commanded
+from ..policies.rlft_commanded.adapter import COMMANDED
 from ..policies.rlft_commanded.commands import COMMAND, UNCOMMANDED
 from ..regularizers.base import Regularizer, RegularizerConfig
 from ..regularizers.rehearsal import Rehearsal, RehearsalConfig
 from ..utils.errors import UserError, one_line
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """Raises a UserError where several processes were launched."""
+    # Not left to ACCELERATE_MIXED_PRECISION: it would scale losses that nothing unscales.
+    accelerator = Accelerator(cpu=config.policy.device == "cpu", mixed_precision="no")
+    if accelerator.num_processes > 1:
+        raise UserError(
+            f"started as {accelerator.num_processes} processes: several processes are not supported yet, "
+            "launch one"
+        )
+    return accelerator
 
 
 def make_batches(config: TrainConfig) -> BatchLoader | None:
@@ -79,7 +92,7 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
                 raise UserError(f"it holds a policy of type {saved.type} instead of {wanted}")
             if wanted == COMMANDED:
                 saved.pretrained_path = None  # as when the run began
-                return _practising(config, load_policy(saved, folder, exploration, trust))
+                return config.algorithm.wrap(load_policy(saved, folder, exploration, trust))
             return load_policy(config.policy, folder, exploration, trust)
         except UserError as error:
             raise UserError(
@@ -90,16 +103,10 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
     if config.policy.pretrained_path is not None:
         trust = config.trust_remote_code
         policy = load_policy(config.policy, config.policy.pretrained_path, exploration, trust)
-        return _practising(config, commanded(policy, exploration) if config.algorithm.commanded else policy)
+        return config.algorithm.wrap(policy)
     with redirect_stdout(io.StringIO()):
         policy = make_fresh(config.policy, batches.dataset.meta, exploration)
     check_chunk(policy)
-    return policy
-
-
-def _practising(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
-    if isinstance(policy, CommandedAdapter) and (commands := config.algorithm.commanded):
-        policy.practice = commands.practice
     return policy
 
 
@@ -117,8 +124,7 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
         try:
             trust = config.trust_remote_code
             base = load_policy(deepcopy(config.policy), path, config.algorithm.exploration, trust)
-            if config.algorithm.commanded:
-                base = commanded(base, config.algorithm.exploration)
+            base = config.algorithm.wrap(base)
         except UserError as error:
             here = "" if Path(path).is_absolute() else f" seen from {Path.cwd()}"
             raise UserError(

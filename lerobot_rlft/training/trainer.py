@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from .. import algorithms  # noqa: F401  registers the algorithms
 from ..configs.train import TrainConfig
@@ -14,14 +13,13 @@ from ..utils.errors import UserError
 from ..utils.signals import Interrupted, stop_on_signal
 from .checkpoint import last_checkpoint
 from .collector import Collector
-from .console import Progress, show_dry_run
+from .console import Progress
+from .dry_run import DRY_RUN_ENVS, dry_run
 from .evaluator import Outcome
 from .monitor import DiversityMonitor
 from .run import Run
-from .setup import fingerprint, make_algorithm, make_base, make_batches, make_policy
+from .setup import fingerprint, make_accelerator, make_algorithm, make_base, make_batches, make_policy
 from .training_state import load_training, save_training
-
-DRY_RUN_ENVS, DRY_RUN_DECISIONS = 2, 2
 
 
 class Trainer(Run):
@@ -29,16 +27,9 @@ class Trainer(Run):
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
-        # Not left to ACCELERATE_MIXED_PRECISION: it would scale losses that nothing unscales.
-        self.accelerator = Accelerator(cpu=config.policy.device == "cpu", mixed_precision="no")
-        if self.accelerator.num_processes > 1:
-            raise UserError(
-                f"started as {self.accelerator.num_processes} processes: several processes are not supported "
-                "yet, launch one"
-            )
+        self.accelerator = make_accelerator(config)
         self.iteration, self.seconds, self.log_bytes = 0, 0.0, 0
-        # Sampling and re-evaluation use other batch sizes; TF32 would let their results differ by more than
-        # the ratio check allows.
+        # TF32 would make sampling and re-evaluation differ by more than the ratio check allows.
         torch.backends.cudnn.allow_tf32 = False
         checkpoint = last_checkpoint(config.resume) if config.resume else None
         self.batches = make_batches(config)
@@ -47,12 +38,11 @@ class Trainer(Run):
         if config.algorithm.consumes == "rollouts":
             self.runner = self._open(config.rollout.n_envs)
             self.base = make_base(config, self.policy)
-            self.monitor = DiversityMonitor(config, self.base, self.records)
-        tested = config.env is not None
-        self.tester = self._open(min(config.eval.batch_size, config.eval.n_episodes)) if tested else None
+        count = min(config.eval.batch_size, config.eval.n_episodes)
+        self.tester = self._open(count) if config.env is not None else None
         self.algorithm = make_algorithm(config, self.policy, self.base, self.accelerator.backward)
-        if self.monitor is not None and self.algorithm.floor is not None:
-            self.monitor.floor = self.algorithm.floor
+        if self.base is not None:
+            self.monitor = DiversityMonitor(config, self.base, self.records, self.algorithm)
         self.collector = Collector(config, self.algorithm, self.runner, self.batches)
         self.outcome = Outcome(config, self.tester, self.base, self.monitor, self.records)
         self.base_hash = fingerprint(self.base) if self.base is not None else ""
@@ -75,10 +65,9 @@ class Trainer(Run):
             while self.iteration < config.iterations:
                 self._iterate()
                 last = self.iteration == config.iterations
-                # The guard chooses among evaluated checkpoints, so the last one is evaluated, too.
-                guarded = config.guard.enable
-                evaluate = self.tester and self._due(config.eval_freq) and (guarded or not last)
-                if evaluate or (guarded and last):
+                guarded = config.guard.enable  # it chooses among evaluated checkpoints: the last is one, too
+                evaluate = self.tester and (guarded if last else self._due(config.eval_freq))
+                if evaluate:
                     with self.algorithm.deployed_weights():
                         self.outcome.during(self.iteration, self.env_steps)
                 if last or stopped or (guarded and evaluate) or self._due(config.save_freq):
@@ -118,8 +107,7 @@ class Trainer(Run):
         self.iteration += 1
         if self.monitor is not None:
             metrics |= self.monitor.iteration(self.iteration, self.runner.env, data, self.policy)
-            if self.monitor.guard is not None:
-                self.algorithm.hold(self.monitor.guard.strength)
+            self.algorithm.hold(self.monitor.strength)
         seconds = time.perf_counter() - start
         self.seconds += seconds
         self._log(metrics, seconds, self.env_steps - steps_before)
@@ -127,7 +115,6 @@ class Trainer(Run):
 
     @property
     def env_steps(self) -> int:
-        """Taken for training so far."""
         return self.collector.env_steps
 
     def _due(self, every: int) -> bool:
@@ -140,11 +127,9 @@ class Trainer(Run):
             push_checkpoint(self.config, checkpoint)
 
     def _log(self, metrics: dict[str, Any], seconds: float, steps: int) -> None:
-        shown = [self.algorithm.progress(metrics)]
-        if self.runner is not None:
-            success = f"success {metrics['success']:.2f} {self.monitor.status(metrics)}".rstrip()
-            shown = [success, f"return {metrics['return']:.2f}", *shown, f"{steps / seconds:.0f} steps/s"]
-        self.bar.status = " ".join(filter(None, shown))
+        modes = self.monitor.status(metrics) if self.monitor else ""
+        rate = steps / seconds if self.runner else None
+        self.bar.summarize(metrics, self.algorithm.progress(metrics), modes, rate)
         if self._due(self.config.log_freq) or (self.config.log_freq and "alarm" in metrics):
             values = {"seconds": round(seconds, 3), **metrics}
             self.records.write("train", self.iteration, self.env_steps, values)
@@ -162,10 +147,4 @@ class Trainer(Run):
         )
 
     def dry_run(self) -> None:
-        runner = self.runner
-        max_steps = runner.max_steps if runner else 0
-        if runner is not None:
-            runner.max_steps = min(max_steps, DRY_RUN_DECISIONS * self.policy.n_action_steps)
-        data, _ = self.collector.collect(0, DRY_RUN_ENVS)
-        show_dry_run(self, max_steps, data, self.algorithm.update(data))
-        self.close()
+        dry_run(self)

@@ -567,10 +567,11 @@ def test_a_reference_teaches_the_critic_and_the_classifier_before_the_first_iter
     data = balanced(explore(algorithm.policy, reward=lambda chunk: 3 + 0 * chunk[:, 0, 0]), *MODES)
     algorithm.begin(data, 4)
     assert all(same(algorithm.policy.module, actor))
-    assert algorithm.balance.target.tolist() == pytest.approx([2 / 3, 1 / 3, 0, 0])
-    assert algorithm.success_value == pytest.approx((9 + 3) / 2)  # 3 and 1 decisions of 3 each
+    balance = algorithm.regularizers["balance"]
+    assert balance.target.tolist() == pytest.approx([2 / 3, 1 / 3, 0, 0])
+    assert balance.success_value == pytest.approx((9 + 3) / 2)  # 3 and 1 decisions of 3 each
     obs = data.obs["observation.state"].flatten(1)
-    predicted = algorithm.balance.predict(obs).detach()
+    predicted = balance.predict(obs).detach()
     modes = data.attempt[data.episode]
     assert predicted[torch.arange(6), modes].mean() > 0.8 and predicted[:, 2:].max() < 0.2
     value = algorithm.critic.net(obs).detach()
@@ -581,36 +582,34 @@ def test_advantages_are_balanced_in_units_of_what_a_success_earns(monkeypatch):
     algorithm = make_balanced(scale_reward=False)
     data = balanced(explore(algorithm.policy, (2, 2, 2)), *MODES)
     data.reward *= 10
-    algorithm.balance = algorithm._make_balance(2)
-    algorithm.balance.target = algorithm.balance.shares = torch.tensor([0.25, 0.75])
-    algorithm.success_value = 10.0
-    algorithm.balance.observe(data.attempt)
-    bonus = algorithm.balance.bonus.clone()
-    algorithm.balance.shares = torch.tensor([0.25, 0.75])
+    balance = algorithm.regularizers["balance"]
+    balance.make(2)
+    balance.target = balance.shares = torch.tensor([0.25, 0.75])
+    balance.success_value = 10.0
+    balance.observe(data)
+    bonus = balance.bonus.clone()
     monkeypatch.setattr(
-        algorithm.balance, "predict", lambda condition: torch.tensor([[0.5, 0.5]]).expand(len(condition), 2)
+        balance, "predict", lambda features: torch.tensor([[0.5, 0.5]]).expand(len(features), 2)
     )
     advantage = torch.tensor([[1.0, 5.0, 3.0], [2.0, 7.0, -2.0]])
-    log = on_policy._Mean()
-    out = algorithm._balanced(algorithm.balance, data, data.attempt, advantage, torch.zeros(6, 2), log)
+    out = balance.advantage(advantage, data, torch.zeros(6, 2), reward_scale=1.0)
     expected = bonus.mean()  # at every decision, so that only the last one is surprised
     force = torch.stack([0.95 * (bonus - expected), bonus - expected])  # (decision, mode)
     # mode 0 is over its share: both of its episodes are pushed down, the failure too
     assert bonus[0] < 0 < bonus[1]
     by_hand = torch.tensor([[-1.0, 0.0, 1.0], [2.0, 0.0, -2.0]]) + 10 * force[:, [0, 1, 0]]
     torch.testing.assert_close(out, by_hand)
-    assert log.result() == {"bonus_max": bonus[1].item(), "bonus_min": bonus[0].item()}
+    assert balance.log == {"bonus_max": bonus[1].item(), "bonus_min": bonus[0].item()}
 
 
 def test_a_strength_multiplies_all_that_holds_diversity():
     regularizers = {"a": Regularizer(KLBaseConfig(coef=0.1)), "b": Regularizer(KLBaseConfig(coef=2.0))}
     algorithm = make_balanced(regularizers=regularizers)
-    algorithm.balance = algorithm._make_balance(2)
     for strength in (3.0, 0.5):
         algorithm.hold(strength)
         coefs = [r.coef for r in regularizers.values()]
         assert coefs == pytest.approx([0.1 * strength, 2 * strength])
-        assert algorithm.balance.strength == strength
+        assert algorithm.regularizers["balance"].coef == strength
 
 
 def test_who_needs_a_reference():
@@ -635,7 +634,7 @@ class Paid(Regularizer):
         super().__init__(KLBaseConfig(coef=coef))
         self.seen = []
 
-    def begin(self, reference):
+    def begin(self, reference, num_modes):
         self.seen.append("begin")
 
     def observe(self, data):
@@ -690,13 +689,14 @@ def test_a_balanced_run_resumes_bit_equal(kind, monkeypatch):
     after = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(after, torch.rand(1)), "loading leaves the random state alone"
-    assert resumed.balance.strength == resumed.regularizers["rehearsal"].coef == 1.7
+    balance = resumed.regularizers["balance"]
+    assert balance.coef == resumed.regularizers["rehearsal"].coef == 1.7
     for algorithm in (whole, resumed):
         for seed in (8, 9):
             algorithm.last = algorithm.update(balanced(explore(algorithm.policy, seed=seed), *MODES))
     assert resumed.last == whole.last
     assert all(same(resumed.policy.module, weights(whole.policy.module)))
-    assert all(same(resumed.balance.classifier, weights(whole.balance.classifier)))
+    assert all(same(balance.classifier, weights(whole.regularizers["balance"].classifier)))
 
 
 @pytest.mark.parametrize(

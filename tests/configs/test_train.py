@@ -23,9 +23,9 @@ from lerobot_rlft.configs.train import DatasetConfig, EvalConfig, RolloutConfig,
 from lerobot_rlft.diversity.atlas import AtlasConfig
 from lerobot_rlft.diversity.guard import GuardConfig
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
-from lerobot_rlft.policies.rlft_commanded.commands import CommandConfig
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.regularizers.mode_balance import BalanceConfig
+from lerobot_rlft.regularizers.mode_commands import CommandConfig
 from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
 from lerobot_rlft.rollout.environments import check_features
 from lerobot_rlft.rollout.runner import EpisodeRunner

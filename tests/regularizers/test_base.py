@@ -38,7 +38,7 @@ def test_the_base_is_evaluated_once_for_a_minibatch_whatever_is_combined():
     ]
     regularizers = [config.build(policy, base, lambda name: reference) for config in configs]
     for regularizer in regularizers:
-        regularizer.begin(rollout([2, 1], [True, False], [0, 1]))
+        regularizer.begin(rollout([2, 1], [True, False], [0, 1]), None)
     step = make_step(policy, base)
     losses = [regularizer.loss(step) for regularizer in regularizers]
     assert [loss is None for loss in losses] == [False, False, False, False, True]

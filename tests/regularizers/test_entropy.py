@@ -17,7 +17,7 @@ def reward(regularizer, data):
 
 def test_novelty_by_hand():
     regularizer = build(decay=0.5, pseudo_count=1.0)
-    regularizer.begin(rollout([1] * 6, [True] * 5 + [False], [0, 0, 0, 1, -1, 1]))
+    regularizer.begin(rollout([1] * 6, [True] * 5 + [False], [0, 0, 0, 1, -1, 1]), None)
     assert regularizer.shares == {0: 0.75, 1: 0.25}
     data = rollout([1, 3, 2, 1, 2], [True, True, True, False, True], [0, 0, 7, 7, -1])
     regularizer.observe(data)
@@ -34,7 +34,7 @@ def test_novelty_by_hand():
 
 def test_novelty_pays_rarity_and_not_success():
     regularizer = build()
-    regularizer.begin(rollout([1, 1], [True, True], [0, 1]))
+    regularizer.begin(rollout([1, 1], [True, True], [0, 1]), None)
     one_mode = rollout([1, 1], [True, True], [0, 0])
     regularizer.observe(one_mode)
     assert reward(regularizer, one_mode).abs().max() < 1e-6
@@ -50,7 +50,7 @@ def test_novelty_pays_rarity_and_not_success():
 
 def test_the_first_successes_count_in_full_and_none_change_nothing():
     regularizer = build()
-    regularizer.begin(rollout([1], [False], [0]))
+    regularizer.begin(rollout([1], [False], [0]), None)
     regularizer.observe(rollout([1, 1], [True, False], [4, 2]))
     regularizer.observe(rollout([1, 1], [False, True], [4, -1]))
     assert regularizer.shares == {4: 1}
@@ -60,12 +60,12 @@ def test_novelty_needs_modes():
     with pytest.raises(
         ValueError, match=r"on='novelty' of regularizer entropy .*choose chunks: nothing names"
     ):
-        build().begin(rollout([1], [True]))
+        build().begin(rollout([1], [True]), None)
 
 
 def test_the_shares_survive_a_resume():
     first = build()
-    first.begin(rollout([1] * 3, [True] * 3, [0, 3, 0]))
+    first.begin(rollout([1] * 3, [True] * 3, [0, 3, 0]), None)
     second = build()
     second.load_state_dict(first.state_dict())
     data = rollout([1] * 3, [True] * 3, [3, 0, 5])

@@ -9,9 +9,10 @@ import torch
 from lerobot_rlft.regularizers.mode_balance import BalanceConfig, ModeBalance, centred, counts
 
 
-def make(num_modes=2, shares=None, **fields):
+def make(num_modes=2, shares=None, lam=1.0, **fields):
     torch.manual_seed(0)
-    balance = ModeBalance(BalanceConfig(**fields), num_modes, 3, (8,), 1e-2, torch.device("cpu"))
+    balance = ModeBalance(BalanceConfig(**fields), 3, (8,), 1e-2, torch.device("cpu"), lam)
+    balance.make(num_modes)
     if shares is not None:
         balance.target, balance.shares = torch.tensor(shares), torch.tensor(shares)
     return balance
@@ -60,7 +61,7 @@ def test_the_target_is_what_was_asked_for():
         ("uniform", [1 / 2, 1 / 2, 0, 0]),
     ):
         balance = make(4, tau=1, target=target)
-        balance.begin(attempt, success)
+        balance.aim(attempt, success)
         assert balance.target.tolist() == pytest.approx(shares)
         assert balance.shares.tolist() == pytest.approx(shares)
 
@@ -69,12 +70,12 @@ def test_the_target_is_what_was_asked_for():
 def test_a_base_of_one_mode_or_none_is_refused(modes, success):
     count = len({m for m in modes if m >= 0})
     with pytest.raises(ValueError, match=rf"uses {count} mode, .*no diversity to hold.*min_cluster_size"):
-        make(3, tau=1).begin(torch.tensor(modes), torch.tensor(success))
+        make(3, tau=1).aim(torch.tensor(modes), torch.tensor(success))
 
 
 def test_the_bonus_by_hand():
     balance = make(shares=[0.5, 0.5], tau=0.4)
-    balance.observe(torch.tensor([0] * 6 + [1] * 2 + [-1] * 5))
+    balance.count(torch.tensor([0] * 6 + [1] * 2 + [-1] * 5))
     # shares: half old, half the new .75, .25; 8 known episodes weigh as 8 * 1.5 / .5 = 24 in the decaying
     # mean, and each mode gets a pseudo-episode at its target share: (.625 * 24 + .5 * 2) / 26
     assert balance.shares.tolist() == pytest.approx([0.625, 0.375])
@@ -82,50 +83,50 @@ def test_the_bonus_by_hand():
     expected = [-0.4 * math.log(p / 0.5) for p in smooth]
     assert expected[0] < 0 < expected[1]
     assert balance.bonus.tolist() == pytest.approx(expected)
-    balance.observe(torch.tensor([0, 1]))
+    balance.count(torch.tensor([0, 1]))
     assert balance.shares.tolist() == pytest.approx([0.5625, 0.4375])
-    balance.strength = 2.5  # it multiplies tau
-    balance.observe(torch.tensor([0, 1]))
+    balance.coef = 2.5  # it multiplies tau
+    balance.count(torch.tensor([0, 1]))
     share = 0.53125
     assert balance.bonus[0].item() == pytest.approx(-1.0 * math.log((share * 6 + 1) / 8 / 0.5))
 
 
 def test_shares_as_wanted_give_no_bonus():
     balance = make(shares=[0.75, 0.25], tau=1)
-    balance.observe(torch.tensor([0, 0, 0, 1]))
+    balance.count(torch.tensor([0, 0, 0, 1]))
     assert balance.bonus.tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_an_empty_mode_has_a_finite_bonus_and_an_unknown_one_none():
     balance = make(3, shares=[0.5, 0.5, 0.0], tau=0.2)
     for _ in range(60):
-        balance.observe(torch.tensor([0] * 50))
+        balance.count(torch.tensor([0] * 50))
     # mode 1 is down to its pseudo-episodes: .5 * 3 of 150 + 3
     assert balance.bonus[1].item() == pytest.approx(-0.2 * math.log(1.5 / 153 / 0.5), rel=1e-4)
     assert balance.bonus[2] == 0
     strong = make(3, shares=[0.5, 0.5, 0.0], tau=50)
-    strong.observe(torch.tensor([0] * 50))
+    strong.count(torch.tensor([0] * 50))
     assert strong.bonus.tolist() == [-1, 1, 0]  # capped
 
 
 def test_an_iteration_of_unknown_modes_changes_no_share():
     balance = make(shares=[0.75, 0.25], tau=1)
-    balance.observe(torch.tensor([-1, -1, -1]))
+    balance.count(torch.tensor([-1, -1, -1]))
     assert balance.shares.tolist() == [0.75, 0.25] and balance.bonus.tolist() == pytest.approx([0, 0])
 
 
-def force(balance, bonus, attempt, expected, valid=None, lam=1.0):
+def force(balance, bonus, attempt, expected, valid=None):
     balance.bonus = torch.tensor(bonus)
     valid = torch.ones_like(expected, dtype=torch.bool) if valid is None else valid
     advantage = torch.zeros_like(expected)
-    return balance(advantage, valid, torch.tensor(attempt), expected, lam)
+    return balance(advantage, valid, torch.tensor(attempt), expected)
 
 
 def test_the_force_lands_on_the_decision_that_chooses_the_mode():
     """Until the second decision both modes are expected equally, after it the mode is certain."""
     expected = grid([0.0, 0.0], [0.0, 0.0], [0.6, -0.6], [0.6, -0.6])
     for lam in (0.0, 0.5, 0.95):
-        out = force(make(tau=1), [0.6, -0.6], [0, 1], expected, lam=lam)
+        out = force(make(tau=1, lam=lam), [0.6, -0.6], [0, 1], expected)
         delta = [0, 0.6, 0, 0]  # of mode 0: what is expected rises once
         by_hand = [sum(lam ** (j - t) * delta[j] for j in range(t, 4)) for t in range(4)]
         assert out[:, 0].tolist() == pytest.approx(by_hand)
@@ -139,7 +140,7 @@ def test_unknown_attempts_feel_no_force_and_failures_feel_that_of_what_they_atte
 
 def test_the_bonus_is_paid_at_each_episodes_own_end():
     valid = torch.tensor([[True, True], [True, False], [True, False]])
-    out = force(make(tau=1), [0.6, -0.5], [0, 1], torch.zeros(3, 2), valid, lam=0.5)
+    out = force(make(tau=1, lam=0.5), [0.6, -0.5], [0, 1], torch.zeros(3, 2), valid)
     assert out.T.tolist() == [pytest.approx([0.15, 0.3, 0.6]), pytest.approx([-0.5, 0, 0])]
 
 
@@ -151,9 +152,9 @@ def test_centring_and_force_add_up_and_each_can_be_left_out():
         ({"tau": 1.0}, [1.25, 3.25]),
         ({"center": True, "tau": 1.0}, [-0.75, 1.25]),
     ):
-        balance = make(**fields)
+        balance = make(lam=0.95, **fields)
         balance.bonus = torch.tensor([0.25, 0.0])
-        assert balance(*arguments, expected, 0.95).tolist() == [pytest.approx(out)]
+        assert balance(*arguments, expected).tolist() == [pytest.approx(out)]
         assert balance.config.enabled
     assert not BalanceConfig().enabled
 
@@ -177,10 +178,10 @@ def test_the_classifier_learns_which_mode_follows_and_skips_unknown_ones():
 def test_state_comes_back():
     balance, other = make(shares=[0.75, 0.25], tau=1), make(tau=1)
     balance.step(torch.randn(4, 3), torch.tensor([0, 1, 1, 0]))
-    balance.observe(torch.tensor([0, 1, 1]))
+    balance.count(torch.tensor([0, 1, 1]))
     other.load_state_dict(copy.deepcopy(balance.state_dict()))
     for b in (balance, other):
-        b.observe(torch.tensor([1, 1]))
+        b.count(torch.tensor([1, 1]))
         b.loss = b.step(torch.ones(2, 3), torch.tensor([0, 1]))
     assert torch.equal(balance.bonus, other.bonus) and balance.loss == other.loss
     assert torch.equal(balance.predict(torch.ones(1, 3)), other.predict(torch.ones(1, 3)))

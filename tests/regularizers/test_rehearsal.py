@@ -77,7 +77,7 @@ def test_successes_of_the_reference_are_remembered(source):
     regularizer = build(source=source)
     # (t, episode): 0: (0, 0), 1: (0, 1), 2: (0, 2), 3: (1, 0), 4: (1, 1)
     data = rollout([2, 2, 1], [True, False, True], [5, 5, -1], chunks=decisions(5)[1])
-    regularizer.begin(data)
+    regularizer.begin(data, None)
     assert {mode: sorted(kept) for mode, kept in remembered(regularizer).items()} == {5: [0, 3], -1: [2]}
     assert torch.equal(regularizer.obs["observation.state"][:, 0, 0], regularizer.x0[:, 0, 0])
     assert regularizer.x0.device.type == "cpu"
@@ -88,14 +88,14 @@ def test_only_recent_goes_on_to_remember():
     later = rollout([1], [True], [0], chunks=decisions(1, value=7)[1])
     for regularizer in (base, recent, demonstrations):
         regularizer.remember(*decisions(1), torch.tensor([0]))
-        regularizer.begin(rollout([1], [False], [0]))
+        regularizer.begin(rollout([1], [False], [0]), None)
         regularizer.observe(later)
     assert [remembered(r) for r in (base, recent, demonstrations)] == [{0: [0]}, {0: [0, 7]}, {0: [0]}]
 
 
 def test_recent_replaces_the_oldest_and_keeps_modes_that_are_gone():
     regularizer = build(source="recent", capacity=4)
-    regularizer.begin(rollout([1] * 4, [True] * 4, [0, 0, 1, 1], chunks=decisions(4)[1]))
+    regularizer.begin(rollout([1] * 4, [True] * 4, [0, 0, 1, 1], chunks=decisions(4)[1]), None)
     for value in (10, 20):
         regularizer.observe(rollout([1, 1], [True, True], [0, 0], chunks=decisions(2, value)[1]))
     kept = remembered(regularizer)
@@ -137,7 +137,7 @@ def test_modes_are_drawn_uniformly_or_as_they_occur(balanced, share, capacity, k
 def test_without_a_success_there_is_no_loss_yet():
     regularizer = build(source="recent")
     step = make_step(Constant(), Constant())
-    regularizer.begin(rollout([2, 1], [False, False], [0, 1]))
+    regularizer.begin(rollout([2, 1], [False, False], [0, 1]), None)
     assert regularizer.loss(step) is None
     regularizer.observe(rollout([1], [True]))
     assert regularizer.loss(step) is not None
@@ -150,7 +150,7 @@ def test_a_resume_is_bit_equal(full):
     settings = {"source": "recent", "capacity": 8, "batch_size": 4, "balanced": False}
     first, second = build(**settings), build(**settings)
     if full:
-        first.begin(rollout([3, 2], [True, True], [-1, 3], chunks=decisions(5)[1]))
+        first.begin(rollout([3, 2], [True, True], [-1, 3], chunks=decisions(5)[1]), None)
     state = first.state_dict()
     tensors = load(save(state["obs"] | {"x0": state["x0"], "mode": state["mode"]}))
     second.load_state_dict(
@@ -180,9 +180,9 @@ def test_demonstrations_without_actions_are_refused():
     ):
         regularizer.remember(obs, chunks[:, :1], None)
     with pytest.raises(ValueError, match=r"source='demonstrations' .*no demonstrations are here"):
-        regularizer.begin(rollout([1], [True]))
+        regularizer.begin(rollout([1], [True]), None)
     regularizer.remember(obs, chunks, None)
-    regularizer.begin(rollout([1], [True]))
+    regularizer.begin(rollout([1], [True]), None)
     assert remembered(regularizer)[-1] in ([0, 1], [1, 0])
 
 

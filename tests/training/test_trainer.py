@@ -12,7 +12,7 @@ from runs import Killed, metrics
 from lerobot_rlft.configs.train import EvalConfig
 from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
 from lerobot_rlft.training import evaluator as outcome
-from lerobot_rlft.training import trainer as trainer_module
+from lerobot_rlft.training import setup
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import EnvironmentFailure, RatioError, UserError
 
@@ -227,7 +227,7 @@ def test_losses_are_not_scaled_for_half_precision(dppo_config, monkeypatch):
 
 
 def test_several_processes_are_refused(dppo_config, monkeypatch):
-    monkeypatch.setattr(trainer_module, "Accelerator", lambda **options: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(setup, "Accelerator", lambda **options: SimpleNamespace(num_processes=2))
     with pytest.raises(UserError, match="2 processes: several processes are not supported yet, launch one"):
         Trainer(dppo_config())
 

@@ -10,8 +10,6 @@ arXiv:1912.06088, commands arXiv:1912.02875). The base is unchanged where nothin
 Plain torch. Shapes: B batch, E episodes, D decisions, M modes.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -19,50 +17,6 @@ COMMAND = "rlft.command"  # among observations, (B, 1) long; -1 where nothing is
 UNCOMMANDED = -1
 MAX_MODES = 64
 TARGETS = ("successful", "attempted", "uniform")
-
-
-@dataclass
-class CommandConfig:
-    """Tell the policy in which mode to act (`commands.py`).
-
-    Raises:
-        ValueError: an option is unknown or out of range.
-    """
-
-    # Whether to tell the policy its mode; null = true with --guard.enable=true and --algorithm.type=nft,
-    # where nothing else is chosen that holds modes.
-    enable: bool | None = None
-    # Frequencies with which modes are asked for: "successful", as often as the base succeeds in them,
-    # "attempted", as often as it attempts them, or "uniform".
-    target: str = "successful"
-    # Share of the training episodes whose mode is drawn from all modes alike, so that rare ones are
-    # practised, too; a deployed policy draws by target alone.
-    practice: float = 0.5
-    # Gradient steps in which the network learns the meaning of modes, from successes of the base.
-    steps: int = 3000
-    # Decisions in a batch of these steps.
-    batch_size: int = 256
-    # Learning rate of these steps.
-    lr: float = 1e-3
-    # Decay of the average of the weights over these steps; training continues from the average.
-    ema_decay: float = 0.995
-
-    def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise ValueError(
-                f"algorithm.commands.target={self.target!r} is unknown, choose {', '.join(TARGETS)}"
-            )
-        if not 0 <= self.practice <= 1:
-            raise ValueError(f"algorithm.commands.practice={self.practice} is out of range, choose 0 to 1")
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"algorithm.commands.{name}={getattr(self, name)} must be at least 1")
-        if not self.lr > 0:
-            raise ValueError(f"algorithm.commands.lr={self.lr} must be a number > 0, for example 1e-3")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                f"algorithm.commands.ema_decay={self.ema_decay} is out of range, choose a number in [0, 1)"
-            )
 
 
 def draw_commands(shares: Tensor, count: int, practice: float = 0.0) -> Tensor:

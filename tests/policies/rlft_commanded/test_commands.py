@@ -7,19 +7,18 @@ import pytest
 import torch
 from families import diffusion, experience, observations
 
-from lerobot_rlft.algorithms.hindsight import fit_commands
 from lerobot_rlft.algorithms.nft import NFT, NFTConfig
 from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.rlft_commanded.adapter import commanded
 from lerobot_rlft.policies.rlft_commanded.commands import (
     COMMAND,
     MAX_MODES,
-    CommandConfig,
     deployed_odds,
     draw_commands,
     episode_commands,
     target_shares,
 )
+from lerobot_rlft.regularizers.mode_commands import CommandConfig, fit_commands
 from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
 from lerobot_rlft.rollout.episodes import Rollout
 
