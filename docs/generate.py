@@ -14,12 +14,12 @@ from lerobot.envs import EnvConfig
 
 from lerobot_rlft import algorithms, regularizers  # noqa: F401  register their configurations
 from lerobot_rlft.algorithms.base import AlgorithmConfig
-from lerobot_rlft.cli.compare import CompareConfig as LeaderboardConfig
+from lerobot_rlft.cli.compare import CompareConfig
 from lerobot_rlft.cli.curves import CurvesConfig
 from lerobot_rlft.cli.demos import DemosConfig
 from lerobot_rlft.cli.explore import ExploreConfig
 from lerobot_rlft.configs import options
-from lerobot_rlft.configs.eval import CompareConfig
+from lerobot_rlft.configs.eval import EvalPipelineConfig
 from lerobot_rlft.configs.push import PushConfig
 from lerobot_rlft.configs.train import TrainConfig
 from lerobot_rlft.metrics.keys import KEYS
@@ -29,10 +29,10 @@ FOLDER = Path(__file__).parent / "reference"
 PACKAGE = "lerobot_rlft."
 COMMANDS = {
     "lerobot-rlft-train": TrainConfig,
-    "lerobot-rlft-eval": CompareConfig,
+    "lerobot-rlft-eval": EvalPipelineConfig,
     "lerobot-rlft-push": PushConfig,
     "lerobot-rlft-explore": ExploreConfig,
-    "lerobot-rlft-compare": LeaderboardConfig,
+    "lerobot-rlft-compare": CompareConfig,
     "lerobot-rlft-curves": CurvesConfig,
     "lerobot-rlft-demos": DemosConfig,
 }

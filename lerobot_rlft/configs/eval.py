@@ -28,7 +28,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")  # is in file names and in nar
 
 
 @dataclass
-class CompareConfig:
+class EvalPipelineConfig:
     """Measure success and mode diversity of tuned policies beside their base.
 
     lerobot-rlft-eval --policy.path=outputs/quickstart/checkpoints/best/pretrained_model --env.type=avoiding

@@ -11,12 +11,12 @@ from lerobot.envs import EnvConfig
 
 from lerobot_rlft import __version__, algorithms, regularizers  # noqa: F401  register their types
 from lerobot_rlft.algorithms.base import AlgorithmConfig
-from lerobot_rlft.cli.compare import CompareConfig as LeaderboardConfig
+from lerobot_rlft.cli.compare import CompareConfig
 from lerobot_rlft.cli.curves import CurvesConfig
 from lerobot_rlft.cli.demos import DemosConfig
 from lerobot_rlft.cli.explore import ExploreConfig
 from lerobot_rlft.configs import options
-from lerobot_rlft.configs.eval import CompareConfig
+from lerobot_rlft.configs.eval import EvalPipelineConfig
 from lerobot_rlft.configs.help import help_text
 from lerobot_rlft.configs.parser import nested, parse_command_line, split
 from lerobot_rlft.configs.push import PushConfig
@@ -25,8 +25,8 @@ from lerobot_rlft.datasets.configuration import EpisodeData
 from lerobot_rlft.regularizers.base import RegularizerConfig
 
 COMMANDS = {
-    "train": TrainConfig, "eval": CompareConfig, "push": PushConfig, "explore": ExploreConfig,
-    "compare": LeaderboardConfig, "curves": CurvesConfig, "demos": DemosConfig,
+    "train": TrainConfig, "eval": EvalPipelineConfig, "push": PushConfig, "explore": ExploreConfig,
+    "compare": CompareConfig, "curves": CurvesConfig, "demos": DemosConfig,
 }  # fmt: skip
 OURS = "lerobot_rlft."
 PREPOSITIONS = ("Of", "For", "With", "In", "On", "At", "By", "To", "From", "Beside", "Under", "As", "After")
