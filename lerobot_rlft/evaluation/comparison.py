@@ -196,7 +196,9 @@ def describe(m: Metrics, config: EvalPipelineConfig, base: Side, tuned: Side, mo
             m[prefix + "unknown"] = m[prefix + "n_success"] - int(side.counts.sum())
 
 
-def load_policies(config: EvalPipelineConfig, parts: dict[str, PreTrainedConfig]) -> dict[str, DenoisingPolicy]:
+def load_policies(
+    config: EvalPipelineConfig, parts: dict[str, PreTrainedConfig]
+) -> dict[str, DenoisingPolicy]:
     """The policies of `parts`, by name.
 
     Raises:
