@@ -5,22 +5,22 @@ python docs/generate.py --check    fails where a page differs from what the code
 """
 
 import sys
-from dataclasses import MISSING, Field, fields, is_dataclass
-from enum import Enum
-from functools import cache
+from dataclasses import Field
 from pathlib import Path
-from typing import Any, get_args
 
 import lerobot_policy_rlft  # noqa: F401  registers environments and policy types
-from draccus.wrappers import docstring
 from lerobot.configs import PreTrainedConfig
 from lerobot.envs import EnvConfig
 
 from lerobot_rlft import algorithms, regularizers  # noqa: F401  register their configurations
 from lerobot_rlft.algorithms.base import AlgorithmConfig
 from lerobot_rlft.cli.check import CheckConfig
+from lerobot_rlft.cli.compare import CompareConfig
+from lerobot_rlft.cli.curves import CurvesConfig
+from lerobot_rlft.cli.demos import DemosConfig
 from lerobot_rlft.cli.explore import ExploreConfig
-from lerobot_rlft.configs.eval import CompareConfig
+from lerobot_rlft.configs import options
+from lerobot_rlft.configs.eval import EvalPipelineConfig
 from lerobot_rlft.configs.push import PushConfig
 from lerobot_rlft.configs.train import TrainConfig
 from lerobot_rlft.metrics.keys import KEYS
@@ -31,10 +31,13 @@ FOLDER = Path(__file__).parent / "reference"
 PACKAGE = "lerobot_rlft."
 COMMANDS = {
     "lerobot-rlft-train": TrainConfig,
-    "lerobot-rlft-eval": CompareConfig,
+    "lerobot-rlft-eval": EvalPipelineConfig,
     "lerobot-rlft-push": PushConfig,
     "lerobot-rlft-explore": ExploreConfig,
     "lerobot-rlft-check": CheckConfig,
+    "lerobot-rlft-compare": CompareConfig,
+    "lerobot-rlft-curves": CurvesConfig,
+    "lerobot-rlft-demos": DemosConfig,
 }
 # Family of choices -> how one of them is chosen.
 CHOICES: dict[type, str] = {
@@ -43,10 +46,6 @@ CHOICES: dict[type, str] = {
     EnvConfig: "`--env.type={}`",
     PreTrainedConfig: "`--policy.type={}`",
 }
-# Fields of LeRobot's environments and policies that say how they are wired, and not what a user turns.
-WIRING = ("features", "features_map")
-
-described = cache(docstring.get_attribute_docstring)
 
 
 def config_page() -> str:
@@ -98,91 +97,45 @@ PAGES = {"config.md": config_page, "metrics.md": metrics_page}
 def _section(title: str, config: type, level: int) -> list[str]:
     """Heading, first paragraph of the docstring, and a table of the options."""
     parts = [f"{'#' * level} {title}"]
-    if summary := _summary(config):
+    if summary := options.summary_of(config):
         parts.append(_text(summary))
-    rows = [
-        [f"`{field.name}`", _type(field), _default(field), _meaning(config, field)] for field in _own(config)
-    ]
+    rows = [_row(config, field) for field in _own(config)]
     if rows:
-        parts.append(markdown_table(["option", "type", "default", "meaning"], rows))
+        parts.append(markdown_table(["option", "values", "default", "meaning"], rows))
     return parts
 
 
 def _own(config: type) -> list[Field]:
-    """The fields that this package defines; those that it inherits from LeRobot are LeRobot's."""
+    """The options that this package defines; those that it inherits from LeRobot are LeRobot's."""
     defined = {
         name
         for base in config.__mro__
         if base.__module__.startswith(PACKAGE)
         for name in vars(base).get("__annotations__", {})
     }
-    return [field for field in fields(config) if field.name in defined and field.name not in WIRING]
+    return [field for field in options.shown(config) if field.name in defined]
 
 
 def _groups(config: type) -> list[tuple[str, type]]:
     """(prefix, class) of the groups of options of this package inside a configuration."""
+    held = {field.name: options.holds(options.hints(config)[field.name]) for field in _own(config)}
     return [
-        (field.name, kind)
-        for field in _own(config)
-        for kind in (field.type, *get_args(field.type))
-        if is_dataclass(kind) and kind.__module__.startswith(PACKAGE) and kind not in CHOICES
+        (name, kind)
+        for name, kind in held.items()
+        if kind is not None and kind.__module__.startswith(PACKAGE) and kind not in CHOICES
     ]
 
 
-def _type(field: Field) -> str:
-    kind = field.type
-    text = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
-    for module in (
-        "pathlib.",
-        "lerobot.configs.default.",
-        "lerobot.configs.policies.",
-        "lerobot.envs.configs.",
-        "lerobot.configs.types.",
-    ):
-        text = text.replace(module, "")
-    text = ".".join(text.split(".")[-1:]) if text.startswith(PACKAGE) else text
-    for choice in CHOICES:
-        text = text.replace(f"{choice.__module__}.{choice.__name__}", choice.__name__)
-    return f"`{_text(text.replace('None', 'null'))}`"
-
-
-def _default(field: Field) -> str:
-    value = field.default
-    if value is MISSING:
-        if field.default_factory is MISSING:
-            return "required"
-        value = field.default_factory()
-        if is_dataclass(value):
-            return "its group"
-    return f"`{_text(_yaml(value))}`"
-
-
-def _yaml(value: Any) -> str:
-    """A value as a user writes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_yaml, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_yaml(item)}' for key, item in value.items())}}}"
-    if isinstance(value, Enum):
-        return value.name
-    return f"{value:g}" if isinstance(value, float) else str(value) if value != "" else '""'
-
-
-def _meaning(config: type, field: Field) -> str:
-    found = described(config, field.name)
-    text = found.comment_above or found.comment_inline or found.docstring_below
-    if not text and is_dataclass(field.type):
-        text = _summary(field.type)
-    return _text(text)
-
-
-def _summary(config: type) -> str:
-    """First paragraph of the docstring, without the command that `--help` shows there."""
-    text = (config.__doc__ or "").split("\n\n")[0].split("\n    lerobot-rlft-")[0]
-    written = not text.startswith(f"{config.__name__}(")  # what dataclass writes where there is none
-    return " ".join(text.split()).removesuffix(":") if written else ""
+def _row(config: type, field: Field) -> list[str]:
+    kind = options.holds(options.hints(config)[field.name])
+    default = options.default(field)
+    cells = [
+        f"`{field.name}`",
+        "group" if kind is not None else f"`{options.values(config, field)}`",
+        "required" if default is None else f"`{default}`" if default else "its group",
+        options.text(config, field),
+    ]
+    return [_text(cell) for cell in cells]
 
 
 def _text(text: str) -> str:

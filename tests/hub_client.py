@@ -71,7 +71,7 @@ def serve() -> None:
     from lerobot.utils.import_utils import register_third_party_plugins
 
     from lerobot_rlft import algorithms  # noqa: F401
-    from lerobot_rlft.configs.eval import CompareConfig
+    from lerobot_rlft.configs.eval import EvalPipelineConfig
     from lerobot_rlft.configs.parser import parse_command_line
     from lerobot_rlft.configs.push import PushConfig
     from lerobot_rlft.configs.train import TrainConfig
@@ -83,7 +83,7 @@ def serve() -> None:
         import_module(f"lerobot_rlft.{name}")
     # Each parse would read the sources of all policies anew for the help texts.
     docs.get_attribute_docstring = cache(docs.get_attribute_docstring)
-    for config in (TrainConfig, CompareConfig, PushConfig):
+    for config in (TrainConfig, EvalPipelineConfig, PushConfig):
         sys.argv = [
             "warm",
             *(["--algorithm.type=dppo", "--env.type=grasps"] if config is TrainConfig else []),

@@ -17,9 +17,13 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("lerobot_rlft", "hub_cards")
+FOLDERS = ("lerobot_rlft", "hub_cards", "recipes")
 # Folders that are installed elsewhere than they lie.
-MOVED = {"lerobot_rlft/discovery": "lerobot_policy_rlft", "hub_cards": "lerobot_rlft/hub_cards"}
+MOVED = {
+    "lerobot_rlft/discovery": "lerobot_policy_rlft",
+    "hub_cards": "lerobot_rlft/hub_cards",
+    "recipes": "lerobot_rlft/recipes",
+}
 # Every `lerobot-*` command pays for what the plugin imports: beyond these packages, nothing that
 # `lerobot.envs.configs` has not imported already.
 CHEAP = ("lerobot_rlft", "lerobot_policy_rlft")

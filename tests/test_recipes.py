@@ -15,7 +15,8 @@ import torch
 import yaml
 from tiny import OBSERVATIONS, save_policy
 
-from lerobot_rlft.cli import demos
+from lerobot_rlft.cli.demos import DemosConfig
+from lerobot_rlft.configs.parser import parse_command_line
 from lerobot_rlft.configs.train import load_policy_config
 from lerobot_rlft.envs.avoiding.demonstrations import write_demonstrations
 from lerobot_rlft.policies.loading import load_policy
@@ -103,6 +104,17 @@ def test_a_recipe_refits_a_committed_base(name, read_recipe, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def read_demos(monkeypatch):
+    def read(arguments):
+        monkeypatch.setattr("sys.argv", ["lerobot-rlft-demos", *arguments])
+        config = parse_command_line(DemosConfig)
+        config.resolve()
+        return config
+
+    return read
+
+
 def test_the_quickstart_is_the_measured_recipe_shortened(read_recipe):
     short, measured = read_recipe("quickstart").to_dict(), read_recipe("avoiding_guarded").to_dict()
     for part, field in (("algorithm.commands", "steps"), ("rollout", "n_reference")):
@@ -117,7 +129,7 @@ def test_the_quickstart_is_the_measured_recipe_shortened(read_recipe):
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_committed_base_is_what_its_recipe_makes(name, read_recipe):
+def test_a_committed_base_is_what_its_recipe_makes(name, read_recipe, read_demos):
     config = read_recipe(name)
     recipe, committed = (
         draccus.encode(config.policy), json.loads(Path(f"recipes/{name}/config.json").read_text())
@@ -132,9 +144,9 @@ def test_a_committed_base_is_what_its_recipe_makes(name, read_recipe):
     assert {k: committed.get(k) for k in recipe} == recipe
     # Its header shows how to write the dataset that it reads.
     ((_, arguments),) = [found for found in DEMOS if found[0] == f"{name}.yaml"]
-    args = demos.parser().parse_args(arguments)
-    assert (args.env_type, args.root) == (config.env.type, config.dataset.root)
-    assert config.dataset.repo_id == f"local/{args.env_type}"
+    args = read_demos(arguments)
+    assert (args.env.type, args.root) == (config.env.type, config.dataset.root)
+    assert config.dataset.repo_id == f"local/{args.env.type}"
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -168,9 +180,9 @@ def test_a_training_command_of_the_texts(file, arguments, read_command, tmp_path
 
 
 @pytest.mark.parametrize("file, arguments", DEMOS)
-def test_a_demonstrations_command_of_the_texts(file, arguments):
-    args = demos.parser().parse_args(arguments)
-    assert f"--root={args.root}" in arguments and (args.env_type != "pusht" or args.source.is_file())
+def test_a_demonstrations_command_of_the_texts(file, arguments, read_demos):
+    args = read_demos(arguments)
+    assert f"--root={args.root}" in arguments and args.source.is_file()
 
 
 @pytest.mark.slow

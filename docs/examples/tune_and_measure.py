@@ -6,7 +6,7 @@ from pathlib import Path
 import lerobot_policy_rlft  # noqa: F401  registers the environments
 
 from lerobot_rlft.algorithms.dppo import DPPOConfig
-from lerobot_rlft.configs.eval import CompareConfig
+from lerobot_rlft.configs.eval import EvalPipelineConfig
 from lerobot_rlft.configs.pretrained import load_policy_config
 from lerobot_rlft.configs.train import RolloutConfig, TrainConfig
 from lerobot_rlft.envs.grasps.configuration_grasps import GraspsEnvConfig
@@ -22,7 +22,7 @@ config = TrainConfig(algorithm, policy, env, rollout=rollout, iterations=10, eva
 config.resolve()
 Trainer(config).train()
 tuned = load_policy_config(str(run / "checkpoints/last/pretrained_model"), [])
-question = CompareConfig(tuned, base=load_policy_config(base, []), env=env, output_dir=run / "report")
+question = EvalPipelineConfig(tuned, base=load_policy_config(base, []), env=env, output_dir=run / "report")
 comparison = compare(question)
 write_report(comparison, run / "report", "tune_and_measure.py")
 draw_curves(run / "curve.png", [read_curve(run)])

@@ -19,9 +19,9 @@ class AWRConfig(RefitConfig):
         ValueError: a field is out of its range.
     """
 
-    # Temperature, in units of the returns' range of 1: small keeps the best frames alone.
+    # Temperature of the weights, where returns have a range of 1: a small one keeps the best frames alone.
     eta: float = 0.1
-    # Largest weight.
+    # Largest weight of a frame.
     max_weight: float = 20.0
 
     def __post_init__(self) -> None:

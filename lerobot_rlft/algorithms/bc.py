@@ -26,11 +26,14 @@ class BCConfig(AlgorithmConfig):
 
     consumes = "batch"
 
+    # Training windows in a batch.
     batch_size: int = 64
+    # Processes that load batches; 0 = the training process itself.
     num_workers: int = 0
-    # Average of the weights that is evaluated and exported, for example 0.995; null = the last weights.
+    # Decay of the average of the weights that is evaluated and exported, for example 0.995; null = the last
+    # weights.
     ema_decay: float | None = None
-    # As in lerobot-train.
+    # Largest norm of the gradient, which is clipped to it.
     max_grad_norm: float = 10.0
 
     def __post_init__(self) -> None:

@@ -22,55 +22,64 @@ class OnPolicyConfig(AlgorithmConfig):
 
     consumes = "rollouts"
 
-    # Terms that hold the base's diversity, freely combined, for example
-    # [{type: kl_base, coef: 0.01}, {type: rehearsal, coef: 1}].
+    # Penalties and rewards that keep the policy as diverse as its base, freely combined: entropy, kl_base,
+    # manifold_ensemble and rehearsal, for example [{type: kl_base, coef: 0.01}, {type: rehearsal, coef: 1}].
     regularizers: list[RegularizerConfig] = field(default_factory=list)
+    # Advantages that are balanced between modes of behaviour; modes come from the environment or the atlas.
     balance: BalanceConfig = field(default_factory=BalanceConfig)
+    # Training of a policy that is told, for each episode, in which mode to act.
     commands: CommandConfig = field(default_factory=CommandConfig)
+    # Learning rate of the policy.
     actor_lr: float = 3e-5
+    # Learning rate of the critic.
     critic_lr: float = 1e-3
-    # Passes over the (decision, denoising step) pairs of an iteration.
+    # Passes of the policy over the experience of an iteration.
     update_epochs: int = 4
-    # Passes of the critic over the decisions, for each pass of the actor.
+    # Passes of the critic over the experience, for each pass of the policy.
     critic_epochs: int = 1
-    # (decision, denoising step) pairs in a minibatch of the actor; the critic's has 1 / K' of as many,
-    # and as many with hybrid.
+    # Pairs of a decision and a denoising step in a minibatch of the policy. The critic's minibatch has this
+    # many decisions, divided by the number of denoising steps trained on each.
     minibatch_size: int = 512
-    # Discount for each decision (executed chunk).
+    # Discount of rewards for each decision, that is for each executed chunk of actions.
     gamma: float = 0.99
+    # Trade-off of generalized advantage estimation: 0 trusts the critic, 1 the observed returns.
     gae_lambda: float = 0.95
-    # Discount of the advantage towards noisier steps.
+    # Discount of the advantage for each denoising step further from the final action.
     gamma_denoising: float = 0.99
-    # Last K' denoising steps that are fine-tuned; null = all. The others are held at the base by anchor_coef.
+    # Number of final denoising steps that are fine-tuned; null = all. The earlier steps are held at the base
+    # by anchor_coef.
     finetuned_steps: int | None = None
-    # Weight of the squared difference between current and base network outputs at the steps that are not
+    # Weight of the squared difference to the outputs of the base at the denoising steps that are not
     # fine-tuned.
     anchor_coef: float = 30.0
-    # Smallest std of the noise of collection, at every denoising step; null = 0 where every step of the
-    # sampler adds noise by itself, as those of flow policies do, else 0.1.
+    # Smallest standard deviation of the exploration noise at every denoising step; null = 0 where the sampler
+    # adds noise at every step by itself, as those of flow policies do, else 0.1.
     min_sampling_std: float | None = None
-    # Smallest std in log-probabilities and KLs; null = 0 where every step adds noise by itself, else 0.1.
+    # Smallest standard deviation in log-probabilities and KL divergences; null = 0 where the sampler adds
+    # noise at every step by itself, else 0.1.
     min_log_prob_std: float | None = None
-    # DDIM only: noise of the sampler of collection, 0 to 1 (the deployed sampler keeps eta 0).
+    # Noise of the DDIM sampler that collects experience, from 0 to 1; the deployed sampler has eta 0.
     eta: float = 1.0
-    # Flow policies: size of the noise of collection, 0 to 1.5 (the deployed sampler has 0).
+    # Size of the noise with which flow policies collect experience, from 0 to 1.5; the deployed sampler has
+    # none.
     noise_level: float = 0.5
-    # Smallest std that advantages are divided by (dppo: with normalize_advantage), in units of the scaled
-    # return; 0 = none.
+    # Smallest standard deviation that advantages are divided by, in units of the scaled return; 0 = none. It
+    # matters to dppo only with normalize_advantage.
     advantage_std_floor: float = 1.0
-    # Divide rewards by the running std of the discounted return.
+    # Whether to divide rewards by the running standard deviation of the discounted return.
     scale_reward: bool = True
-    # Iterations that train only the critic.
+    # Number of first iterations that train only the critic.
     critic_warmup_iterations: int = 0
+    # Widths of the critic's hidden layers.
     critic_hidden_dims: tuple[int, ...] = (256, 256, 256)
-    # Image policies: "shared" reads the policy's own features (of pi0, pi05 and smolvla the mean token of the
-    # prefix, and the state of pi0), "own" trains a copy of the encoder, "expert" reads the action expert of
-    # those three, asked about pure noise at 0.
+    # Features that the critic reads of image policies: "shared" are the policy's own (of pi0, pi05 and
+    # smolvla the mean token of the prefix, and the state of pi0), "own" trains a copy of the encoder,
+    # "expert" reads the action expert of those three at pure noise.
     critic_features: str = "shared"
-    # Image policies: train the vision encoder too (false encodes each decision once, faster and smaller);
-    # null = true, but false for the vision-language model of pi0, pi05 and smolvla.
+    # Whether to train the vision encoder of image policies; false encodes each decision once, which is faster
+    # and takes less memory. null = true, but false for the vision-language model of pi0, pi05 and smolvla.
     train_encoder: bool | None = None
-    # Clip the gradient norm of the actor; null = no clipping.
+    # Largest norm of the policy's gradient, which is clipped to it; null = no clipping.
     max_grad_norm: float | None = 1.0
 
     def __post_init__(self) -> None:

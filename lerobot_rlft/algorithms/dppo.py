@@ -33,27 +33,28 @@ class DPPOConfig(OnPolicyConfig):
         ValueError: a field is out of its range.
     """
 
-    # "chain" alone: PPO on the sampled chain. What was "forward" is --algorithm.type=nft.
+    # Kept for old files: "chain" is what dppo does; "forward" is read as --algorithm.type=nft.
     objective: str = "chain"
-    # PPO clip range: clip_coef at the last denoising step, clip_coef_base at the noisiest, exponential in
-    # between.
+    # Clip range of PPO at the last denoising step.
     clip_coef: float = 0.1
+    # Clip range of PPO at the noisiest denoising step; those in between are interpolated exponentially.
     clip_coef_base: float = 0.1
+    # Rate of the exponential between clip_coef_base and clip_coef.
     clip_coef_rate: float = 1.0
-    # Flow policies: "sde" adds the noise of an SDE with the marginals of the flow (Flow-SDE), "head"
-    # adds noise whose std is learned (Flow-Noise, ReinFlow). Deployed is the noise-free flow with both.
+    # Noise with which flow policies explore: "sde" follows a stochastic differential equation with the
+    # marginals of the flow (Flow-SDE), "head" has a learned standard deviation (Flow-Noise, ReinFlow). The
+    # deployed policy is the noise-free flow in both cases.
     flow_noise: str = "sde"
-    # flow_noise=head: smallest and largest std of a step.
+    # Smallest and largest standard deviation of the learned noise (flow_noise=head).
     noise_std_range: tuple[float, float] = (0.08, 0.16)
-    # Flow policies: one random step of each chain adds noise and is trained, the others follow the
-    # flow; an update then costs 1 / K of that of whole chains.
+    # Whether flow policies add noise at one random denoising step of each chain and train that step alone; an
+    # update is then cheaper by the number of steps.
     hybrid: bool = False
-    # Centre advantages in each minibatch and divide them by their standard deviation, as the paper's code
-    # does. Once nearly every episode succeeds the critic lags behind and what is left is mostly noise:
-    # centring then punishes half of the successes, dividing makes the noise full-size, and success collapses
-    # (recipes/mode_loss.yaml). Without it the scaled return is the unit.
+    # Whether to centre advantages in each minibatch and divide them by their standard deviation, as the code
+    # of the DPPO paper does. Once nearly every episode succeeds, this amplifies noise and success collapses
+    # (docs/results/mode_loss.md); without it, the scaled return is the unit.
     normalize_advantage: bool = False
-    # Stop the epochs of an iteration when the approximate KL of a minibatch exceeds this; null = never.
+    # Approximate KL divergence of a minibatch at which the passes of an iteration end early; null = never.
     target_kl: float | None = 1.0
 
     def __post_init__(self) -> None:

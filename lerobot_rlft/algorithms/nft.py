@@ -25,16 +25,19 @@ class NFTConfig(OnPolicyConfig):
         ValueError: a field is out of its range.
     """
 
-    # Weight of the squared distance to the network that collected the data.
+    # Weight of the squared distance to the network that collected the experience.
     proximal_coef: float = 1.0
+    # Learning rate of the policy.
     actor_lr: float = 5e-5
+    # Passes of the policy over the experience of an iteration.
     update_epochs: int = 1
+    # Passes of the critic over the experience, for each pass of the policy.
     critic_epochs: int = 8
-    # Smallest std of the noise of collection, at every denoising step.
+    # Smallest standard deviation of the exploration noise at every denoising step.
     min_sampling_std: float | None = 0.0
-    # DDIM only: noise of the sampler of collection, 0 to 1.
+    # Noise of the DDIM sampler that collects experience, from 0 to 1.
     eta: float = 0.0
-    # Flow policies: size of the noise of collection, 0 to 1.5.
+    # Size of the noise with which flow policies collect experience, from 0 to 1.5.
     noise_level: float = 0.0
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class ForwardObjective(Objective):
     proximal term. It needs no log-probability, so experience comes from the deployed sampler. Held against
     the chain: the residual says at every noise level how far the whole outcome was from what the network
     expected, whereas a step of a chain is credited for noise that later steps wash out, and it sees one draw
-    of it only. What that is worth was measured in recipes/avoiding_guarded.yaml.
+    of it only. docs/results/avoiding_guarded.md says what that is worth.
     """
 
     def __init__(self, config: NFTConfig, policy: DenoisingPolicy, finetuned: int) -> None:

@@ -21,20 +21,23 @@ class RecapConfig(RefitConfig):
         ValueError: a field is out of its range.
     """
 
-    # When an action is called good: "quantile", its advantage is among the best positive_fraction of its task
-    # (drops modes that are slightly worse than others); "per_mode_quantile", among the best of its mode;
-    # "episode_success", its episode succeeded (needs no value).
+    # Rule by which an action is called good: "quantile", its advantage is among the best positive_fraction of
+    # its task (which drops modes that are slightly worse than others); "per_mode_quantile", among the best of
+    # its mode; "episode_success", its episode succeeded (which needs no value function).
     label: str = "episode_success"
+    # Share of actions that the two quantile rules call good.
     positive_fraction: float = 0.4
-    # Probability that a label is hidden in training, so that the policy also knows what it does untold.
+    # Probability that a label is hidden in training, so that the policy also learns to act without one.
     label_dropout: float = 0.3
-    # Learning rate of the embedding, in those of the policy: it starts at zero, the policy does not.
+    # Learning rate of the label's embedding as a multiple of the policy's: it starts at zero, the policy does
+    # not.
     embedding_lr_scale: float = 10.0
-    # "embedding", which becomes part of the weights; "text", "Advantage: positive" in the prompt of a
-    # policy that reads language.
+    # Form of the label: "embedding", which becomes part of the weights, or "text", the words "Advantage:
+    # positive" in the prompt of a policy that reads language.
     form: str = "embedding"
-    # 1 = act as told "positive", an ordinary checkpoint. Otherwise untold + weight * (told - untold), as
-    # policy type rlft_guided, which needs this plugin; above 1 sharpens.
+    # Weight of the label when acting: 1 acts as labelled positive and exports an ordinary checkpoint. Other
+    # weights act as unlabelled + weight * (labelled - unlabelled) and export policy type rlft_guided, which
+    # needs this package; above 1 sharpens.
     guidance_weight: float = 1.0
 
     def __post_init__(self) -> None:

@@ -44,25 +44,28 @@ class RefitConfig(BCConfig):
     """
 
     consumes = "episodes"
-    # Which stage to run, of the first round that lacks its result: collect, value, advantages or refit; all =
-    # all of them, of all rounds. A stage whose result is there is skipped; delete the result to have it made
-    # again. Of this call only: --resume without it goes on with all.
+    # Stage to run in this call: collect, value, advantages or refit, of the first round that lacks its
+    # result; all = all of them, of all rounds. A stage whose result exists is skipped: delete the result to
+    # have it made again.
     stage: str = "all"
+    # Rounds of collecting episodes, judging them and training on them.
     n_rounds: int = 2
-    # Recorded episodes beside those that are collected, for example
-    # [{repo_id: local/rollouts, root: FOLDER, successes: [0, 2]}].
+    # Recorded episodes beside those that are collected, for example [{repo_id: local/rollouts, root: FOLDER,
+    # successes: [0, 2]}].
     data: list[EpisodeData] = field(default_factory=list)
-    # Play rollout.n_episodes in the environment at the start of each round; null = wherever there is one.
-    # false with an environment: it is used for evaluation only.
+    # Whether to play rollout.n_episodes in the environment at the start of each round; null = wherever there
+    # is an environment. false leaves the environment to evaluation.
     collect: bool | None = None
-    # Share of each batch that comes from the demonstrations (`dataset`), where there are any.
+    # Share of each batch that comes from the demonstrations (--dataset.repo_id), where there are any.
     base_fraction: float = 0.5
-    # "steps": time and the price of failing. "reward": the next.reward of the datasets.
+    # Return of an episode: "steps" counts time and the price of failing, "reward" sums the next.reward of the
+    # datasets.
     returns: str = "steps"
-    # What a failure costs, in steps; null = the longest episode of its task.
+    # Price of a failure, in steps; null = the longest episode of its task.
     fail_cost: float | None = None
-    # Steps after which an advantage takes the value for the rest; null = the whole episode.
+    # Steps after which an advantage takes the value function for the rest of the episode; null = never.
     n_step: int | None = 50
+    # Value function that advantages are measured against.
     value: ValueConfig = field(default_factory=ValueConfig)
 
     def __post_init__(self) -> None:

@@ -80,7 +80,7 @@ class Kernel(ABC):
         return None
 
     def deterministic(self, x: Tensor, k: Tensor, prediction: Tensor) -> Tensor:
-        """What a step without noise leads to, (B, H, D); only asked of kernels that draw `stochastic`."""
+        """End of a step without noise, (B, H, D); only asked of kernels that draw `stochastic`."""
         raise NotImplementedError
 
     @abstractmethod

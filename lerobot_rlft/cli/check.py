@@ -17,26 +17,29 @@ if TYPE_CHECKING:
 
 @dataclass
 class CheckConfig:
-    """Check that an environment keeps the contract, play a few episodes, and say what works in it:
+    """Check that an environment keeps the contract, play a few episodes, and say what works in it.
+
     lerobot-rlft-check --env.type=avoiding
+    lerobot-rlft-check --env.type=pusht --env.obs_type=environment_state_agent_pos --n_episodes=50
+    lerobot-rlft-check --env.type=avoiding --policy.path=recipes/avoiding_base
 
     Exits with 0 if it can be used. Nothing is written.
     """
 
-    # The environment, for example --env.type=avoiding.
+    # Environment to check, for example --env.type=avoiding.
     env: EnvConfig | None = None
-    # A policy to play with, which must fit: --policy.path=HUB_ID_OR_FOLDER; random actions if not given.
+    # Policy to play with, which must fit: --policy.path=HUB_ID_OR_FOLDER; null = random actions.
     policy: PreTrainedConfig | None = None
-    # Episodes to play.
+    # Number of episodes to play.
     n_episodes: int = 8
-    # Environments side by side.
+    # Environments that run side by side.
     batch_size: int = 8
-    # One process for each environment.
+    # Whether each environment runs in a process of its own.
     use_async_envs: bool = False
-    # First seed; episode i resets with seed + i.
+    # First random seed of the episodes: episode i is reset with seed + i.
     seed: int = 1000
-    # Load also a checkpoint that may run code of its author: pickled weights, processor steps that are not
-    # LeRobot's.
+    # Whether to load a checkpoint that may run code of its author, too: pickled weights, and processor steps
+    # that are not LeRobot's.
     trust_remote_code: bool = False
 
     @classmethod

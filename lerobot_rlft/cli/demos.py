@@ -1,73 +1,95 @@
 """`lerobot-rlft-demos`: write demonstrations as a LeRobotDataset."""
 
-import argparse
 import logging
-import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+from lerobot.envs import EnvConfig
+
+from ..configs.check import check_seed
+from ..utils.errors import UserError
+from ..utils.recipes import folder
+from . import run_command
+
+WITH_DEMONSTRATIONS = ("avoiding", "grasps", "pusht")
+
+
+@dataclass
+class DemosConfig:
+    """Write demonstrations of a task as a LeRobotDataset, to clone a base policy from.
+
+    lerobot-rlft-demos --env.type=avoiding --root=outputs/avoiding_demos
+    lerobot-rlft-demos --env.type=grasps --root=outputs/grasps_demos --episodes_per_mode=10 --noise=0.05
+    lerobot-rlft-demos --env.type=pusht --root=outputs/pusht_demos --episodes=50
+
+    Demonstrations of avoiding and grasps are scripted, every mode equally often; those of pusht are human
+    recordings that come with this package.
+    """
+
+    # Task to demonstrate: avoiding, grasps or pusht.
+    env: EnvConfig | None = None
+    # Folder to create for the dataset.
+    root: Path | None = None
+    # Name of the dataset; null = local/ENV_TYPE.
+    repo_id: str | None = None
+    # Scripted tasks: episodes in each mode; null = 4 in each of the 24 modes of avoiding, 40 in each of the 5
+    # of grasps.
+    episodes_per_mode: int | None = None
+    # Scripted tasks: standard deviation of the noise on actions; null = .003 metres for avoiding, .1 for
+    # grasps.
+    noise: float | None = None
+    # Scripted tasks: random seed of paths and noise.
+    seed: int = 0
+    # Push-T: npz file of the recordings; null = those that come with this package.
+    source: Path | None = None
+    # Push-T: number of episodes to convert, from the first on; null = all.
+    episodes: int | None = None
+
+    def resolve(self) -> None:
+        """Check the fields.
+
+        Raises:
+            UserError: something is missing.
+        """
+        if self.env is None or self.env.type not in WITH_DEMONSTRATIONS:
+            raise UserError(f"no task: give --env.type=..., one of {', '.join(WITH_DEMONSTRATIONS)}")
+        if self.root is None:
+            raise UserError("no place: give --root=FOLDER, which is created")
+        check_seed("seed", self.seed)
+        self.repo_id = self.repo_id or f"local/{self.env.type}"
+        self.source = self.source or folder() / "data/pusht_human_206.npz"
 
 
 def main() -> None:
+    run_command(DemosConfig, run)
+
+
+def run(config: DemosConfig) -> None:
+    """Write the dataset.
+
+    Raises:
+        UserError: to be shown without a traceback.
+    """
     logging.disable(logging.INFO)
-    args = parser().parse_args()
-    repo_id = args.repo_id or f"local/{args.env_type}"
+    options = {"episodes_per_mode": config.episodes_per_mode, "noise": config.noise, "seed": config.seed}
     # What is not given stays the task's own default.
-    scripted = {k: v for k, v in vars(args).items() if k in ("episodes_per_mode", "noise", "seed")}
+    scripted = {name: value for name, value in options.items() if value is not None}
     try:
-        if args.env_type == "avoiding":
+        if config.env.type == "avoiding":
             from ..envs.avoiding.demonstrations import write_demonstrations
 
-            dataset = write_demonstrations(args.root, repo_id, **scripted, lag=args.lag)
-        elif args.env_type == "grasps":
+            dataset = write_demonstrations(config.root, config.repo_id, **scripted, lag=config.env.lag)
+        elif config.env.type == "grasps":
             from ..envs.grasps.demonstrations import write_demonstrations
 
-            dataset = write_demonstrations(args.root, repo_id, **scripted)
+            dataset = write_demonstrations(config.root, config.repo_id, **scripted)
         else:
             from ..envs.pusht.demonstrations import write_demonstrations
 
-            dataset = write_demonstrations(args.source, args.root, repo_id, args.episodes)
+            dataset = write_demonstrations(config.source, config.root, config.repo_id, config.episodes)
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        raise UserError(str(error)) from error
     print(
-        f"{dataset.num_episodes} episodes, {dataset.num_frames} frames in {args.root}. Train on them with\n"
-        f"  --dataset.repo_id={repo_id} --dataset.root={args.root}"
+        f"{dataset.num_episodes} episodes, {dataset.num_frames} frames in {config.root}. Train on them with\n"
+        f"  --dataset.repo_id={config.repo_id} --dataset.root={config.root}"
     )
-
-
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        "lerobot-rlft-demos", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    p.add_argument(
-        "--env.type",
-        dest="env_type",
-        required=True,
-        choices=("avoiding", "grasps", "pusht"),
-        help="the task",
-    )
-    p.add_argument("--root", type=Path, required=True, help="folder to create")
-    p.add_argument("--repo_id", help="name of the dataset; local/<env.type> if not given")
-    scripted = p.add_argument_group("avoiding, grasps: scripted, every mode equally often")
-    scripted.add_argument(
-        "--episodes_per_mode",
-        type=int,
-        default=argparse.SUPPRESS,
-        help="4 in each of 24 modes, 40 in each of 5 grasps if not given",
-    )
-    scripted.add_argument(
-        "--noise",
-        type=float,
-        default=argparse.SUPPRESS,
-        help="std of the action noise; .003 metres, .1 if not given",
-    )
-    scripted.add_argument("--seed", type=int, default=0, help="of paths and noise")
-    avoiding = p.add_argument_group("avoiding")
-    avoiding.add_argument("--env.lag", dest="lag", type=float, default=0.25, help="of the environment")
-    pusht = p.add_argument_group("pusht: human recordings, converted")
-    pusht.add_argument(
-        "--source",
-        type=Path,
-        default=Path("recipes/data/pusht_human_206.npz"),
-        help="npz file of the recordings",
-    )
-    pusht.add_argument("--episodes", type=int, help="only the first so many; all if not given")
-    return p

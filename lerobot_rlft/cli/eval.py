@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ..configs.eval import CompareConfig
+from ..configs.eval import EvalPipelineConfig
 from ..utils.errors import UserError
 from . import run_command
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    run_command(CompareConfig, run)
+    run_command(EvalPipelineConfig, run)
 
 
-def run(config: CompareConfig) -> None:
+def run(config: EvalPipelineConfig) -> None:
     """Measure and write the report.
 
     Raises:
@@ -50,7 +50,7 @@ def run(config: CompareConfig) -> None:
             sys.exit(f"\nstopped: {kept} whole: {folder}")
 
 
-def record_episodes(config: CompareConfig, comparison: "Comparison") -> None:
+def record_episodes(config: EvalPipelineConfig, comparison: "Comparison") -> None:
     """Write the dataset beside the report, and push it where that is asked for.
 
     Raises:

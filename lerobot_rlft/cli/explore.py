@@ -12,6 +12,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.envs import EnvConfig
 from lerobot.utils.constants import OBS_STATE
 
+from ..configs.check import check_seed
 from ..configs.train import pretrained_config
 from ..utils.errors import UserError
 from ..utils.files import replacing
@@ -22,32 +23,35 @@ NUMBERS, PICTURE = "exploration.json", "exploration.png"
 
 @dataclass
 class ExploreConfig:
-    """Measure whether a policy's denoising noise explores along the expert manifold:
-    lerobot-rlft-explore --policy.path=user/policy --env.type=avoiding --output_dir=outputs/exploration
+    """Measure how a pretrained policy explores with its denoising noise, beside Gaussian noise of equal size.
+
+    lerobot-rlft-explore --config_path=structured_exploration --output_dir=outputs/exploration
+    lerobot-rlft-explore --policy.path=user/policy --env.type=avoiding
+    lerobot-rlft-explore --policy.path=user/policy --env.type=grasps --floors='[0.1, 0.2]' --n_episodes=120
 
     Nothing is trained.
     """
 
-    # The pretrained policy: --policy.path=HUB_ID_OR_FOLDER, any of its fields can be overridden
-    # (--policy.device=cpu).
+    # Pretrained policy. Any of its options can be changed, for example --policy.device=cpu.
     policy: PreTrainedConfig | None = None
-    # Where it acts, for example --env.type=avoiding.
+    # Environment in which the policy acts, for example --env.type=avoiding.
     env: EnvConfig | None = None
-    # Smallest std of every denoising step of the exploratory sampler; each arm is played at each of them.
+    # Smallest standard deviations of the noise of a denoising step; each way of exploring is played at each
+    # of them.
     floors: list[float] = field(default_factory=lambda: [0.05, 0.1, 0.2, 0.3])
-    # Episodes of each arm at each floor; the base plays twice as many.
+    # Episodes of each way of exploring at each floor; the base plays twice as many.
     n_episodes: int = 240
-    # Chunks drawn of the deployed and of the exploratory sampler at each decision of a Gaussian arm.
+    # Chunks of actions drawn from the deployed and from the exploratory sampler at each decision, to fit the
+    # Gaussian noise to.
     samples: int = 32
-    # Environments side by side.
+    # Environments that run side by side.
     batch_size: int = 60
-    # Of episodes and noise.
+    # Random seed of episodes and noise.
     seed: int = 1000
-    # Load also a checkpoint that may run code of its author: pickled weights, processor steps that are not
-    # LeRobot's.
+    # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
+    # that are not LeRobot's.
     trust_remote_code: bool = False
-    # Folder for exploration.json and exploration.png; it must not exist.
-    # null = outputs/rlft_explore/DATE/TIME_ENV.
+    # Folder to create for exploration.json and exploration.png; null = outputs/rlft_explore/DATE/TIME_ENV.
     output_dir: Path | None = None
 
     @classmethod
@@ -70,9 +74,10 @@ class ExploreConfig:
         if not self.floors or not all(0 < floor < math.inf for floor in self.floors):
             raise UserError(f"floors={self.floors} must hold numbers > 0, for example --floors=[0.1,0.2]")
         self.floors = sorted(set(self.floors))
-        for name, least in (("n_episodes", 2), ("samples", 2), ("batch_size", 1), ("seed", 0)):
+        for name, least in (("n_episodes", 2), ("samples", 2), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_seed("seed", self.seed)
         if self.output_dir is None:
             self.output_dir = (
                 Path("outputs/rlft_explore") / f"{dt.datetime.now():%Y-%m-%d/%H-%M-%S}_{self.env.type}"

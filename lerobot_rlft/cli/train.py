@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import yaml
 from lerobot.configs import parser
 
 from .. import algorithms  # noqa: F401  registers --algorithm.type
+from ..configs.options import as_yaml
 from ..configs.packages import explained_packages, given_packages
-from ..configs.parser import parse_command_line
+from ..configs.parser import parse_command_line, split
 from ..configs.train import TrainConfig
 from ..training.checkpoint import saved_config
 from ..utils.errors import EnvironmentFailure, RatioError, UserError
@@ -58,8 +61,10 @@ def read_config() -> TrainConfig:
         run_dir = Path(parser.parse_arg("output_dir") or Path("outputs/rlft") / name.replace("/", "_"))
         download_run(name, run_dir)
         print(f"{resume} is in {run_dir}")
-    sys.argv.append(f"--config_path={saved_config(run_dir)}")
+    saved = saved_config(run_dir)
+    sys.argv.append(f"--config_path={saved}")
     config = _parse()
+    check_same_task(config, yaml.safe_load(saved.read_text())["env"], resume)
     config.output_dir = config.resume = run_dir
     if config.algorithm.consumes == "episodes" and parser.parse_arg("algorithm.stage") is None:
         config.algorithm.stage = "all"  # a stage is asked for once; --resume goes on with what is left
@@ -72,6 +77,19 @@ def _parse() -> TrainConfig:
         config = parse_command_line(TrainConfig)
     config.packages |= given_packages()
     return config
+
+
+def check_same_task(config: TrainConfig, saved: dict[str, Any] | None, resume: str) -> None:
+    """Raise a UserError if an option on the command line changes the environment of the run."""
+    given, _ = split(sys.argv[1:])
+    now = config.to_dict()["env"] or {}
+    for name in (name.removeprefix("env.") for name in given if saved and name.startswith("env.")):
+        if name in saved and now.get(name) != saved[name]:
+            raise UserError(
+                f"--env.{name}={given[f'env.{name}']} does not go with --resume={resume}: that run has "
+                f"env.{name}={as_yaml(saved[name])}, and another task is another run. Leave it out, or begin "
+                "a run of its own"
+            )
 
 
 def run(config: TrainConfig) -> None:

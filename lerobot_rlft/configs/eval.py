@@ -15,7 +15,9 @@ from ..diversity.atlas import AtlasConfig
 from ..metrics.keys import MOST_ATTEMPTS
 from ..policies.pretrained_files import check_repo_id, fetch
 from ..utils.errors import UserError
+from ..utils.recipes import recipe
 from ..utils.run_folder import CONFIG_NAME
+from .check import check_seed
 from .pretrained import load_policy_config
 from .train import pretrained_config
 
@@ -26,49 +28,57 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")  # is in file names and in nar
 
 
 @dataclass
-class CompareConfig:
-    """Measure success and mode diversity of policies beside their base, with the deployed sampler:
-    lerobot-rlft-eval --policy.path=TUNED --base.path=BASE --env.type=avoiding --n_episodes=960
+class EvalPipelineConfig:
+    """Measure success and mode diversity of tuned policies beside their base.
 
-    Writes diversity.json, report.html and pictures/.
+    lerobot-rlft-eval --policy.path=outputs/quickstart/checkpoints/best/pretrained_model --env.type=avoiding
+    lerobot-rlft-eval --policy.path=user/tuned --base.path=user/base --env.type=pusht --n_episodes=480
+    lerobot-rlft-eval --policy.path=user/tuned --others='{plain: user/plain}' --env.type=grasps
+
+    The report is a folder with report.html, diversity.json and pictures/.
     """
 
-    # The tuned policy: --policy.path=HUB_ID_OR_FOLDER.
+    # Tuned policy. Any of its options can be changed, for example --policy.device=cpu.
     policy: PreTrainedConfig | None = None
-    # Its name in tables and pictures.
+    # Name of the tuned policy in tables and pictures.
     name: str = "tuned"
     # Further policies tuned from the same base, by name: --others='{plain: HUB_ID_OR_FOLDER, kl: ...}'. They
     # get the device and the sampler that are given beside --policy.path.
     others: dict[str, str] = field(default_factory=dict)
-    # What it was tuned from: --base.path=HUB_ID_OR_FOLDER; for a checkpoint of lerobot-rlft-train the base of
-    # its run if not given.
+    # Policy that the tuned one started from; it may be left out for a checkpoint of lerobot-rlft-train, which
+    # names its base.
     base: PreTrainedConfig | None = None
+    # Environment in which the policies act, for example --env.type=avoiding.
     env: EnvConfig | None = None
     # Episodes of each policy, on the same seeds. A claim about modes takes 20 successes for each mode.
     n_episodes: int = 960
-    # Environments side by side.
+    # Environments that run side by side.
     batch_size: int = 240
-    # First seed; episode i resets with seed + i.
+    # First random seed of the episodes: episode i is reset with seed + i.
     seed: int = 1_000_000
-    # Initial states for the entropy at a fixed initial state, where the env has several; at most n_episodes
-    # more are played from them, at least two from each. 0 = leave out.
+    # Initial states at which the entropy of modes is measured, where the environment has several; at most
+    # n_episodes more are played from them, at least two from each. 0 = leave out.
     n_initial_states: int = 30
-    # Attempts at each way blocked, where the environment can block ways; 0 = leave out.
+    # Attempts of each policy at the task with each way blocked, where the environment can block ways; 0 =
+    # leave out.
     n_attempts: int = 64
+    # Modes of behaviour where the environment names none: paths of the successes of the base are clustered.
     atlas: AtlasConfig = field(default_factory=AtlasConfig)
-    # Share of the base's mode entropy that was to be kept, a line in the picture of success and diversity.
+    # Share of the mode entropy of the base that was to be kept, drawn as a line in the picture of success and
+    # diversity; null = no line.
     floor: float | None = None
-    # Write the main policy's episodes as a LeRobotDataset into output_dir/dataset, with reward, success, mode
-    # and intervention beside observations and actions.
+    # Whether to write the episodes of the tuned policy as a LeRobotDataset into output_dir/dataset, with
+    # reward, success, mode and intervention beside observations and actions.
     record: bool = False
-    # Push that dataset to the Hub: user/name.
+    # Name of the dataset repository on the Hub to publish those episodes to, user/name; null = do not
+    # publish.
     push_dataset: str | None = None
-    # Whether others cannot see it; null = public, or what your organisation prefers.
+    # Whether others cannot see it on the Hub; null = public, or what your organisation prefers.
     private: bool | None = None
-    # Load also checkpoints that may run code of their author: pickled weights, processor steps that are not
-    # LeRobot's.
+    # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
+    # that are not LeRobot's.
     trust_remote_code: bool = False
-    # Folder to create; null = outputs/rlft_eval/DATE/TIME_ENV.
+    # Folder to create for the report; null = outputs/rlft_eval/DATE/TIME_ENV.
     output_dir: Path | None = None
 
     @classmethod
@@ -91,10 +101,11 @@ class CompareConfig:
             known = ", ".join(sorted(EnvConfig.get_known_choices()))
             raise UserError(f"no environment: give --env.type=..., one of {known}")
         for name, least in (
-            ("n_episodes", 2), ("batch_size", 1), ("seed", 0), ("n_initial_states", 0), ("n_attempts", 0),
+            ("n_episodes", 2), ("batch_size", 1), ("n_initial_states", 0), ("n_attempts", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_seed("seed", self.seed)
         if 0 < self.n_attempts < MOST_ATTEMPTS:
             raise UserError(
                 f"n_attempts={self.n_attempts} is too few for success at {MOST_ATTEMPTS} attempts: give at "
@@ -136,7 +147,7 @@ class CompareConfig:
                 )
 
     def option(self, name: str) -> str:
-        """How the tuned policy `name` was given, for messages."""
+        """The option by which the tuned policy `name` was given, for messages."""
         return "--policy.path" if name == self.name else f"--others={{{name}: {self.others[name]}}}"
 
     def tuned(self) -> dict[str, PreTrainedConfig]:
@@ -167,10 +178,11 @@ def _names_given() -> list[str]:
     if text is not None:
         node = yaml.compose(text)
     else:
-        file = parser.parse_arg("config_path")
+        given = parser.parse_arg("config_path")
+        file = None if given is None else recipe(given)
         if file is None:
             return []
-        whole = yaml.compose(Path(file).read_text())
+        whole = yaml.compose(file.read_text())
         node = next((value for key, value in whole.value if key.value == "others"), None)
     return [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
 

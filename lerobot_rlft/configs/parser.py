@@ -1,206 +1,147 @@
-"""From the command line and YAML files to a config by LeRobot's parser, with errors that name the way out."""
+"""Parser of the command line and YAML files, with errors that name the way out."""
 
-import difflib
-import io
-import re
 import sys
-import typing
-from argparse import ArgumentError
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from dataclasses import fields, is_dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import draccus
 import yaml
-from draccus.argparsing import ArgumentParser
+from draccus.cfgparsing import parse_string
 from draccus.utils import DecodingError, DraccusException
 from lerobot.configs import parser
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
+from .aliases import current
+from .check import Check
+from .file import file_content
+from .help import help_text, version
 
-MOST_LISTED = 30  # longer lists hide the answer
 TRUST_FIELD = "trust_remote_code"
 
 
 def parse_command_line[T](config_class: type[T]) -> T:
-    """What LeRobot's `parser.wrap` makes of `sys.argv`.
+    """The config that `sys.argv` describes, as in LeRobot's commands.
 
-    That is YAML by `--config_path`, `--policy.path`, plugins and `--help`. Trust in remote code is taken from
-    the command line alone.
+    Options are `--name=value` or `--name value`; `--config_path` names a YAML file or a recipe of this
+    package, over which the command line has the last word. Plugins are imported first. Trust in remote code
+    is taken from the command line alone.
 
     Raises:
         UserError: a name or value is not usable.
-        SystemExit: after `--help`.
+        SystemExit: after `--help` or `--version`.
     """
-
-    @parser.wrap()
-    def parsed(config: config_class):  # type: ignore[valid-type]
-        return config
-
-    with explained(config_class):
-        _paths_to_command_line(config_class)
-        config = parsed()
-    if hasattr(config, TRUST_FIELD) and parser.parse_arg(TRUST_FIELD) is None:
+    if "--version" in sys.argv:
+        print(version())
+        sys.exit(0)
+    arguments = _without_plugins(sys.argv[1:])
+    asks = [word for word in ("--help", "-h") if word in arguments]
+    given, words = split([word for word in arguments if word not in asks], lenient=bool(asks))
+    content = file_content(config_class)
+    for name in getattr(config_class, "__get_path_fields__", list)():
+        if given.get(f"{name}.{parser.PATH_KEY}") == "":
+            raise UserError(f"--{name}.path is empty: give --{name}.path=HUB_ID_OR_FOLDER")
+        if parser.get_path_arg(name):
+            if f"{name}.{draccus.CHOICE_TYPE_KEY}" in given:
+                raise UserError(f"Cannot specify both --{name}.path and --{name}.type: leave one out")
+            # The policy is read with its own overrides, see `pretrained_config`.
+            given = {key: value for key, value in given.items() if not key.startswith(f"{name}.")}
+    if asks:
+        print(help_text(config_class, current(merged(content, nested(given)))))
+        sys.exit(0)
+    if words:
+        plain = getattr(config_class, "POSITIONAL", None)
+        if plain is None:
+            raise UserError(f"{words[0]!r} is no option: write --name=value")
+        content[plain] = words
+    config = build(config_class, content, given)
+    if hasattr(config, TRUST_FIELD) and TRUST_FIELD not in given:
         setattr(config, TRUST_FIELD, False)  # a file, which others may have written, gives no trust
     return config
 
 
-def _paths_to_command_line(config_class: type) -> None:
-    """Give `path` of a --config_path file on the command line too: only there does LeRobot's parser take the
-    other options of its field, --policy.n_action_steps beside policy.path, for overrides.
-    """
-    file = Path(parser.parse_arg("config_path") or "")
-    if file.suffix.lower() not in (".yaml", ".yml", ".json") or not file.is_file():
-        return
-    content = yaml.safe_load(file.read_text())  # which reads JSON as well
-    for name in getattr(config_class, "__get_path_fields__", list)():
-        written = content.get(name) if isinstance(content, dict) else None
-        given = parser.parse_arg(f"{name}.{parser.PATH_KEY}")
-        if given is None and isinstance(written, dict) and parser.PATH_KEY in written:
-            sys.argv.append(f"--{name}.{parser.PATH_KEY}={written[parser.PATH_KEY]}")
-
-
-@contextmanager
-def explained(config_class: type, prefix: str = "") -> Iterator[None]:
-    """Turn what draccus, argparse and LeRobot's parser say about a bad name or value into a `UserError`.
+def build[T](config_class: type[T], content: dict[str, Any], given: dict[str, str], prefix: str = "") -> T:
+    """The config of a file's `content` and the options `given` on the command line.
 
     Args:
-        config_class: what is parsed.
         prefix: where it sits in the whole config, for example "policy.".
+
+    Raises:
+        UserError: names all unknown options, or the first unusable value.
     """
-    said = io.StringIO()
+    raw = current(merged(content, nested(given)))
+    if mistakes := Check(config_class, raw, {prefix + name for name in given}, prefix).mistakes():
+        raise UserError("; ".join(mistakes))
     try:
-        # argparse and LeRobot's parser print their reason and exit.
-        with redirect_stderr(said):
-            yield
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        error, printed = stop.__context__, said.getvalue()
-        reason = (
-            _reason(error) if isinstance(error, DraccusException) else printed.partition("error: ")[2].strip()
-        )
-        raise UserError(_improved(reason or printed, config_class, prefix)) from None
+        return draccus.decode(config_class, raw)
     except DraccusException as error:
-        raise UserError(_improved(_reason(error), config_class, prefix)) from error
-    except (ArgumentError, parser.PluginLoadError, FileNotFoundError, yaml.YAMLError) as error:
-        raise UserError(str(error)) from error
-    sys.stderr.write(said.getvalue())
+        raise UserError(_reason(error, prefix)) from error
 
 
-def suggest(unknown: str, known: list[str]) -> str:
-    """The end of an error sentence: the closest of the `known` names, or all of them."""
-    close = difflib.get_close_matches(unknown, known, n=1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"known: {', '.join(sorted(known))}" if len(known) <= MOST_LISTED else "--help lists what is known"
+def split(arguments: Sequence[str], lenient: bool = False) -> tuple[dict[str, str], list[str]]:
+    """The options by name, and the words that belong to none.
+
+    Raises:
+        UserError: an option has no value, unless `lenient`.
+    """
+    given: dict[str, str] = {}
+    words, rest = [], list(arguments)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--"):
+            words.append(name + equals + value)
+            continue
+        if not equals and rest and not rest[0].startswith("--"):
+            value, equals = rest.pop(0), "="
+        if not equals and not lenient:
+            raise UserError(f"{name} has no value: write {name}=VALUE")
+        given[name[2:]] = value
+    given.pop("config_path", None)
+    return given, words
 
 
-def _reason(error: BaseException) -> str:
+def nested(given: dict[str, str]) -> dict[str, Any]:
+    """`{"env.lag": "0.1"}` as `{"env": {"lag": 0.1}}`."""
+    tree: dict[str, Any] = {}
+    for name, text in given.items():
+        try:
+            value = parse_string(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--{name}={text} is no YAML: {one_line(error)}") from error
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        tree = merged(tree, value)
+    return tree
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`below`, where `above` has the last word."""
+    return below | {
+        key: merged(below[key], value)
+        if isinstance(value, dict) and isinstance(below.get(key), dict)
+        else value
+        for key, value in above.items()
+    }
+
+
+def _without_plugins(arguments: list[str]) -> list[str]:
+    """Import the packages that `--<name>.discover_packages_path` names; the other arguments."""
+    for name, package in parser.parse_plugin_args(parser.PLUGIN_DISCOVERY_SUFFIX, arguments).items():
+        if name.rpartition(".")[2] != parser.PLUGIN_DISCOVERY_SUFFIX:
+            continue  # misspelt, see below
+        try:
+            parser.load_plugin(package)
+        except parser.PluginLoadError as error:
+            raise UserError(f"--{name}={package}: {error}") from error
+        arguments = parser.filter_arg(name, arguments)
+    return arguments
+
+
+def _reason(error: BaseException, prefix: str) -> str:
     """The innermost message about the user's value: draccus wraps it for unions and for dataclass checks."""
     cause = error.__cause__
     own_check = isinstance(cause, ValueError) and not isinstance(error, DecodingError)
-    return _reason(cause) if cause and (own_check or isinstance(cause, DraccusException)) else str(error)
-
-
-def _improved(reason: str, config_class: type, prefix: str) -> str:
-    """Add the closest known name to a message about an unknown one."""
-    if found := re.search(r"unrecognized arguments: (.*)", reason, re.DOTALL):
-        return "; ".join(_unknown_flag(flag, config_class, prefix) for flag in found[1].split())
-    if found := re.search(r"(?:`([\w.]+)`: )?The fields (.+) are not valid for (\w+)", reason):
-        place = prefix + (f"{found[1]}." if found[1] else "")
-        known = _field_names(config_class, found[3])
-        return "; ".join(
-            f"{place}{name} is unknown to {found[3]}, {suggest(name, known)}"
-            for name in re.findall(r"`(\w+)`", found[2])
-        )
-    if found := re.search(r"argument --([\w.]+): invalid choice: '([^']*)' \(choose from (.*)\)", reason):
-        known = re.findall(r"[\w.-]+", found[3])
-        return f"--{prefix}{found[1]}={found[2]} is unknown, {suggest(found[2], known)}"
-    if found := re.search(r"`([\w.]+)`: Failed when parsing value='(.*)' into .*of type dict", reason):
-        option = f"--{prefix}{found[1]}"
-        return f"{option}={found[2]} gives no names: write {option}='{{NAME: VALUE, ...}}'"
-    if found := re.match(r"Expected a dict for a choice class, got ([\w.-]+)$", reason):
-        return f"{found[1]!r} has no options of its own: write {{type: {found[1]}}}"
-    if found := re.match(r"`([\w.]+)`: Failed when parsing value='(.*)' into field .* of type list", reason):
-        return f"{prefix}{found[1]}={found[2]} is no list: write [...]"
-    for name, registry in _list_items(config_class):
-        known, kind = list(registry.get_known_choices()), re.escape(f"{registry.__name__}'")
-        if found := re.search(rf"`([\w.]+)`: Couldn't find a choice class for '([^']*)' in .*{kind}", reason):
-            return f"{prefix}{found[1]}.type={found[2]} is unknown, {suggest(found[2], known)}"
-        if found := re.search(rf"Expected a dict with a 'type' key for .*{kind}>, got (.*)", reason):
-            return f"{name}: {found[1]} lacks its type, known: {', '.join(sorted(known))}"
-    for name, registry in _registries(config_class):
-        known = list(registry.get_known_choices())
-        if found := re.search(rf"`{name}`: Couldn't find a choice class for '([^']*)'", reason):
-            return f"{prefix}{name}.type={found[1]} is unknown, {suggest(found[1], known)}"
-        untyped = "Expected a dict with a 'type' key" in reason and f"{registry.__name__}'" in reason
-        if untyped or re.search(rf"Missing required field.*`{name}`", reason):
-            return f"--{prefix}{name}.type is missing, known: {', '.join(sorted(known))}"
-    if prefix and (found := re.match(r"`([\w.]+)`: (.*)", reason, re.DOTALL)):
-        return f"`{prefix}{found[1]}`: {found[2]}"
-    return reason
-
-
-def _unknown_flag(argument: str, config_class: type, prefix: str) -> str:
-    if not argument.startswith("--"):
-        return f"{argument!r} is no option: write --name=value"
-    options = ArgumentParser(config_class).parser._option_string_actions
-    # Those of whole groups, --rollout beside --rollout.n_envs, would only read another file.
-    known = [
-        f"--{prefix}{name[2:]}"
-        for name in options
-        if name.startswith("--") and not any(o.startswith(f"{name}.") for o in options)  # -h is none
-    ]
-    flag = f"--{prefix}{argument.partition('=')[0][2:]}"
-    place, _, leaf = flag.removeprefix("--").rpartition(".")
-    neighbours = [name for name in known if name.removeprefix("--").rpartition(".")[0] == place]
-    same = [name for name in known if name.rpartition(".")[2] == leaf]
-    # --guard.enabled is guard.enable, whatever else has an option `enabled`.
-    if same and not (place and difflib.get_close_matches(flag, neighbours, n=1)):
-        return f"{flag} is unknown, did you mean {' or '.join(same[:3])}?"
-    return f"{flag} is unknown, {suggest(flag, neighbours or known)}"
-
-
-def _field_names(config_class: type, class_name: str) -> list[str]:
-    """Fields of the dataclass `class_name`, wherever it occurs in `config_class`."""
-    for candidate in _dataclasses(config_class):
-        if candidate.__name__ == class_name:
-            return [field.name for field in fields(candidate)]
-    return []
-
-
-def _dataclasses(config_class: type) -> Iterator[Any]:
-    """`config_class`, and all dataclasses that its fields may hold."""
-    registries = [registry for _, registry in (*_registries(config_class), *_list_items(config_class))]
-    choices = [choice for registry in registries for choice in registry.get_known_choices().values()]
-    for holder in (config_class, *choices):
-        yield holder
-        for hint in typing.get_type_hints(holder).values():
-            yield from (kind for kind in _alternatives(hint) if is_dataclass(kind))
-
-
-def _registries(config_class: type) -> Iterator[tuple[str, type[draccus.ChoiceRegistry]]]:
-    """Name and type of the fields that have a `.type`."""
-    for name, hint in typing.get_type_hints(config_class).items():
-        for kind in _alternatives(hint):
-            if isinstance(kind, type) and issubclass(kind, draccus.ChoiceRegistry):
-                yield name, kind
-
-
-def _list_items(config_class: type) -> Iterator[tuple[str, type[draccus.ChoiceRegistry]]]:
-    """Name and type of the lists whose items have a `.type`, as `algorithm.regularizers`."""
-    for name, registry in _registries(config_class):
-        for choice in registry.get_known_choices().values():
-            for inner, hint in typing.get_type_hints(choice).items():
-                if typing.get_origin(hint) is list:
-                    kind = typing.get_args(hint)[0]
-                    if isinstance(kind, type) and issubclass(kind, draccus.ChoiceRegistry):
-                        yield f"{name}.{inner}", kind
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type itself."""
-    return tuple(kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None))
+    if cause is not None and (own_check or isinstance(cause, DraccusException)):
+        return _reason(cause, prefix)
+    if isinstance(error, DecodingError):
+        return f"`{prefix}{'.'.join(error.key_path)}`: {error.message}"
+    return str(error)

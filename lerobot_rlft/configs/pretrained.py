@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import draccus
 import lerobot.policies  # noqa: F401  registers the policy types
 from httpx import HTTPError
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
@@ -22,7 +23,9 @@ from ..policies.pretrained_files import (
     split_revision,
 )
 from ..utils.errors import UserError, one_line
-from .parser import explained, suggest
+from ..utils.recipes import located
+from .check import suggest
+from .parser import build, split
 
 CHECKPOINT_FILES = ("config.json", WEIGHTS, *PROCESSORS)
 
@@ -46,7 +49,7 @@ def load_policy_config(
         UserError: there is none, it is not readable, not whole or not safe, or an override does not fit.
     """
     option = f"--{name}.path={path}"
-    path, revision = split_revision(path)
+    path, revision = split_revision(located(path))
     revision = parser.parse_arg("pretrained_revision", overrides) or revision
     on_disk = Path(path).exists()
     if on_disk or path.count("/") != 1:
@@ -59,7 +62,8 @@ def load_policy_config(
             )
     try:
         commit = commit_of(path, revision)
-        kind = json.loads(fetch(path, CHECKPOINT_FILES[0], commit).read_text())["type"]
+        content = json.loads(fetch(path, CHECKPOINT_FILES[0], commit).read_text())
+        kind = content.pop("type")
         processors = read_processors(path, commit)
         if not on_disk:
             fetch_weights(path, commit, trust)
@@ -69,7 +73,7 @@ def load_policy_config(
         raise UserError(
             f"{option} is no folder here and cannot be read from the Hub: {one_line(error)}"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{option} has a corrupt config.json or processor ({type(error).__name__}: {error}): download or "
             "save it again"
@@ -82,8 +86,9 @@ def load_policy_config(
             f"{option} is a policy of type {kind!r}, {suggest(kind, list(known))} A plugin's "
             f"types need --{name}.discover_packages_path=PACKAGE"
         )
-    with explained(known[kind], prefix=f"{name}."):
-        config = PreTrainedConfig.from_pretrained(path, revision=commit, cli_overrides=overrides)
+    with draccus.config_type("json"):  # as LeRobot reads overrides of a policy: `off` is a word
+        given, _ = split(overrides)
+        config = build(known[kind], content, given, prefix=f"{name}.")
     config.pretrained_path, config.pretrained_revision = Path(path), commit
     return config
 

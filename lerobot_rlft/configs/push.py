@@ -11,40 +11,45 @@ from ..utils.errors import UserError
 
 @dataclass
 class PushConfig:
-    """Publish a run's policy on the Hub, with a card and everything that was measured, in one commit:
-    lerobot-rlft-push --run_dir=outputs/tuned --repo_id=user/tuned
+    """Publish the policy of a run on the Hub, with a card and its report, in one commit.
+
+    lerobot-rlft-push --run_dir=outputs/quickstart --repo_id=user/tuned --dry_run=true
+    lerobot-rlft-push --run_dir=outputs/quickstart --repo_id=user/tuned --private=true
+    lerobot-rlft-push --run_dir=outputs/quickstart --repo_id=user/tuned --eval_dir=outputs/report --tag=v1
 
     The folder of the run is only read.
     """
 
     # Folder of a run of lerobot-rlft-train.
     run_dir: Path | None = None
-    # Where to: user/name.
+    # Name of the repository on the Hub to publish to, user/name.
     repo_id: str | None = None
-    # Which of its checkpoints, for example 000010 or last; null = the exported one of a finished run
+    # Checkpoint of the run to publish, for example 000010 or last; null = the exported one of a finished run
     # (checkpoints/best of a guarded run, else checkpoints/last).
     checkpoint: str | None = None
-    # Folder that lerobot-rlft-eval wrote about this checkpoint; null = the run's own final evaluation.
+    # Folder that lerobot-rlft-eval wrote about this checkpoint; null = the final evaluation of the run
+    # itself.
     eval_dir: Path | None = None
-    # Whether others cannot see it; null = public, or what your organisation prefers.
+    # Whether others cannot see it on the Hub; null = public, or what your organisation prefers.
     private: bool | None = None
-    # Of the published policy, for example apache-2.0; null = that of the base.
+    # License of the published policy, for example apache-2.0; null = that of the base.
     license: str | None = None
-    # Where the base lies on the Hub, if the run read it from a folder: user/name or user/name@revision.
+    # Name of the base on the Hub, if the run read it from a folder: user/name or user/name@revision.
     base_model: str | None = None
-    # Tags beside those that follow from the run.
+    # Tags to add to those that follow from the run.
     tags: list[str] = field(default_factory=list)
-    # Push the training state, too: others can continue the run with --resume=hub:user/name.
+    # Whether to publish the training state, too: others can then continue the run with
+    # --resume=hub:user/name.
     training_state: bool = False
-    # Branch to push to; null = the main one.
+    # Branch to publish to; null = the main one.
     branch: str | None = None
-    # Tag for the commit, for example v1.
+    # Tag to give the commit, for example v1; null = none.
     tag: str | None = None
     # Jinja template of the card; null = that of this package.
     card_template: Path | None = None
-    # Write what would be sent into output_dir, list it with sizes, and send nothing.
+    # Whether to write what would be published into output_dir, list it with sizes, and send nothing.
     dry_run: bool = False
-    # Folder of the dry run; null = outputs/rlft_push/NAME.
+    # Folder to create for a dry run; null = outputs/rlft_push/NAME.
     output_dir: Path | None = None
 
     def resolve(self) -> None:

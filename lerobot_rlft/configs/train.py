@@ -27,7 +27,8 @@ from ..regularizers.rehearsal import RehearsalConfig
 from ..utils.errors import UserError
 from ..utils.run_folder import ROUNDS
 from .aliases import current
-from .parser import suggest
+from .check import check_seed, suggest
+from .default import DatasetConfig, EvalConfig, RolloutConfig
 from .pretrained import load_policy_config
 
 # Under --guard.enable=true, where nothing else was chosen.
@@ -37,153 +38,87 @@ WANDB_MODES = ("online", "offline", "disabled")
 
 
 @dataclass
-class DatasetConfig:
-    """Demonstrations, for algorithms that learn from a dataset."""
-
-    # Hub id, or any name together with `root`.
-    repo_id: str = ""
-    # Folder of a local dataset.
-    root: Path | None = None
-    # Episodes to use; null = all.
-    episodes: list[int] | None = None
-
-
-@dataclass
-class RolloutConfig:
-    """Collection of experience."""
-
-    # Environments side by side.
-    n_envs: int = 50
-    # Whole episodes of one iteration, a multiple of n_envs.
-    n_episodes: int = 100
-    # Episodes of the base, played first, whose modes and paths the balance of modes, regularizers and the
-    # guard hold on to; not played without them.
-    n_reference: int = 1000
-    # One process for each environment, also in evaluations; for slow simulators.
-    use_async_envs: bool = False
-    # What is learned from: "env", the environment's reward; "success", 1 where an episode ends with success
-    # and 0 before; or "best", every increase of the episode's best reward. The last two are for tasks like
-    # Push-T whose reward is a level: its sum would pay for never finishing.
-    reward: str = "env"
-    # Added to the reward when an episode ends with success.
-    success_bonus: float = 0.0
-    # What a time limit means: "bootstrap", the task would go on and is worth what the critic says, or
-    # "failure", the episode is over and nothing more is earned (tasks that must succeed in time: with sparse
-    # success a critic that bootstraps from itself hardly ever learns that being stuck is worth nothing).
-    time_limit: str = "bootstrap"
-
-    def __post_init__(self) -> None:
-        if self.reward not in ("env", "success", "best"):
-            raise ValueError(f"rollout.reward={self.reward!r} is unknown, choose env, success or best")
-        if self.time_limit not in ("bootstrap", "failure"):
-            raise ValueError(
-                f"rollout.time_limit={self.time_limit!r} is unknown, choose bootstrap or failure"
-            )
-        if self.success_bonus < 0:
-            raise ValueError(f"rollout.success_bonus={self.success_bonus} must not be negative")
-        if self.n_reference < 1:
-            raise ValueError(f"rollout.n_reference={self.n_reference} must be at least 1")
-        if self.n_envs < 1:
-            raise ValueError(f"rollout.n_envs={self.n_envs} must be at least 1")
-        if self.n_episodes < self.n_envs or self.n_episodes % self.n_envs:
-            raise ValueError(
-                f"rollout.n_episodes={self.n_episodes} must be a multiple of rollout.n_envs={self.n_envs}, "
-                f"for example {max(1, round(self.n_episodes / self.n_envs)) * self.n_envs}"
-            )
-
-
-@dataclass
-class EvalConfig:
-    """Evaluation of the deployed sampler, always on the same seeds."""
-
-    # Episodes of the first and the last evaluation.
-    n_episodes: int = 240
-    # Episodes of evaluations in between.
-    n_episodes_during: int = 120
-    # Environments side by side.
-    batch_size: int = 120
-    # First seed; episode i resets with seed + i. Evaluations in between, by which the guard chooses what is
-    # exported, begin 500,000 seeds later: no episode both chooses and reports.
-    seed: int = 1_000_000
-    # Episodes filmed at the first and the last evaluation; 0 = no videos.
-    n_videos: int = 4
-
-    def __post_init__(self) -> None:
-        for name in ("n_episodes", "n_episodes_during", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"eval.{name}={getattr(self, name)} must be at least 1")
-        if self.seed < 0 or self.n_videos < 0:
-            raise ValueError(f"eval.seed={self.seed} and eval.n_videos={self.n_videos} must not be negative")
-
-
-@dataclass
 class TrainConfig:
-    """Fine-tune a pretrained LeRobot policy:
-    lerobot-rlft-train --algorithm.type=dppo --policy.path=user/policy --env.type=avoiding
+    """Fine-tune a pretrained LeRobot policy by reinforcement learning, or clone one from demonstrations.
 
-    Show the options of one choice with, for example, --algorithm.type=dppo --env.type=avoiding --help.
+    lerobot-rlft-train --config_path=quickstart --output_dir=outputs/quickstart
+    lerobot-rlft-train --algorithm.type=dppo --policy.path=user/policy --env.type=pusht --iterations=100
+    lerobot-rlft-train --resume=outputs/quickstart --iterations=32
+
+    The options of a type are shown once it is chosen: --algorithm.type=dppo --env.type=avoiding --help, or
+    --config_path=quickstart --help.
     """
 
+    # Algorithm of training: dppo and nft learn from an environment; recap, filtered_bc and awr learn from
+    # recorded episodes, in rounds; bc clones demonstrations.
     algorithm: AlgorithmConfig
-    # The pretrained policy: --policy.path=HUB_ID_OR_FOLDER, any of its fields can be overridden
-    # (--policy.device=cpu).
+    # Pretrained policy. Any of its options can be changed, for example --policy.device=cpu.
     policy: PreTrainedConfig | None = None
-    # Where it acts, for example --env.type=avoiding or --env.type=pusht.
+    # Environment in which the policy acts, for example --env.type=avoiding or --env.type=pusht.
     env: EnvConfig | None = None
+    # Demonstrations, for algorithms that learn from a dataset.
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    # Collection of experience.
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    # Evaluations during training, with the sampler that is deployed and always on the same seeds.
     eval: EvalConfig = field(default_factory=EvalConfig)
+    # Modes of behaviour where the environment names none: paths of the successes of the base are clustered.
     atlas: AtlasConfig = field(default_factory=AtlasConfig)
+    # Guard of the mode diversity of the base; --guard.enable=true alone is the recommended combination.
     guard: GuardConfig = field(default_factory=GuardConfig)
-    # Iterations between comparisons with the base at fixed branching states (every round of episodes is
-    # compared); 0 = never.
+    # Iterations between comparisons with the base at fixed states where modes branch; 0 = never. Algorithms
+    # that learn in rounds compare after every round.
     probe_freq: int = 5
-    # dppo: rounds of collect + update. bc: gradient steps. recap, filtered_bc, awr: gradient steps of each
-    # round's refit. A resumed run may be given more.
+    # Length of training: iterations of collecting and updating for dppo and nft, gradient steps for bc,
+    # gradient steps of each round for recap, filtered_bc and awr. A resumed run may be given more.
     iterations: int = 50
-    # Iterations between evaluations; 0 = only before and after. recap, filtered_bc, awr: every round has one.
+    # Iterations between evaluations; 0 = only before and after training. Algorithms that learn in rounds
+    # evaluate after every round.
     eval_freq: int = 5
     # Iterations between checkpoints; 0 = only the last one.
     save_freq: int = 10
-    # Algorithms that learn from rollouts: where an evaluation finds success below the best one beyond doubt
-    # (95 % intervals apart), go back to that checkpoint, with half the learning rate. A run then also keeps
-    # the checkpoint of iteration 0 and that of each evaluation better than all before.
+    # Whether to go back to the best checkpoint, with half the learning rate, where an evaluation finds success
+    # below its beyond doubt (95 % intervals apart); for algorithms that learn from rollouts. A run then also
+    # keeps the checkpoint of iteration 0 and that of each evaluation better than all before.
     rollback: bool = True
     # Iterations between lines of training metrics; 0 = none.
     log_freq: int = 1
-    # Of everything random but evaluations (eval.seed).
+    # Random seed of everything except evaluation.
     seed: int = 1000
-    # Folder of the run; it must not exist. null = outputs/rlft/DATE/TIME_JOB.
+    # Folder to create for the run; null = outputs/rlft/DATE/TIME_JOB.
     output_dir: Path | None = None
-    # Name of the run in the progress bar and in wandb; null = env_policy_algorithm.
+    # Name of the run in the progress bar and in Weights & Biases; null = ENV_POLICY_ALGORITHM.
     job_name: str | None = None
-    # Continue the run in this folder from its last checkpoint, with its own configuration; other options
-    # given with it override that. hub:user/name, or hub:user/name@revision, downloads it to output_dir first.
+    # Folder of a run to continue from its last checkpoint, with its own options; options given beside it
+    # override those. hub:user/name, or hub:user/name@revision, is downloaded to output_dir first.
     resume: Path | None = None
-    # At the end of the run push the exported checkpoint to `repo_id` on the Hub, with a card and everything
-    # that was measured; see lerobot-rlft-push.
+    # Whether to publish the exported checkpoint as repo_id at the end of the run, with a card and its report;
+    # see lerobot-rlft-push.
     push_to_hub: bool = False
-    # Push each checkpoint as it is written, with its training state, tagged by its iteration:
-    # --policy.path=user/name@000010, and --resume=hub:user/name on another machine.
+    # Whether to publish each checkpoint as it is written, with its training state and tagged by its
+    # iteration: --policy.path=user/name@000010 reads it, --resume=hub:user/name continues the run on another
+    # machine.
     save_checkpoint_to_hub: bool = False
-    # Where to: user/name.
+    # Name of the repository on the Hub to publish to, user/name.
     repo_id: str | None = None
-    # Whether others cannot see it; null = public, or what your organisation prefers.
+    # Whether others cannot see it on the Hub; null = public, or what your organisation prefers.
     private: bool | None = None
-    # Of the published policy, for example apache-2.0; null = that of the base.
+    # License of the published policy, for example apache-2.0; null = that of the base.
     license: str | None = None
-    # Load also checkpoints that may run code of their author: pickled weights, processor steps that are not
-    # LeRobot's.
+    # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
+    # that are not LeRobot's.
     trust_remote_code: bool = False
-    # Packages that --env.discover_packages_path and --policy.discover_packages_path loaded, by what they were
-    # named for. Remembered for commands and cards; naming a package here loads nothing.
+    # Packages that --env.discover_packages_path and --policy.discover_packages_path loaded, by the option they
+    # were named for; remembered for commands and cards. Naming a package here loads nothing.
     packages: dict[str, str] = field(default_factory=dict)
-    # Build everything, run one tiny iteration, print sizes, write nothing. With --policy.type=pi0 instead of
-    # --policy.path: print the memory that the policy would take, without its weights.
+    # Whether to build everything, run one tiny iteration, print sizes and write nothing. Together with
+    # --policy.type=pi0 instead of --policy.path it prints the memory that the policy would take, without its
+    # weights.
     dry_run: bool = False
-    # Train low-rank adapters instead of the policy's weights, for example --peft.r=16, with the options of
-    # lerobot-train; checkpoints have them merged and are ordinary policies. dppo only.
+    # Low-rank adapters that are trained instead of the weights of the policy (dppo and nft only), for example
+    # --peft.r=16, with the options of lerobot-train. Checkpoints have them merged and are ordinary policies.
     peft: PeftConfig | None = None
+    # Logging to Weights & Biases, with the options of lerobot-train.
     wandb: WandBConfig = field(default_factory=WandBConfig)
 
     @classmethod
@@ -244,9 +179,10 @@ class TrainConfig:
         """
         if self.iterations < 1:
             raise UserError(f"iterations={self.iterations} must be at least 1")
-        for name in ("eval_freq", "save_freq", "log_freq", "probe_freq", "seed"):
+        for name in ("eval_freq", "save_freq", "log_freq", "probe_freq"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
+        check_seed("seed", self.seed)
         if self.wandb.mode is not None and self.wandb.mode not in WANDB_MODES:
             raise UserError(
                 f"wandb.mode={self.wandb.mode} is unknown, {suggest(self.wandb.mode, list(WANDB_MODES))}"
@@ -311,7 +247,7 @@ class TrainConfig:
         commands = algorithm.commands
         if commands.enable is None:
             chosen = algorithm.balance.enabled or bool(algorithm.regularizers)
-            # PPO on the chain made commanded policies deaf (recipes/avoiding_guarded.yaml).
+            # PPO on the chain made commanded policies deaf (docs/results/avoiding_guarded.md).
             fits = isinstance(algorithm, NFTConfig) and self.peft is None
             commands.enable = self.guard.enable and not chosen and fits
         if commands.enable and self.peft is not None:

@@ -15,15 +15,18 @@ class ValueConfig:
         ValueError: a field is out of its range.
     """
 
-    # What it reads: "features", those of the frozen policy; "state", the vectors of the observation alone;
-    # "images", a copy of the policy's vision encoder that is trained with it.
+    # Input of the value function: "features" of the frozen policy, "state", the vectors of the observation
+    # alone, or "images", a copy of the vision encoder that is trained with it.
     input: str = "features"
+    # Widths of the hidden layers.
     hidden_dims: tuple[int, ...] = (256, 256)
     # Gradient steps. Long fits learn episodes by heart, and their advantages vanish: see calibration.json.
     steps: int = 2000
+    # Frames in a batch.
     batch_size: int = 256
+    # Learning rate.
     lr: float = 3e-4
-    # Share of episodes that are held out, for the calibration.
+    # Share of episodes that are held out to test the calibration.
     held_out: float = 0.1
 
     def __post_init__(self) -> None:

@@ -80,7 +80,7 @@ class Value(nn.Module):
         return self.config.input == "images"
 
     def encode(self, batch: Batch, mode: Tensor) -> Tensor:
-        """What the head reads of a batch of windows, (B, C), told the mode (B,) of each; -1 is none."""
+        """Input of the head for a batch of windows, (B, C), told the mode (B,) of each; -1 is none."""
         obs = observations(batch, self.policy)
         if self.config.input == "state":
             read = torch.cat([obs[key].flatten(1) for key in self.keys], 1).to(self.mean)
@@ -200,7 +200,7 @@ def predict_all(value: Value, datasets: list[Recorded], features: Tensor | None 
 
 
 def calibration(predicted: Tensor, realised: Tensor) -> dict[str, Any]:
-    """How far predicted returns (F,) are from realised ones; see the file's docstring."""
+    """Distance of predicted returns (F,) from realised ones; see the file's docstring."""
     order = predicted.argsort()
     tenths = [(predicted[part].mean().item(), realised[part].mean().item()) for part in order.chunk(PARTS)]
     both = torch.stack([predicted, realised])

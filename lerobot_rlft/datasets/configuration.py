@@ -9,15 +9,15 @@ class EpisodeData:
     """Recorded episodes: rollouts of the policy, also with human corrections (an `intervention` column, as
     LeRobot's DAgger strategy writes it)."""
 
-    # Hub id, or any name together with `root`.
+    # Id of the dataset on the Hub, or any name together with root.
     repo_id: str = ""
     # Folder of a local dataset.
     root: Path | None = None
-    # Episodes to use; null = all.
+    # Numbers of the episodes to use; null = all.
     episodes: list[int] | None = None
-    # Those that succeeded; null = what `next.success` says, or else `next.reward`.
+    # Numbers of the episodes that succeeded; null = what next.success says, or else next.reward.
     successes: list[int] | None = None
-    # Where only next.reward tells: the reward that means success, once reached; null = any above 0.
+    # Reward that means success once it is reached, where only next.reward tells; null = any above 0.
     success_reward: float | None = None
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What recorded episodes say of themselves: outcomes, modes, tasks, corrections.
+"""Labels that recorded episodes carry: outcomes, modes, tasks, corrections.
 
 Shapes: F frames of a dataset, E episodes, S state dims.
 """

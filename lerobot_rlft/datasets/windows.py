@@ -25,7 +25,7 @@ Batch = dict[str, Any]  # feature -> Tensor (B, ...), and "task" -> list of B st
 
 
 class Windows(Protocol):
-    """What `BatchLoader` draws from: windows addressed by the row of the frame they belong to."""
+    """Source of `BatchLoader`: windows addressed by the row of the frame they belong to."""
 
     meta: LeRobotDatasetMetadata
     source: LeRobotDataset

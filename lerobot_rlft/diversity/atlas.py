@@ -45,12 +45,12 @@ class AtlasConfig:
     """How modes are told apart where the environment names none: the paths of the base's successes are
     clustered (`diversity/atlas.py`)."""
 
-    # Folder of an atlas that another run fitted; null = fit one on the base's episodes.
+    # Folder of an atlas that another run fitted; null = fit one to the episodes of the base.
     path: Path | None = None
     # Observation whose path is clustered: observation.state or observation.environment_state.
     key: str = OBS_STATE
-    # Its dimensions, for example [0, 1]; null = all that vary. Choose them where some only hold noise: each
-    # dimension counts as much as any other.
+    # Dimensions of the observation that make up the path, for example [0, 1]; null = all that vary. Leave out
+    # those that hold noise: each dimension counts as much as any other.
     dims: list[int] | None = None
     # Fewest episodes that make a mode; null = chosen by the number of episodes.
     min_cluster_size: int | None = None

@@ -39,16 +39,19 @@ class GuardConfig:
         ValueError: a field is out of its range.
     """
 
+    # Whether to hold the mode diversity of the base during training.
     enable: bool = False
-    # What is held, as tuned / base: "entropy" of the modes of successes, "effective_modes" exp(entropy), or
-    # "smallest_share" p / p_base over the modes with more than .02 of the base's successes.
+    # Diversity that is held, as a ratio of the tuned policy to its base: "entropy" of the modes of successes,
+    # "effective_modes", the exponential of that entropy, or "smallest_share", the smallest ratio of shares
+    # over the modes with more than 0.02 of the base's successes.
     metric: str = "entropy"
-    # Smallest ratio, in (0, 1].
+    # Smallest allowed ratio, above 0 and at most 1.
     floor: float = 0.95
-    # Change of the strength in an iteration, for each unit of ratio below the floor.
+    # Change of the strength in an iteration, for each unit by which the ratio is below the floor.
     rate: float = 4.0
-    # Smallest and largest strength; 1 is what the coefficients say.
+    # Smallest strength of the guard; 1 leaves coefficients as they are given.
     least: float = 1.0
+    # Largest strength of the guard.
     most: float = 4.0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the tasks here share: N copies behind the gymnasium vector API.
+"""Base of the tasks here: N copies behind the gymnasium vector API.
 
 All copies live in one set of arrays, so a step of 50 costs little more than a step of one.
 """
@@ -57,7 +57,7 @@ class ArrayVectorEnv(VectorEnv):
         """Observation name -> (N, S) float32, in arrays that later steps leave alone."""
 
     def _info(self, who: np.ndarray) -> dict[str, np.ndarray]:
-        """What gymnasium makes of the info dicts of the copies `who` (N,) alone."""
+        """Info dicts, as gymnasium gives them, of the copies `who` (N,) alone."""
         return {
             "mode": np.where(who, self._mode, -1),
             "_mode": who,
@@ -79,7 +79,7 @@ class ArrayVectorEnv(VectorEnv):
         return actions
 
     def _end_step(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray):
-        """What `step` returns, all (N,); copies whose episode is over begin the next one."""
+        """The values that `step` returns, all (N,); copies whose episode is over begin the next one."""
         info: dict[str, Any] = self._info(np.ones(self.num_envs, bool))
         obs, done = self._observe(), terminated | truncated
         if done.any():
@@ -92,7 +92,7 @@ class ArrayVectorEnv(VectorEnv):
         return obs, reward, terminated, truncated, info
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """What `SyncVectorEnv.call` offers: the attribute, or the method's result, once per copy."""
+        """Call as in `SyncVectorEnv`: the attribute, or the method's result, once per copy."""
         if name == "render":
             return self.render()
         value = getattr(self, name)

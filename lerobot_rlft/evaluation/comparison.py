@@ -14,7 +14,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.envs import EnvConfig
 from tqdm import tqdm
 
-from ..configs.eval import BASE, CompareConfig
+from ..configs.eval import BASE, EvalPipelineConfig
 from ..diversity.atlas import ModeAtlas
 from ..diversity.probe import Probe
 from ..envs.options import env_options
@@ -81,7 +81,7 @@ class Comparison:
         kl: name -> "reverse" and "forward" -> (T, K) nats by decision of the episode and denoising step.
     """
 
-    config: CompareConfig
+    config: EvalPipelineConfig
     base: Side
     tuned: dict[str, Side]
     atlas: ModeAtlas | None
@@ -96,7 +96,7 @@ class Comparison:
         return {**self.numbers[main], "others": {name: self.numbers[name] for name in others}}
 
 
-def compare(config: CompareConfig) -> Comparison:
+def compare(config: EvalPipelineConfig) -> Comparison:
     """Play all policies, the base once, and measure; what can be checked is checked before.
 
     Raises:
@@ -168,7 +168,7 @@ def compare(config: CompareConfig) -> Comparison:
     return Comparison(config, base, sides, atlas, probe, numbers, kl)
 
 
-def describe(m: Metrics, config: CompareConfig, base: Side, tuned: Side, modes_from: str | None) -> None:
+def describe(m: Metrics, config: EvalPipelineConfig, base: Side, tuned: Side, modes_from: str | None) -> None:
     """What was compared, and success."""
     source = tuned.policy.module.config
     weights = fetch_weights(tuned.path, source.pretrained_revision, config.trust_remote_code)
@@ -197,7 +197,9 @@ def describe(m: Metrics, config: CompareConfig, base: Side, tuned: Side, modes_f
             m[prefix + "unknown"] = m[prefix + "n_success"] - int(side.counts.sum())
 
 
-def load_policies(config: CompareConfig, parts: dict[str, PreTrainedConfig]) -> dict[str, DenoisingPolicy]:
+def load_policies(
+    config: EvalPipelineConfig, parts: dict[str, PreTrainedConfig]
+) -> dict[str, DenoisingPolicy]:
     """The policies of `parts`, by name.
 
     Raises:
@@ -233,7 +235,7 @@ def check_same_actions(base: DenoisingPolicy, tuned: DenoisingPolicy, option: st
         )
 
 
-def given_atlas(config: CompareConfig, sizes: dict[str, int]) -> ModeAtlas | None:
+def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> ModeAtlas | None:
     """The atlas of `--atlas.path`; None where none is given.
 
     Args:
@@ -254,7 +256,7 @@ def given_atlas(config: CompareConfig, sizes: dict[str, int]) -> ModeAtlas | Non
     return atlas
 
 
-def atlas_for(config: CompareConfig, given: ModeAtlas | None, episodes: Episodes) -> ModeAtlas | None:
+def atlas_for(config: EvalPipelineConfig, given: ModeAtlas | None, episodes: Episodes) -> ModeAtlas | None:
     """None where the environment names modes, else the `given` atlas or one fitted on the base's episodes."""
     if episodes.mode is not None:
         if given is not None:
@@ -279,7 +281,7 @@ def explore(runner: EpisodeRunner, seed: int) -> Rollout:
         )
 
 
-def attempts(env: EnvConfig, policy: DenoisingPolicy, config: CompareConfig) -> int:
+def attempts(env: EnvConfig, policy: DenoisingPolicy, config: EvalPipelineConfig) -> int:
     """Successes of `n_attempts` attempts from one initial state."""
     runner = make_runner(env, policy, min(config.batch_size, config.n_attempts))
     try:
@@ -289,7 +291,7 @@ def attempts(env: EnvConfig, policy: DenoisingPolicy, config: CompareConfig) -> 
     return int(episodes.success.sum())
 
 
-def counts_by_state(side: Side, config: CompareConfig, atlas: ModeAtlas | None) -> np.ndarray | None:
+def counts_by_state(side: Side, config: EvalPipelineConfig, atlas: ModeAtlas | None) -> np.ndarray | None:
     """(S, M) successes in each mode from each of S initial states; None without modes, or if not asked for.
 
     Where every episode starts alike there is one state, and its episodes have been played.

@@ -167,13 +167,13 @@ class DenoisingPolicy(ABC):
         return None
 
     def deployed_odds(self) -> Tensor | None:
-        """How much more often each mode is commanded when deployed than in training, (M,); None where nothing
+        """Ratio of the shares of each mode, deployed to training, (M,); None where nothing
         is commanded.
         """
         return None
 
     def command(self, shares: list[float]) -> None:
-        """From now on draw commands with these probabilities; only called where `commanded` wrapped it."""
+        """Draw commands with these probabilities from now on; only called where `commanded` wrapped it."""
         raise NotImplementedError
 
     @property
@@ -279,7 +279,7 @@ class DenoisingPolicy(ABC):
         return torch.cat([self.encode({k: v[part] for k, v in obs.items()}) for part in rows])
 
     def features(self, condition: Tensor) -> Tensor:
-        """What critics and mode classifiers read of a condition, (B, F); the condition itself by default."""
+        """Features of a condition for critics and classifiers, (B, F); the condition itself by default."""
         return condition
 
     @property
@@ -295,7 +295,7 @@ class DenoisingPolicy(ABC):
         )
 
     def expert_features(self, condition: Tensor) -> Tensor:
-        """What the action expert of a vision-language-action policy makes of a condition, (B, F)."""
+        """Features that the action expert of a vision-language-action policy makes of a condition, (B, F)."""
         raise NotImplementedError
 
     def copy_encoder(self) -> "DenoisingPolicy":

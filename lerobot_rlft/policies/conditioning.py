@@ -17,7 +17,7 @@ LABEL = "advantage_label"  # of each sample in a batch, (B,) long
 
 
 class LabelEmbedding(nn.Module):
-    """What is added to the output of a layer for each label; zero at first, so that nothing changes.
+    """Vectors added to the output of a layer, one for each label; zero at first, so that nothing changes.
 
     Args:
         layer: the last linear layer of a network's time embedding, `DenoisingPolicy.condition_layer`.

@@ -1,4 +1,4 @@
-"""From a LeRobot checkpoint to a `DenoisingPolicy`."""
+"""Loading of LeRobot checkpoints as a `DenoisingPolicy`."""
 
 import io
 from contextlib import redirect_stdout

@@ -77,5 +77,5 @@ class PI0Adapter(VLAAdapter):
 
 
 def _layers(prefix: Prefix) -> list[tuple[Tensor, Tensor, None]]:
-    """What LeRobot's `denoise_step` clones, layer by layer, into a cache of its own (no sliding windows)."""
+    """The layers that LeRobot's `denoise_step` clones into a cache of its own (no sliding windows)."""
     return [(keys, values, None) for keys, values in prefix.cache]

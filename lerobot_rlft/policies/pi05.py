@@ -10,7 +10,7 @@ from .prefix import Prefix
 
 @register("pi05")
 class PI05Adapter(PI0Adapter):
-    """As pi0, but the state is part of the prompt, as numbers from 0 to 255 in its text."""
+    """Like pi0, but the state is part of the prompt, as numbers from 0 to 255 in its text."""
 
     condition_path = "model.time_mlp_out"
 

@@ -15,7 +15,7 @@ Cache = list[tuple[Tensor, Tensor]]  # keys and values (B, G, S, A) of each laye
 
 @dataclass(frozen=True)
 class PrefixShape:
-    """What `Prefix.flatten` needs to be undone; S follows from the length.
+    """Data that undoes `Prefix.flatten`; S follows from the length.
 
     Attributes:
         state_dim: E, 0 where the state is among the tokens.
@@ -81,7 +81,7 @@ def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def split_parts(dtype: torch.dtype) -> int:
-    """How many numbers of `dtype` hold a float32: bfloat16 keeps 8 of its 24 significant bits."""
+    """Count of numbers of `dtype` that hold a float32: bfloat16 keeps 8 of its 24 significant bits."""
     return 3 if dtype == torch.bfloat16 else 1
 
 

@@ -211,7 +211,7 @@ def _check_step(option: str, step: dict[str, Any]) -> None:
 
 
 def _resolved(step: dict[str, Any]) -> Any:
-    """What LeRobot would call to make a step, found as LeRobot finds it; None where there is nothing."""
+    """The class or function that LeRobot would call to make a step; None where there is nothing."""
     if "registry_name" in step:
         try:
             return ProcessorStepRegistry.get(step["registry_name"])

@@ -1,4 +1,4 @@
-"""What pi0, pi05 and smolvla share: a vision-language model reads the prefix (images, language, for most the
+"""Base of pi0, pi05 and smolvla: a vision-language model reads the prefix (images, language, for most the
 state) once for each decision, an action expert denoises the chunk with its keys and values.
 
 They count time as openpi does, t = 1 noise, t = 0 data, and are integrated by LeRobot's `euler_integrate`.
@@ -192,5 +192,5 @@ class VLAAdapter(DenoisingPolicy):
         return (p for key, p in self.module.named_parameters() if re.search(idle, key))
 
     def _dtype(self) -> torch.dtype:
-        """Of the expert's matrices; norms may be float32 in a bfloat16 network."""
+        """Dtype of the expert's matrices; norms may be float32 in a bfloat16 network."""
         return next(p.dtype for part in self._expert() for p in part.parameters() if p.ndim > 1)

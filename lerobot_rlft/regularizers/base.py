@@ -102,7 +102,7 @@ class Step:
 class RegularizerConfig(draccus.ChoiceRegistry):
     """Options of one regularizer."""
 
-    # Weight of its loss, or of its reward.
+    # Weight of the loss, or of the reward, that is added.
     coef: float = 1.0
 
     def __post_init__(self) -> None:

@@ -25,14 +25,14 @@ class EntropyConfig(RegularizerConfig):
         ValueError: an option is unknown or out of range.
     """
 
-    # "novelty": successes in rare modes are paid. "chunks": chunks unlike those of other episodes are paid.
-    # "noise_head": the entropy of learned noise is raised.
+    # Quantity that is raised: "novelty" pays successes in rare modes, "chunks" pays chunks of actions unlike
+    # those of other episodes, "noise_head" raises the entropy of learned noise.
     on: str = "novelty"
-    # novelty: weight of the past in the average of mode shares.
+    # Weight of the past in the running average of mode shares (on=novelty).
     decay: float = 0.8
-    # novelty: successes added to each mode, so that the reward of a rare one stays finite.
+    # Successes added to each mode, so that the reward of a rare one stays finite (on=novelty).
     pseudo_count: float = 1.0
-    # chunks: the neighbour whose distance counts.
+    # Rank of the neighbour whose distance is paid (on=chunks).
     neighbours: int = 5
 
     def __post_init__(self) -> None:

@@ -20,11 +20,14 @@ class KLBaseConfig(RegularizerConfig):
         ValueError: an option is unknown, or two do not go together.
     """
 
-    # "loss": at the states of a minibatch. "return": taken from the reward of each decision.
+    # Place of the penalty: "loss", at the states of a minibatch, or "return", subtracted from the reward of
+    # each decision.
     place: str = "loss"
-    # "reverse": KL(policy || base). "forward": KL(base || policy), for a policy that learns its noise.
+    # Direction of the divergence: "reverse" is KL(policy || base), "forward" is KL(base || policy), for a
+    # policy that learns its noise.
     direction: str = "reverse"
-    # "exact": the KL. "early": times std^2, so that noisy steps, where the mode is decided, count as much.
+    # Weight of each denoising step: "exact" is the KL divergence, "early" multiplies it by the variance, so
+    # that the noisy steps, where the mode is decided, count as much.
     weighting: str = "exact"
 
     def __post_init__(self) -> None:

@@ -21,9 +21,9 @@ class ManifoldEnsembleConfig(RegularizerConfig):
         ValueError: there are no references, or weights that do not fit them.
     """
 
-    # Hub ids or folders of frozen policies with the features of the one that is trained.
+    # Frozen policies with the features of the one that is trained, as Hub ids or folders.
     references: list[str] = field(default_factory=list)
-    # One for each reference, in any unit; null = equal.
+    # Weight of each reference, in any unit; null = equal.
     weights: list[float] | None = None
 
     def __post_init__(self) -> None:

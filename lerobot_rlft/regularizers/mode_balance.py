@@ -39,12 +39,12 @@ class BalanceConfig:
         ValueError: a field is out of its range.
     """
 
-    # Centre advantages among the episodes that attempt the same mode.
+    # Whether to centre advantages among the episodes that attempt the same mode.
     center: bool = False
-    # Strength of the force that restores the shares of modes; 0 = none.
+    # Strength of the bonus that restores the shares of modes; 0 = none.
     tau: float = 0.0
-    # Shares to restore: those that the base attempted, those of its successes, or equal ones for all modes
-    # that the base knows.
+    # Shares to restore: "attempted", those that the base attempted, "successful", those of its successes, or
+    # "uniform", equal ones for all modes that the base knows.
     target: str = "attempted"
 
     def __post_init__(self) -> None:

@@ -20,26 +20,28 @@ MAX_GRAD_NORM = 10.0  # as in behaviour cloning
 
 @dataclass
 class CommandConfig:
-    """Tell the policy in which mode to act (see `policies.rlft_commanded.commands`).
+    """Training of a policy that is told, for each episode, in which mode to act.
 
     Raises:
         ValueError: an option is unknown or out of range.
     """
 
-    # null = true under --guard.enable=true with algorithm.type=nft, where nothing else is chosen that holds
-    # modes.
+    # Whether to tell the policy its mode; null = true with --guard.enable=true and --algorithm.type=nft,
+    # where nothing else is chosen that holds modes.
     enable: bool | None = None
-    # How often modes are asked for: as often as the base succeeds in them, as often as it attempts them, or
-    # all alike.
+    # Frequencies with which modes are asked for: "successful", as often as the base succeeds in them,
+    # "attempted", as often as it attempts them, or "uniform".
     target: str = "successful"
-    # Share of the training episodes whose command is drawn from all modes alike, so that rare ones are
-    # practised, too; deployed commands are drawn by `target` alone.
+    # Share of the training episodes whose mode is drawn from all modes alike, so that rare ones are
+    # practised, too; a deployed policy draws by target alone.
     practice: float = 0.5
-    # Gradient steps in which the network learns, from successes of the base, what commands mean.
+    # Gradient steps in which the network learns the meaning of modes, from successes of the base.
     steps: int = 3000
+    # Decisions in a batch of these steps.
     batch_size: int = 256
+    # Learning rate of these steps.
     lr: float = 1e-3
-    # Average of the weights of these steps that goes on.
+    # Decay of the average of the weights over these steps; training continues from the average.
     ema_decay: float = 0.995
 
     def __post_init__(self) -> None:

@@ -22,10 +22,10 @@ class RehearsalConfig(RegularizerConfig):
         ValueError: an option is unknown or out of range.
     """
 
-    # "base": successes of the reference. "recent": these, then the newest of each iteration; what is there of
-    # a mode that no episode reaches any more stays. "demonstrations": handed over by `Rehearsal.remember`.
+    # Origin of the decisions: "base", successes of the base, "recent", these and then the newest of each
+    # iteration (a mode that no episode reaches any more keeps its own), or "demonstrations".
     source: str = "base"
-    # Draw modes uniformly instead of as often as they were remembered.
+    # Whether to draw modes uniformly instead of as often as they were remembered.
     balanced: bool = True
     # Decisions kept, shared equally between modes.
     capacity: int = 4096

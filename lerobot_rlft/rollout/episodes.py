@@ -17,7 +17,7 @@ from ..metrics.points import join_paths
 
 @dataclass
 class Episodes:
-    """What became of E episodes.
+    """Outcomes of E episodes.
 
     Attributes:
         success: (E,) bool.
@@ -59,7 +59,7 @@ class Episodes:
 
 @dataclass
 class Frames:
-    """What N episodes side by side saw, did and earned, one item for each environment step.
+    """Observations, actions and rewards of N episodes side by side, one item for each environment step.
 
     What lies beyond the end of an episode (`Episodes.length`) does not belong to it.
 

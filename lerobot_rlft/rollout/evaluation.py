@@ -20,7 +20,7 @@ from .runner import EpisodeRunner
 
 @dataclass
 class Evaluation:
-    """What E episodes showed.
+    """Outcomes of E episodes, as they are reported.
 
     Attributes:
         n_episodes: E.
@@ -63,7 +63,7 @@ class Evaluation:
 
     @property
     def means(self) -> dict[str, float]:
-        """What a line of training says of its exploratory episodes."""
+        """Numbers about exploratory episodes for a line of training metrics."""
         return {"success": self.success, "return": self.total_reward, "max_reward": self.max_reward}
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,6 +144,6 @@ def name_modes(
 def summarise(
     env: gym.vector.VectorEnv, episodes: Episodes, atlas: ModeAtlas | None = None
 ) -> tuple[Evaluation, Episodes]:
-    """What episodes of `env` showed, and the episodes with their modes (see `name_modes`)."""
+    """The outcomes of episodes of `env`, and the episodes with their modes (see `name_modes`)."""
     named, num_modes = name_modes(env, episodes, atlas)
     return Evaluation.of(named, num_modes), named

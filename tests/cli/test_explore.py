@@ -74,7 +74,7 @@ def test_a_measurement(base_policy, command, easy, tmp_path):
         ("--samples=1", "samples=1 must be at least 2"),
         ("--n_episodes=1", "n_episodes=1 must be at least 2"),
         ("--batch_size=0", "batch_size=0 must be at least 1"),
-        ("--seed=-1", "seed=-1 must be at least 0"),
+        ("--seed=-1", "seed=-1 must not be negative"),
         ("--n_episode=5", "--n_episode is unknown, did you mean --n_episodes?"),
         ("--env.type=mars", "env.type=mars is unknown"),
         ("--policy.path=nowhere", "--policy.path=nowhere is no checkpoint"),

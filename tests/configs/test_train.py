@@ -18,7 +18,7 @@ from tiny import TINY, save_policy
 
 from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.algorithms.nft import NFTConfig
-from lerobot_rlft.configs.parser import suggest
+from lerobot_rlft.configs.check import suggest
 from lerobot_rlft.configs.train import DatasetConfig, EvalConfig, RolloutConfig, load_policy_config
 from lerobot_rlft.diversity.atlas import AtlasConfig
 from lerobot_rlft.diversity.guard import GuardConfig
@@ -32,6 +32,7 @@ from lerobot_rlft.rollout.runner import EpisodeRunner
 from lerobot_rlft.training.checkpoint import write_config
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import UserError
+from lerobot_rlft.utils.recipes import folder
 from lerobot_rlft.utils.run_folder import CONFIG_NAME
 
 DPPO = ("--algorithm.type=dppo", "--env.type=avoiding")
@@ -128,6 +129,12 @@ def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp
     "mistake, answer",
     [
         (["--algorithm.gama=0.9"], r"--algorithm.gama is unknown, did you mean --algorithm.gamma\?"),
+        (["--polcy.path=x"], r"--polcy.path is unknown, did you mean --policy.path\?"),
+        (["--env.discover_package_path=x"],
+         r"--env.discover_package_path is unknown, did you mean --env.discover_packages_path\?"),
+        (["--rollout=4"], r"--rollout=4 is a group of options: write --rollout.NAME=VALUE"),
+        (["--seed"], r"--seed has no value: write --seed=VALUE"),
+        (["--atlas.dims={a"], r"--atlas.dims=\{a is no YAML"),
         (["--n_envs=4"], r"--n_envs is unknown, did you mean --rollout.n_envs\?"),
         (["--rollout.qqqqqqqqqqqqqqqqq=4"],
          r"qqq is unknown, known: --rollout.n_envs, --rollout.n_episodes, "),
@@ -290,17 +297,57 @@ def test_a_mistake_in_yaml(mistake, answer, base_policy, read_command, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-def test_yaml_that_is_none(read_command, tmp_path):
-    (tmp_path / "recipe.yaml").write_text("algorithm: {type: dppo")
-    with pytest.raises(UserError, match="expected"):
-        read_command(f"--config_path={tmp_path / 'recipe.yaml'}")
+@pytest.mark.parametrize(
+    "content, answer",
+    [
+        (b"algorithm: {type: dppo", "is no yaml: .*expected"),
+        (b"", "is empty: give options, one `name: value` a line"),
+        (b"- algorithm", "holds a list: give options"),
+        (b"seed: 1 # \xff", "is no text in UTF-8"),
+        (None, "is a folder: give a YAML file, or a recipe, known: .*quickstart"),
+    ],
+)
+def test_a_file_of_options_that_is_none(content, answer, read_command, tmp_path):
+    file = tmp_path / "recipe.yaml"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^--config_path={file} {answer}"):
+        read_command(f"--config_path={file}")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "quickstart.yaml", "recipes/quickstart.yaml"])
+def test_a_recipe_and_its_base_are_found_from_anywhere(name, read_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = read_command(f"--config_path={name}", "--output_dir=run")
+    assert config.policy.pretrained_path == folder() / "avoiding_base" and config.iterations == 16
+    # What lies here has precedence.
+    here = tmp_path / "recipes/avoiding_base"
+    shutil.copytree(folder() / "avoiding_base", here)
+    (tmp_path / "quickstart.yaml").write_text((folder() / "quickstart.yaml").read_text())
+    config = read_command("--config_path=quickstart.yaml", "--output_dir=run")
+    assert config.policy.pretrained_path == Path("recipes/avoiding_base")
+
+
+def test_a_recipe_that_is_not_there(read_command):
+    with pytest.raises(UserError, match=r"no recipe of this package: .* did you mean quickstart\?"):
+        read_command("--config_path=quikstart")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_library_takes(seed, dppo_config):
+    with pytest.raises(UserError, match=rf"^seed={seed} .*: choose 0 to 4294967295"):
+        dppo_config(seed=seed)
+    with pytest.raises(UserError, match=rf"^eval.seed={seed} "):
+        EvalConfig(seed=seed)
 
 
 @pytest.mark.parametrize(
     "arguments, answer",
     [
         (DPPO, "no policy: give --policy.path=HUB_ID_OR_FOLDER"),
-        ((*DPPO, "--policy.horizon=8"), r"--policy.type is missing, known: act, diffusion, "),
+        ((*DPPO, "--policy.horizon=8"), r"--policy.type is missing, known: diffusion, multi_task_dit, "),
         ((DPPO[0], "--env.lag=0.1"), r"--env.type is missing, known: aloha, avoiding, "),
         (
             (*DPPO, "--policy.type=diffusion", "--policy.device=cpu"),

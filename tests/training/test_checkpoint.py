@@ -217,6 +217,9 @@ def test_options_that_do_not_fit_a_resume(finished, read_command):
         read_command(f"--resume={run}", f"--policy.path={base}")
     with pytest.raises(UserError, match=r"--output_dir does not go with --resume"):
         read_command(f"--resume={run}", "--output_dir=x")
+    with pytest.raises(UserError, match=r"--env.lag=0.1 does not go with .*has env.lag=0.25, and another"):
+        read_command(f"--resume={run}", "--env.lag=0.1")
+    assert read_command(f"--resume={run}", "--env.lag=0.25").env.lag == 0.25
     with pytest.raises(UserError, match="does not fit the configuration"):
         Trainer(read_command(f"--resume={run}", "--algorithm.critic_hidden_dims=[4]"))
     with pytest.raises(UserError, match="not the folder of a run"):

@@ -185,7 +185,7 @@ class AvoidingVectorEnv(ArrayVectorEnv):
         return tuple(frames)
 
     def action_path(self, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Where actions (N, H, 2) lead the desired position from `state` (4,), (N, H+1, 2), for pictures."""
+        """Desired positions (N, H+1, 2) after actions (N, H, 2) from `state` (4,), for pictures."""
         start = np.broadcast_to(state[:2], (len(actions), 1, 2))
         return np.concatenate([start, start + np.clip(actions, -MAX_DELTA, MAX_DELTA).cumsum(1)], 1)
 

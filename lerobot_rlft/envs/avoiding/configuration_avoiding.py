@@ -19,19 +19,25 @@ class AvoidingEnvConfig(EnvConfig):
         ValueError: a field is out of its range.
     """
 
+    # Instruction that policies which read language are given.
     task: str | None = TASK
+    # Control steps in a second.
     fps: int = 28  # 35 ms control period
-    # One of binary, graded, dppo_m5, blocked.
+    # Reward: "binary" pays success, "graded" pays some modes slightly more, "dppo_m5" is that of the DPPO
+    # paper, "blocked" walls one gap off.
     reward: str = "binary"
-    # `graded` only: the best-paid mode earns 1 + graded_bonus, the worst 1.
+    # Extra pay of the best mode under reward=graded: it earns 1 + graded_bonus, the worst earns 1.
     graded_bonus: float = 0.05
-    # `blocked` only: the walled gap, 0-1 first, 2-4 second, 5-8 third level, from the left.
+    # Gap that is walled off under reward=blocked, counted from the left: 0-1 are in the first, 2-4 in the
+    # second, 5-8 in the third row of pillars.
     blocked_gap: int = 0
-    # `blocked` only: flag the wall in observation.environment_state.
+    # Whether observation.environment_state shows the wall under reward=blocked.
     show_block: bool = False
-    # Share of the tracking error that is left after one step.
+    # Share of the tracking error of the controller that is left after one step.
     lag: float = 0.25
+    # Longest episode, in steps.
     episode_length: int = 150
+    # Width and height of rendered images, in pixels.
     render_size: int = 256
     features: dict[str, PolicyFeature] = field(
         default_factory=partial(vector_features, state=4, environment_state=9, action=2)

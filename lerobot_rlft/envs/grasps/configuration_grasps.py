@@ -20,15 +20,19 @@ class GraspsEnvConfig(EnvConfig):
         ValueError: a field is out of its range.
     """
 
+    # Instruction that policies which read language are given.
     task: str | None = TASK
+    # Control steps in a second.
     fps: int = 1
+    # Number of grasps to choose from.
     n_grasps: int = 5
-    # A grasp succeeds nearer than this to its point; the points lie on a circle of radius 0.7.
+    # Distance from its point at which a grasp still succeeds; the points lie on a circle of radius 0.7.
     tolerance: float = 0.15
-    # What grasp 0 earns; the others earn 1.
+    # Reward of grasp 0; the others earn 1.
     best_reward: float = 1.01
-    # A grasp that always misses, without being shown to the policy; null = none.
+    # Grasp that always misses, without being shown to the policy; null = none.
     blocked_grasp: int | None = None
+    # Width and height of rendered images, in pixels.
     render_size: int = 256
     features: dict[str, PolicyFeature] = field(
         default_factory=partial(vector_features, state=2, environment_state=2, action=2)

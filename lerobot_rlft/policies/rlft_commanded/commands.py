@@ -33,13 +33,13 @@ def practised(shares: Tensor, practice: float) -> Tensor:
 
 
 def deployed_odds(shares: Tensor, practice: float) -> Tensor:
-    """How much more often each mode (M,) is drawn when deployed than in training; 0 for one never drawn."""
+    """Ratio of the shares of each mode (M,), deployed to training; 0 for one never drawn."""
     probability = practised(shares, practice)
     return torch.where(probability > 0, shares / shares.sum() / probability, 0.0)
 
 
 def target_shares(target: str, attempt: Tensor, success: Tensor, num_modes: int) -> Tensor:
-    """How often each mode is to be asked for, (M,), of those in which the base ever succeeds.
+    """Share with which each mode is to be asked for, (M,), of those in which the base ever succeeds.
 
     Args:
         target: one of `TARGETS`.

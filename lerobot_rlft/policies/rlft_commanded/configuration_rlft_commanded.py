@@ -16,9 +16,9 @@ class RLFTCommandedConfig(WrappedConfig):
         ValueError: the mode is none of those it knows.
     """
 
-    # Probability of each mode; empty = nothing is commanded.
+    # Probability of each mode; empty = no mode is told.
     shares: list[float] = field(default_factory=list)
-    # Act in this mode always; null = one is drawn by `shares` for each episode.
+    # Number of the mode in which to act always; null = one is drawn by shares for each episode.
     mode: int | None = None
 
     def __post_init__(self) -> None:

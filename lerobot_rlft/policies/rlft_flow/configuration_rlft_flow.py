@@ -19,16 +19,18 @@ class RLFTFlowConfig(PreTrainedConfig):
         ValueError: a field is out of its range.
     """
 
+    # Observations that are read, the current one and those before it.
     n_obs_steps: int = 1
-    # Actions that are predicted, from that of the oldest observation on; a multiple of 2 for each of
+    # Actions that are predicted, from that of the oldest observation on; a multiple of 2 for each entry of
     # down_dims.
     horizon: int = 8
     # Actions that are executed, from the current observation on.
     n_action_steps: int = 8
     # Euler steps of the sampler.
     num_inference_steps: int = 10
-    # Last frames of an episode that no training window starts at.
+    # Last frames of an episode at which no training window starts.
     drop_n_last_frames: int = 0
+    # Normalisation of states and actions, by kind of feature.
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: {
             "STATE": NormalizationMode.MIN_MAX,
@@ -37,18 +39,28 @@ class RLFTFlowConfig(PreTrainedConfig):
         }
     )
 
-    # U-Net, see LeRobot's `diffusion`.
+    # Channels of the U-Net at each resolution.
     down_dims: tuple[int, ...] = (64,)
+    # Kernel size of the convolutions of the U-Net.
     kernel_size: int = 3
+    # Groups of the group normalisation of the U-Net.
     n_groups: int = 8
+    # Size of the embedding of the flow time.
     diffusion_step_embed_dim: int = 32
+    # Whether conditions also scale the features of the U-Net, beside shifting them.
     use_film_scale_modulation: bool = True
 
+    # Learning rate for cloning.
     optimizer_lr: float = 2e-3
+    # Betas of Adam for cloning.
     optimizer_betas: tuple[float, float] = (0.95, 0.999)
+    # Epsilon of Adam for cloning.
     optimizer_eps: float = 1e-8
+    # Weight decay of Adam for cloning.
     optimizer_weight_decay: float = 1e-6
+    # Learning-rate schedule for cloning, as diffusers calls it.
     scheduler_name: str = "cosine"
+    # Warm-up steps of the learning-rate schedule.
     scheduler_warmup_steps: int = 500
 
     gradient_checkpointing = False  # the U-Net asks; it is too small to gain from it

@@ -16,7 +16,7 @@ class RLFTGuidedConfig(WrappedConfig):
         ValueError: the weight is negative.
     """
 
-    # 1 = as told "positive", 0 = as untold; above 1 sharpens.
+    # Weight of the label "positive" when acting: 0 acts as unlabelled, 1 as labelled; above 1 sharpens.
     guidance_weight: float = 1.0
 
     def __post_init__(self) -> None:

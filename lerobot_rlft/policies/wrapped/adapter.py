@@ -1,4 +1,4 @@
-"""What the adapters of policy types that hold another policy share: they ask the adapter of that policy."""
+"""Base of the adapters of policy types that hold another policy: they ask the adapter of that policy."""
 
 import copy
 from pathlib import Path

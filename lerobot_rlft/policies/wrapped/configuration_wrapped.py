@@ -10,10 +10,13 @@ from lerobot.configs import PreTrainedConfig
 
 @dataclass
 class WrappedConfig(PreTrainedConfig):
-    """Sizes, features and presets are those of the policy inside."""
+    """Sizes, features and presets are those of the policy inside.
 
-    # The config of the policy inside, as in its config.json: a config within a config would let the parser of
-    # every command go round in circles.
+    Its config is held as a dict: a config within a config would let the parser of every command go round in
+    circles.
+    """
+
+    # Config of the policy inside, as in its config.json.
     inner: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -25,7 +28,7 @@ class WrappedConfig(PreTrainedConfig):
 
     @classmethod
     def around(cls, policy: PreTrainedConfig, **fields: Any) -> "WrappedConfig":
-        """With the config of a policy."""
+        """The config that wraps the config of a policy."""
         inner = draccus.encode(policy, PreTrainedConfig)
         return cls(inner=inner, device=policy.device, push_to_hub=False, **fields)
 

@@ -1,0 +1,33 @@
+"""The recipes, small base policies and recordings that are installed with this package."""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+FOLDER = "recipes"
+
+
+def folder() -> Path:
+    """Where they lie: beside the code in an installation, beside the package in a checkout."""
+    installed = PACKAGE / FOLDER
+    return installed if installed.is_dir() else PACKAGE.parent / FOLDER
+
+
+def names() -> list[str]:
+    """Names of all recipes, as `quickstart`."""
+    return sorted(file.stem for file in folder().glob("*.yaml"))
+
+
+def located(path: str) -> str:
+    """`recipes/...` as it is where it lies here, else in the installation; other paths unchanged."""
+    parts = Path(path).parts
+    inside = folder().joinpath(*parts[1:])
+    return str(inside) if parts[:1] == (FOLDER,) and not Path(path).exists() and inside.exists() else path
+
+
+def recipe(name: str) -> Path | None:
+    """The file of `quickstart`, `quickstart.yaml` or `recipes/quickstart.yaml`; None where there is none."""
+    given = Path(located(name))
+    if given.is_file():
+        return given
+    stem = name.removesuffix(".yaml")
+    return folder() / f"{stem}.yaml" if stem in names() else None
