@@ -20,7 +20,7 @@ class CheckConfig:
     """Check that an environment keeps the contract, play a few episodes, and say what works in it.
 
     lerobot-rlft-check --env.type=avoiding
-    lerobot-rlft-check --env.type=pusht --env.obs_type=environment_state_agent_pos --n_episodes=50
+    lerobot-rlft-check --env.type=pusht --n_episodes=50
     lerobot-rlft-check --env.type=avoiding --policy.path=recipes/avoiding_base
 
     Exits with 0 if it can be used. Nothing is written.

@@ -77,9 +77,9 @@ class TrainConfig:
     eval_freq: int = 5
     # Iterations between checkpoints; 0 = only the last one.
     save_freq: int = 10
-    # Whether to go back to the best checkpoint, with half the learning rate, where an evaluation finds success
-    # below its beyond doubt (95 % intervals apart); for algorithms that learn from rollouts. A run then also
-    # keeps the checkpoint of iteration 0 and that of each evaluation better than all before.
+    # Whether to go back to the best checkpoint, with half the learning rate, where an evaluation finds
+    # success below its beyond doubt (95 % intervals apart); for algorithms that learn from rollouts. A run
+    # then also keeps the checkpoint of iteration 0 and that of each evaluation better than all before.
     rollback: bool = True
     # Iterations between lines of training metrics; 0 = none.
     log_freq: int = 1
@@ -108,8 +108,8 @@ class TrainConfig:
     # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
-    # Packages that --env.discover_packages_path and --policy.discover_packages_path loaded, by the option they
-    # were named for; remembered for commands and cards. Naming a package here loads nothing.
+    # Packages that --env.discover_packages_path and --policy.discover_packages_path loaded, by the option
+    # they were named for; remembered for commands and cards. Naming a package here loads nothing.
     packages: dict[str, str] = field(default_factory=dict)
     # Whether to build everything, run one tiny iteration, print sizes and write nothing. Together with
     # --policy.type=pi0 instead of --policy.path it prints the memory that the policy would take, without its
