@@ -72,8 +72,8 @@ class EvalConfig:
     n_episodes_during: int = 120
     # Environments that run side by side.
     batch_size: int = 120
-    # First random seed of the episodes: episode i is reset with seed + i. Evaluations in between begin 500,000
-    # seeds later, so that no episode both chooses a checkpoint and reports on it.
+    # First random seed of the episodes: episode i is reset with seed + i. Evaluations in between begin
+    # 500,000 seeds later, so that no episode both chooses a checkpoint and reports on it.
     seed: int = 1_000_000
     # Episodes that are filmed at the first and the last evaluation; 0 = none.
     n_videos: int = 4
