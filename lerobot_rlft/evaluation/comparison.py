@@ -284,7 +284,7 @@ def attempts(env: EnvConfig, policy: DenoisingPolicy, config: CompareConfig) -> 
     try:
         episodes = play(runner, config.n_attempts, config.seed, attempts=config.n_attempts)
     finally:
-        runner.env.close()
+        runner.close()
     return int(episodes.success.sum())
 
 

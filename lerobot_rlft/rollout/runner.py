@@ -28,6 +28,7 @@ from ..policies.rlft_commanded.commands import COMMAND
 from ..utils.errors import EnvironmentFailure
 from .arrays import alone, cat, final_observation, finite, row, side_by_side
 from .episodes import Episodes, Frames, Rollout
+from .workers import close_env, how_it_died
 
 VECTORS = {"agent_pos": OBS_STATE, "environment_state": OBS_ENV_STATE}  # what is kept of every step
 SUCCESS = "is_success"
@@ -52,6 +53,10 @@ class EpisodeRunner:
         self.env, self.policy = env, policy
         self.env_preprocessor, self.env_postprocessor = env_preprocessor, env_postprocessor
         self.max_steps = int(env.call("_max_episode_steps")[0])
+
+    def close(self) -> None:
+        """Close the environments, within seconds, whatever their processes do."""
+        close_env(self.env)
 
     def vectors(self, raw: dict[str, Any]) -> dict[str, np.ndarray]:
         """The vectors that a policy is shown of raw observations, LeRobot key -> (N, S) float32, copied.
@@ -319,6 +324,8 @@ class _Round:
         try:
             yield
         except Exception as error:
+            if died := how_it_died(self.env):
+                raise EnvironmentFailure(f"{died}, in {where}") from error
             raise EnvironmentFailure(
                 f"the environment raised {type(error).__name__} in {where}: {error}"
             ) from error

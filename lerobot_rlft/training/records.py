@@ -29,7 +29,7 @@ from lerobot.common.wandb_utils import WandBLogger
 
 from ..configs.train import TrainConfig
 from ..utils.errors import UserError
-from ..utils.files import replacing
+from ..utils.files import append, replacing
 from ..utils.run_folder import METRICS
 
 
@@ -78,8 +78,7 @@ class Records:
 
     def write(self, kind: str, iteration: int, env_steps: int, values: dict[str, Any]) -> None:
         line = {"kind": kind, "iteration": iteration, "env_steps": env_steps} | values
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.path, json.dumps(line))
         if self.wandb:
             sampler = f"{values['sampler']}_" if "sampler" in values else ""
             scalars = {f"{sampler}{k}": v for k, v in line.items() if isinstance(v, (int, float))}

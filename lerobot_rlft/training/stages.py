@@ -109,7 +109,7 @@ class Stages:
                 atlas=self.atlas,
             )
         finally:
-            runner.env.close()
+            runner.close()
         tqdm.write(f"  success {episodes.success.mean():.3f} of {len(episodes.success)} episodes")
 
     def _fit_value(self, number: int) -> None:
