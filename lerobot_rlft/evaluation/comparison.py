@@ -115,7 +115,7 @@ def compare(config: CompareConfig) -> Comparison:
         for title in policies.keys() - {BASE}:  # the base's have been checked
             check_features(config.env, runners[title])
         given = atlas = given_atlas(config, first.vector_sizes)
-        with tqdm(total=len(policies) * (3 + len(blocked)), desc="playing", unit="set") as bar:
+        with tqdm(total=len(policies) * (3 + len(blocked)), desc="playing", unit="set", disable=None) as bar:
             for title, runner in runners.items():
                 episodes = play(runner, config.n_episodes, config.seed)
                 if title == BASE:

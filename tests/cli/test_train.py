@@ -111,7 +111,7 @@ def test_ctrl_c_before_the_run_begins(base_policy, main, tmp_path, monkeypatch):
 
     monkeypatch.setattr("lerobot_rlft.training.trainer.make_policy", interrupted)
     code, _ = main(*TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
-    assert code == "\nstopped before the run began, nothing was written"
+    assert code == "\nstopped before the run began, nothing was changed"
     assert not (tmp_path / "run").exists()
 
 

@@ -14,6 +14,7 @@ from tiny import save_policy
 from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.training import checkpoint as checkpoint_module
 from lerobot_rlft.training.checkpoint import last_checkpoint, load_state, save_checkpoint
+from lerobot_rlft.training.records import Records
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import StorageFailure, UserError
 from lerobot_rlft.utils.signals import Interrupted
@@ -324,3 +325,18 @@ def test_a_checkpoint_for_which_there_is_no_room(finished, read_command, monkeyp
     ):
         trainer.train()
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000001", "last"]
+
+
+def test_wandb_that_fails_costs_no_run(dppo_config, capsys):
+    records = Records(dppo_config())
+    records.config.output_dir.mkdir()
+
+    class Failing:
+        def log_dict(self, *args, **kwargs):
+            raise OSError("read-only")
+
+    records.wandb = Failing()
+    for iteration in (1, 2):
+        records.write("train", iteration, 0, {"loss": 1.0})
+    assert len(records.read("train")) == 2
+    assert capsys.readouterr().out.count("warning: wandb failed (OSError: read-only)") == 1
