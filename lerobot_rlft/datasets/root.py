@@ -32,7 +32,7 @@ def check_root(root: str | Path | None) -> None:
         ) from error
     if major < 3:
         raise ValueError(
-            f"the dataset in {root} has format {info['codebase_version']}, LeRobot reads v3.0: convert it: "
+            f"the dataset in {root} has format {info['codebase_version']}, LeRobot reads v3.0: run "
             f"`{CONVERTER} --repo-id=NAME --root={root}`"
         )
     for name in (TASKS, EPISODES):

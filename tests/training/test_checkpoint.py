@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tiny import save_policy
 
 from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.training import checkpoint as checkpoint_module
+from lerobot_rlft.training import training_state
 from lerobot_rlft.training.checkpoint import last_checkpoint, load_state, save_checkpoint
 from lerobot_rlft.training.records import Records
 from lerobot_rlft.training.trainer import Trainer
@@ -340,3 +342,12 @@ def test_wandb_that_fails_costs_no_run(dppo_config, capsys):
         records.write("train", iteration, 0, {"loss": 1.0})
     assert len(records.read("train")) == 2
     assert capsys.readouterr().out.count("warning: wandb failed (OSError: read-only)") == 1
+
+
+@pytest.mark.parametrize("name", ["algorithm", "iteration", "env_steps", "seconds", "metrics_bytes"])
+@pytest.mark.parametrize("value", [None, "text", []])
+def test_a_state_of_another_kind(name, value, tmp_path, monkeypatch):
+    state = {"algorithm": {}, "iteration": 1, "env_steps": 1, "seconds": 1.0, "metrics_bytes": 1}
+    monkeypatch.setattr(training_state, "load_state", lambda checkpoint: state | {name: value})
+    with pytest.raises(UserError, match=rf"state\.json is damaged, {name} is"):
+        training_state.load_training(SimpleNamespace(config=None), tmp_path)
