@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 INFO, TASKS, EPISODES = "meta/info.json", "meta/tasks.parquet", "meta/episodes"
-CONVERTER = "python -m lerobot.scripts.convert_dataset_v21_to_v30"
+# Left alone, it pushes what it converted.
+CONVERTER = "python -m lerobot.scripts.convert_dataset_v21_to_v30 --push-to-hub=false"
 
 
 def check_root(root: str | Path | None) -> None:

@@ -79,7 +79,7 @@ def load_training(trainer: "Trainer", checkpoint: Path) -> None:
                 trainer.algorithm.hold(1.0)
     except UserError:
         raise
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+    except (LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise UserError(
             f"--resume: the training state in {checkpoint} does not fit the configuration ({error}): "
             "resume without changing options that shape the algorithm"
