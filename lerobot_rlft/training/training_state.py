@@ -57,7 +57,8 @@ def load_training(trainer: "Trainer", checkpoint: Path) -> None:
         if not isinstance(value, kind) or (kind is int and value < 0):
             raise UserError(
                 f"--resume: {checkpoint / TRAINING_STATE_DIR / STATE_JSON} is damaged, {name} is "
-                f"{value!r:.40}: put it back, or let {checkpoint.parent / LAST_CHECKPOINT_LINK} point to another checkpoint"
+                f"{value!r:.40}: put it back, or let "
+                f"{checkpoint.parent / LAST_CHECKPOINT_LINK} point to another checkpoint"
             )
     if state["iteration"] > config.iterations:
         raise UserError(
