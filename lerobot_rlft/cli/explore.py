@@ -118,7 +118,7 @@ def run(config: ExploreConfig) -> None:
             folder.rmdir()
             raise
     finally:
-        runner.env.close()
+        runner.close()
     said = conclusion(**found)
     result = {
         "policy": str(config.policy.pretrained_path),

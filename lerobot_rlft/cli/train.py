@@ -31,7 +31,7 @@ def main() -> None:
     except (UserError, EnvironmentFailure, FloatingPointError, RatioError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped before the run began, nothing was written")
+        sys.exit("\nstopped before the run began, nothing was changed")
 
 
 def read_config() -> TrainConfig:

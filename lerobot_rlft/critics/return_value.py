@@ -14,7 +14,6 @@ frames, ordered by prediction, whose means are `predicted` and `realised`.
 
 import itertools
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,16 +220,15 @@ def save_value(folder: Path, value: Value, how: dict[str, Any], numbers: dict[st
     Args:
         how: what returns it predicts, for `load_value` to compare.
     """
-    partial = folder.with_name(f".partial.{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     skipped = () if value.trains_encoder else ("policy.",)
     tensors = {k: v.contiguous() for k, v in value.state_dict().items() if not k.startswith(skipped or "-")}
-    save_file(tensors, partial / TENSORS)
-    (partial / JSON).write_text(json.dumps(how, indent=2) + "\n")
-    (partial / CALIBRATION).write_text(json.dumps(numbers, indent=2) + "\n")
-    draw_calibration(partial / "calibration.png", numbers)
-    partial.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder) as partial:
+        partial.mkdir()
+        save_file(tensors, partial / TENSORS)
+        (partial / JSON).write_text(json.dumps(how, indent=2) + "\n")
+        (partial / CALIBRATION).write_text(json.dumps(numbers, indent=2) + "\n")
+        draw_calibration(partial / "calibration.png", numbers)
 
 
 def load_value(folder: Path, value: Value, how: dict[str, Any]) -> None:

@@ -11,13 +11,13 @@ from lerobot.datasets.factory import resolve_delta_timestamps
 from lerobot.utils.constants import ACTION, IMAGENET_STATS
 from torch import Tensor
 
+from .root import check_root
 from .windows import (
     Batch,
     ChunkDataset,
     DecodedDataset,
     Windows,
     check_episodes,
-    check_root,
     is_tabular,
     start_indices,
 )

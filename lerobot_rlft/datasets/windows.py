@@ -18,6 +18,8 @@ from lerobot.utils.collate import lerobot_collate_fn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from .root import check_root
+
 # What stock batches hold as tensors already in the table; images are decoded, text has no tensor.
 NOT_TABULAR = ("image", "video", "language", "string")
 
@@ -214,19 +216,6 @@ def finite_columns(dataset: LeRobotDataset) -> dict[str, Tensor]:
                 "repair the episode or leave it out with `episodes`"
             )
     return columns
-
-
-def check_root(root: str | Path | None) -> None:
-    if root is not None and not _is_dataset(Path(root)):
-        folders = sorted(str(p) for p in Path(root).parent.glob("*") if _is_dataset(p))
-        raise FileNotFoundError(
-            f"dataset root={str(root)!r} holds no meta/info.json: give the folder of a LeRobot dataset, or "
-            f"root=None for the cache and the Hub; datasets next to it: {folders}"
-        )
-
-
-def _is_dataset(folder: Path) -> bool:
-    return (folder / "meta" / "info.json").is_file()
 
 
 def check_episodes(episodes: list[int] | None, meta: LeRobotDatasetMetadata) -> None:

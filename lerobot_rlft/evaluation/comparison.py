@@ -115,7 +115,7 @@ def compare(config: EvalPipelineConfig) -> Comparison:
         for title in policies.keys() - {BASE}:  # the base's have been checked
             check_features(config.env, runners[title])
         given = atlas = given_atlas(config, first.vector_sizes)
-        with tqdm(total=len(policies) * (3 + len(blocked)), desc="playing", unit="set") as bar:
+        with tqdm(total=len(policies) * (3 + len(blocked)), desc="playing", unit="set", disable=None) as bar:
             for title, runner in runners.items():
                 episodes = play(runner, config.n_episodes, config.seed)
                 if title == BASE:
@@ -287,7 +287,7 @@ def attempts(env: EnvConfig, policy: DenoisingPolicy, config: EvalPipelineConfig
     try:
         episodes = play(runner, config.n_attempts, config.seed, attempts=config.n_attempts)
     finally:
-        runner.env.close()
+        runner.close()
     return int(episodes.success.sum())
 
 

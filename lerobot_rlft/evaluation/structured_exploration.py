@@ -157,7 +157,7 @@ def measure(
         return policy.deployed_chunk(condition)
 
     plan = [(arm, floor) for floor in floors for arm in ARMS]
-    with tqdm(total=1 + len(plan), unit="arm", desc="base") as bar:
+    with tqdm(total=1 + len(plan), unit="arm", disable=None, desc="base") as bar:
         episodes = play_chunks(runner, base, 2 * n_episodes, seed)
         if not episodes.success.any():
             raise UserError(

@@ -135,7 +135,7 @@ def check_chunk(policy: DenoisingPolicy) -> None:
     """
     wanted = policy.module.config.n_action_steps
     most = policy.executed(torch.empty(1, policy.horizon, policy.action_dim)).shape[1]
-    if wanted > most:
+    if not 1 <= wanted <= most:
         raise UserError(
             f"policy.n_action_steps={wanted} does not fit policy.horizon={policy.horizon} with "
             f"policy.n_obs_steps={policy.n_obs_steps}: choose 1 to {most}"

@@ -158,7 +158,7 @@ def fit_commands(
     average = WeightAverage(parameters, config.ema_decay)
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    for _ in tqdm(range(config.steps), desc="learning commands", unit="step", leave=False):
+    for _ in tqdm(range(config.steps), desc="learning commands", unit="step", disable=None, leave=False):
         rows = torch.multinomial(weight, config.batch_size, replacement=True)
         k = torch.randint(policy.kernel.num_steps, (len(rows),), device=device)
         x, target = policy.kernel.noised(chunks[rows], k, torch.randn_like(chunks[rows]))

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from lerobot.envs.utils import NEW_ROLLOUT_OPTION
 
 from ..utils.errors import EnvironmentFailure, UserError
+from .workers import how_it_died
 
 SUCCESS, MODE, MAX_STEPS, NUM_MODES = "is_success", "mode", "_max_episode_steps", "num_modes"
 NUMBERS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -198,11 +199,13 @@ def check_modes(mode: np.ndarray, num_modes: int) -> None:
 
 
 @contextmanager
-def blame_environment(where: str) -> Iterator[None]:
-    """Turn what environments raise into an EnvironmentFailure."""
+def blame_environment(where: str, env: gym.vector.VectorEnv | None = None) -> Iterator[None]:
+    """Turn what environments raise into an EnvironmentFailure, which names a process of `env` that died."""
     try:
         yield
     except Exception as error:
+        if env is not None and (died := how_it_died(env)):
+            raise EnvironmentFailure(f"{died}, in {where}") from error
         said = f"the environment raised {type(error).__name__} in {where}: {error}"
         if isinstance(error, ValueError) and ("shape" in str(error) or "broadcast" in str(error)):
             said += " (do observations keep the shapes of the observation space?)"

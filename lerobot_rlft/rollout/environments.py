@@ -47,7 +47,7 @@ def make_environments(env: EnvConfig, n_envs: int, asynchronous: bool = False) -
     if asynchronous:
         # Else each process takes seconds to import LeRobot, and gymnasium knows no environment in it by name.
         multiprocessing.set_forkserver_preload(["lerobot.envs", type(env).__module__, env.package_name])
-    with _ignored_by_children(signal.SIGINT):
+    with _ignored_by_children(signal.SIGINT, signal.SIGHUP):
         try:
             with redirect_stdout(io.StringIO()):  # LeRobot prints which package it imports
                 suites = make_env(env, n_envs, asynchronous)
@@ -144,13 +144,14 @@ def _batched(value):  # type: ignore[no-untyped-def]
 
 
 @contextmanager
-def _ignored_by_children(number: signal.Signals) -> Iterator[None]:
-    """Processes started meanwhile ignore the signal.
+def _ignored_by_children(*numbers: signal.Signals) -> Iterator[None]:
+    """Processes started meanwhile ignore the signals.
 
-    Ctrl-C in a terminal reaches all, and only the trainer may act.
+    Ctrl-C in a terminal, and its end, reach all, and only the trainer may act.
     """
-    old = signal.signal(number, signal.SIG_IGN)
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(number, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -28,6 +28,7 @@ from ..utils.errors import EnvironmentFailure
 from .arrays import alone, cat, final_observation, finite, row, side_by_side
 from .contract import MAX_STEPS, MODE, NO_SUCCESS, SUCCESS, blame_environment, mode_number, shape_problems
 from .episodes import Episodes, Frames, Rollout
+from .workers import close_env
 
 VECTORS = {"agent_pos": OBS_STATE, "environment_state": OBS_ENV_STATE}  # what is kept of every step
 
@@ -51,6 +52,10 @@ class EpisodeRunner:
         self.env, self.policy = env, policy
         self.env_preprocessor, self.env_postprocessor = env_preprocessor, env_postprocessor
         self.max_steps = int(env.call(MAX_STEPS)[0])
+
+    def close(self) -> None:
+        """Close the environments, within seconds, whatever their processes do."""
+        close_env(self.env)
 
     def vectors(self, raw: dict[str, Any]) -> dict[str, np.ndarray]:
         """The vectors that a policy is shown of raw observations, LeRobot key -> (N, S) float32, copied.
@@ -168,7 +173,7 @@ class _Round:
         self.names_success = False
         self.total, self.best, self.length = np.zeros(n), np.full(n, -np.inf), np.zeros(n, np.int64)
         self.final_obs: list[dict[str, Tensor]] = [{}] * n
-        with blame_environment("reset"):
+        with blame_environment("reset", self.env):
             raw, _ = self.env.reset(seed=[int(s) for s in seeds], options={NEW_ROLLOUT_OPTION: True})
         self.history = [raw] * self.policy.n_obs_steps  # raw observations, the newest last
         self.states = {key: [vector] for key, vector in runner.vectors(raw).items()}
@@ -224,7 +229,7 @@ class _Round:
     def _step(self, action: np.ndarray) -> np.ndarray:
         """Step all environments once; returns the reward to learn from (N,), 0 where the episode was over."""
         where = f"step {int(self.length.max()) + 1}"
-        with blame_environment(where):
+        with blame_environment(where, self.env):
             raw, reward, terminated, truncated, info = self.env.step(action)
         if problems := list(shape_problems(raw, self.env.single_observation_space)):
             raise EnvironmentFailure(f"the environment breaks its contract in {where}: {'; '.join(problems)}")

@@ -5,8 +5,6 @@ last whole one. Only safetensors, JSON and YAML are written and read.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from ..configs.train import TrainConfig
 from ..utils.errors import UserError
-from ..utils.files import replacing
+from ..utils.files import explained, remove, replacing
 from ..utils.run_folder import CONFIG_NAME, ROUNDS, STATE_JSON, STATE_TENSORS
 
 TENSOR = "tensor:"  # marks a string in state.json that stands for an entry of state.safetensors
@@ -45,20 +43,20 @@ def save_checkpoint(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        StorageFailure: it cannot be written; nothing is left of it.
     """
     final = get_step_checkpoint_dir(config.output_dir, config.iterations, iteration)
-    partial = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_pretrained(partial / PRETRAINED_MODEL_DIR)
-    write_config(config, partial / PRETRAINED_MODEL_DIR / CONFIG_NAME)
-    write_state(partial, state)
-    shutil.rmtree(final, ignore_errors=True)  # left by an earlier run beyond the point it was resumed from
-    partial.rename(final)
-    link = final.parent / f".{LAST_CHECKPOINT_LINK}.partial"
-    link.unlink(missing_ok=True)
-    link.symlink_to(final.name)
-    os.replace(link, final.parent / LAST_CHECKPOINT_LINK)
+    # An earlier run may have left one beyond the point that it was resumed from.
+    with replacing(final) as partial:
+        final.parent.mkdir(exist_ok=True)  # not its parents: the folder of the run may have been moved away
+        partial.mkdir()
+        save_pretrained(partial / PRETRAINED_MODEL_DIR)
+        write_config(config, partial / PRETRAINED_MODEL_DIR / CONFIG_NAME)
+        write_state(partial, state)
+    with replacing(final.parent / LAST_CHECKPOINT_LINK) as link:
+        link.symlink_to(final.name)
     return final
 
 
@@ -82,8 +80,10 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     try:
         tensors = load_file(folder / STATE_TENSORS)
         state = _unflatten(json.loads((folder / STATE_JSON).read_text()), tensors)
+        if not isinstance(state, dict):
+            raise ValueError(f"{STATE_JSON} holds no object")
         load_rng_state(folder)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(
             f"--resume: {folder} is missing or truncated ({type(error).__name__}: {error}); point "
             f"{checkpoint.parent}/{LAST_CHECKPOINT_LINK} to an older whole checkpoint, or start a new run"
@@ -134,12 +134,16 @@ def saved_config(run_dir: Path) -> Path:
 
 
 def remove_partial(run_dir: Path) -> None:
-    """Delete what a kill in the middle of `save_checkpoint` left."""
-    for left in (run_dir / CHECKPOINTS_DIR).glob(".*.partial"):
-        if left.is_symlink():
-            left.unlink()
-        else:
-            shutil.rmtree(left)
+    """Delete what a kill in the middle of writing left.
+
+    Raises:
+        StorageFailure: it cannot be deleted.
+    """
+    checkpoints = run_dir / CHECKPOINTS_DIR
+    earlier = checkpoints.glob(".*.partial")  # as versions before this one called them
+    for left in [*run_dir.glob(".partial.*"), *checkpoints.glob(".partial.*"), *earlier]:
+        with explained(left):
+            remove(left)
 
 
 def write_config(config: TrainConfig, path: Path) -> None:

@@ -1,5 +1,8 @@
 """Console text of a run: sizes before, progress, conclusion after."""
 
+import math
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from ..utils.run_folder import CONFIG_NAME, METRICS, SUMMARY
 if TYPE_CHECKING:
     from .trainer import Trainer
 
+LINE_SECONDS = 10.0
 ADAM_BYTES = 12  # gradient and two moments of a float32
 
 
@@ -155,12 +159,22 @@ def show_dry_run(trainer: "Trainer", max_steps: int, data: Any, metrics: dict[st
 
 
 class Progress(tqdm):
-    """The bar of a run: what the newest iteration reached, and what is being done."""
+    """The bar of a run: what the newest iteration reached, and what is being done.
+
+    Where the output is no terminal it is a line for an iteration, and at most one in `LINE_SECONDS`.
+    """
 
     def __init__(self, config: TrainConfig, iteration: int) -> None:
         super().__init__(
-            total=config.iterations, initial=iteration, unit="it", desc=config.job_name, smoothing=0.1
+            total=config.iterations,
+            initial=iteration,
+            unit="it",
+            desc=config.job_name,
+            smoothing=0.1,
+            disable=None,
         )
+        self.job_name, self.iteration, self.iterations = config.job_name, iteration, config.iterations
+        self.said = -math.inf  # when the newest line was
         self.status = ""
         self.has_phases = config.algorithm.consumes == "rollouts"  # a gradient step is too short for them
 
@@ -185,3 +199,9 @@ class Progress(tqdm):
     def advance(self) -> None:
         self.set_postfix_str(self.status, refresh=False)
         self.update()
+        self.iteration += 1
+        due = time.monotonic() - self.said >= LINE_SECONDS or self.iteration == self.iterations
+        if self.disable and due:
+            self.said = time.monotonic()
+            line = f"{self.job_name}: {self.iteration} of {self.iterations} {self.status}".rstrip()
+            print(line, file=sys.stderr, flush=True)

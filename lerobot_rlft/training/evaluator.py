@@ -229,7 +229,7 @@ class Outcome:
             try:
                 film(runner, config.eval.seed, config.output_dir / "videos" / f"{name}.mp4")
             finally:
-                runner.env.close()
+                runner.close()
         except Exception as error:
             self._no_videos = True
             tqdm.write(

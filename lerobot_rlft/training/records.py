@@ -21,15 +21,17 @@ eval, before the first iteration (dppo), every `eval_freq` iterations, and at th
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lerobot.common.wandb_utils import WandBLogger
+from tqdm import tqdm
 
 from ..configs.train import TrainConfig
-from ..utils.errors import UserError
-from ..utils.files import replacing
+from ..utils.errors import UserError, one_line
+from ..utils.files import append, replacing
 from ..utils.run_folder import METRICS
 
 
@@ -78,12 +80,15 @@ class Records:
 
     def write(self, kind: str, iteration: int, env_steps: int, values: dict[str, Any]) -> None:
         line = {"kind": kind, "iteration": iteration, "env_steps": env_steps} | values
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.path, json.dumps(line))
+        with self._unharmed():
+            self._log(line, values, iteration)
+
+    def _log(self, line: dict[str, Any], values: dict[str, Any], iteration: int) -> None:
         if self.wandb:
             sampler = f"{values['sampler']}_" if "sampler" in values else ""
             scalars = {f"{sampler}{k}": v for k, v in line.items() if isinstance(v, (int, float))}
-            self.wandb.log_dict(scalars, step=iteration, mode=kind)
+            self.wandb.log_dict(scalars, step=iteration, mode=line["kind"])
             if "alarm" in values:
                 wandb = self.wandb._wandb
                 wandb.alert(title=f"{self.config.job_name}: mode diversity", text=values["alarm"])
@@ -99,7 +104,9 @@ class Records:
 
     def picture(self, name: str, path: Path, iteration: int) -> None:
         """Show a picture of the run in wandb."""
-        if self.wandb:
+        if not self.wandb:
+            return
+        with self._unharmed():
             self.wandb._wandb.log({f"pictures/{name}": self.wandb._wandb.Image(str(path))}, step=iteration)
 
     def read(self, kind: str) -> list[dict[str, Any]]:
@@ -111,5 +118,19 @@ class Records:
 
     def saved(self, checkpoint: Path) -> None:
         """A checkpoint was written."""
-        if self.wandb:
+        if not self.wandb:
+            return
+        with self._unharmed():
             self.wandb.log_policy(checkpoint)
+
+    @contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """Whatever wandb raises costs what it would have shown, not the run; it is said once."""
+        try:
+            yield
+        except Exception as error:
+            self.wandb = None
+            tqdm.write(
+                f"warning: wandb failed ({one_line(error)}) and is not told of this run any more; everything "
+                f"is in {self.path}"
+            )

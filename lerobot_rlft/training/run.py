@@ -2,7 +2,9 @@
 
 import shlex
 from abc import ABC, abstractmethod
+from contextlib import suppress
 
+from filelock import FileLock, Timeout
 from lerobot.utils.random_utils import set_seed
 
 from ..configs.packages import flags
@@ -10,8 +12,8 @@ from ..configs.train import TrainConfig
 from ..hub.client import check_login
 from ..policies.pretrained_files import TRUST
 from ..rollout.runner import EpisodeRunner
-from ..utils.errors import EnvironmentFailure, RatioError, UserError, one_line
-from ..utils.run_folder import CONFIG_NAME
+from ..utils.errors import EnvironmentFailure, RatioError, StorageFailure, UserError, one_line
+from ..utils.run_folder import CONFIG_NAME, LOCK
 from ..utils.signals import Interrupted
 from .checkpoint import remove_partial, write_config
 from .records import Records
@@ -34,6 +36,7 @@ class Run(ABC):
         if config.push_to_hub or config.save_checkpoint_to_hub:
             check_login(config.repo_id)
         self.records = Records(config)
+        self.lock: FileLock | None = None
         self.phase = ""  # what an error interrupts
         self.runners: list[EpisodeRunner] = []  # whose environments are closed at the end
         set_seed(config.seed)
@@ -42,21 +45,34 @@ class Run(ABC):
         """Run until the end, or on from where it stopped.
 
         Raises:
-            Interrupted: after Ctrl-C or SIGTERM.
+            Interrupted: after Ctrl-C, SIGTERM or SIGHUP.
             UserError: the folder of the run cannot be made, wandb does not start, or an input of a stage is
                 unusable.
-            EnvironmentFailure, FloatingPointError, RatioError: the run cannot go on; the message says where
-                it stopped and how to continue.
+            EnvironmentFailure, FloatingPointError, RatioError, StorageFailure: the run cannot go on; the
+                message says where it stopped and how to continue.
         """
         try:
             self._train()
         except (Interrupted, KeyboardInterrupt):
-            raise Interrupted(f"{self.kept()}. {self.way_on()}") from None
-        except (EnvironmentFailure, FloatingPointError, RatioError) as error:
-            where = f"{self.phase}: " if self.phase else ""
-            raise type(error)(f"{where}{error}. {self.way_on()}") from error
+            raise Interrupted(f"{self.kept()}. {self._way_on()}") from None
+        except (EnvironmentFailure, FloatingPointError, RatioError, StorageFailure) as error:
+            raise type(error)(f"{self._where}{error}. {self._way_on()}") from error
+        except OSError as error:
+            raise StorageFailure(f"{self._where}{one_line(error)}. {self._way_on()}") from error
         finally:
             self.close()
+
+    @property
+    def _where(self) -> str:
+        return f"{self.phase}: " if self.phase else ""
+
+    def _way_on(self) -> str:
+        if not self.config.output_dir.is_dir():
+            return (
+                f"{self.config.output_dir} is gone, it was renamed or deleted meanwhile: put it back, or "
+                "name its new place with lerobot-rlft-train --resume=FOLDER"
+            )
+        return self.way_on()
 
     @abstractmethod
     def _train(self) -> None: ...
@@ -77,7 +93,7 @@ class Run(ABC):
             exist_ok: whether the folder may be there already.
 
         Raises:
-            UserError: it cannot be made, or wandb does not start.
+            UserError: it cannot be made, another process runs it, or the tracker does not start.
         """
         config = self.config
         try:
@@ -91,9 +107,25 @@ class Run(ABC):
             raise UserError(
                 f"--output_dir={config.output_dir} cannot be made ({one_line(error)}): choose another"
             ) from error
+        self._take_lock()
         remove_partial(config.output_dir)
         self.records.begin(log_bytes)
         write_config(config, config.output_dir / CONFIG_NAME)
+
+    def _take_lock(self) -> None:
+        """Raise a UserError if another process runs in this folder. The lock of a killed one is free."""
+        self.lock = FileLock(self.config.output_dir / LOCK)
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout as error:
+            self.lock = None
+            raise UserError(
+                f"another process is running {self.config.output_dir}: wait until it has finished or stop "
+                "it, two would overwrite each other's checkpoints"
+            ) from error
+        except OSError as error:
+            self.lock = None
+            raise StorageFailure(f"{self.config.output_dir} cannot be written ({one_line(error)})") from error
 
     def way_on(self) -> str:
         """How to continue a run that stopped."""
@@ -106,6 +138,11 @@ class Run(ABC):
         return f"lerobot-rlft-train --resume={run_dir}{flags(self.config.packages)}{trust}"
 
     def close(self) -> None:
-        """Close the environments, whose processes would outlive the run."""
+        """Close the environments, whose processes would outlive the run, and leave its folder to others."""
         for runner in self.runners:
-            runner.env.close()
+            runner.close()
+        if self.lock is not None:
+            with suppress(OSError):  # of a folder that is gone or read-only
+                (self.config.output_dir / LOCK).unlink(missing_ok=True)
+            self.lock.release()
+            self.lock = None

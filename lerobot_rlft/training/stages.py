@@ -109,13 +109,13 @@ class Stages:
                 atlas=self.atlas,
             )
         finally:
-            runner.env.close()
+            runner.close()
         tqdm.write(f"  success {episodes.success.mean():.3f} of {len(episodes.success)} episodes")
 
     def _fit_value(self, number: int) -> None:
         datasets, bar = (
             self._checked(number),
-            tqdm(total=self.algorithm.value.steps, desc="value", unit="step"),
+            tqdm(total=self.algorithm.value.steps, desc="value", unit="step", disable=None),
         )
         value = self._value(datasets)
         if self.algorithm.needs_modes and not self._num_modes(datasets):
@@ -206,7 +206,9 @@ class Stages:
         self.records.forget(
             lambda line: line["iteration"] == number and line.get("step", math.inf) > refit.step
         )
-        with tqdm(total=config.iterations, initial=refit.step, desc="refit", unit="step") as bar:
+        with tqdm(
+            total=config.iterations, initial=refit.step, desc="refit", unit="step", disable=None
+        ) as bar:
 
             def on_step(step: int, metrics: dict[str, float]) -> None:
                 bar.update()

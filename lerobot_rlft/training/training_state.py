@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lerobot.utils.constants import LAST_CHECKPOINT_LINK, TRAINING_STATE_DIR
+
 from ..hub.push import push_checkpoint
 from ..utils.errors import UserError
+from ..utils.run_folder import STATE_JSON
 from .checkpoint import forget_revision, load_state, save_checkpoint
 
 if TYPE_CHECKING:
@@ -47,6 +50,21 @@ def load_training(trainer: "Trainer", checkpoint: Path) -> None:
         UserError: the checkpoint does not fit the configuration.
     """
     config, state = trainer.config, load_state(checkpoint)
+    kinds = {
+        "algorithm": dict,
+        "iteration": int,
+        "env_steps": int,
+        "seconds": int | float,
+        "metrics_bytes": int,
+    }
+    for name, kind in kinds.items():
+        value = state.get(name)
+        if not isinstance(value, kind) or (kind is int and value < 0):
+            raise UserError(
+                f"--resume: {checkpoint / TRAINING_STATE_DIR / STATE_JSON} is damaged, {name} is "
+                f"{value!r:.40}: put it back, or let "
+                f"{checkpoint.parent / LAST_CHECKPOINT_LINK} point to another checkpoint"
+            )
     if state["iteration"] > config.iterations:
         raise UserError(
             f"iterations={config.iterations}, but --resume={config.resume} is already at iteration "
@@ -69,7 +87,7 @@ def load_training(trainer: "Trainer", checkpoint: Path) -> None:
             trainer.rollback.load_state_dict(state["rollback"])
     except UserError:
         raise
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise UserError(
             f"--resume: the training state in {checkpoint} does not fit the configuration ({error}): "
             "resume without changing options that shape the algorithm"

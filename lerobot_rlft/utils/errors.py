@@ -16,6 +16,10 @@ class EnvironmentFailure(RuntimeError):
     """The environment raised or returned a value that cannot be learned from."""
 
 
+class StorageFailure(UserError):
+    """The system did not let a file be written: the disk is full, the folder is gone or read-only."""
+
+
 def one_line(error: BaseException) -> str:
     """What a library said, with the error's type, short enough to stand inside a sentence."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

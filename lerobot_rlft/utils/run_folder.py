@@ -1,5 +1,6 @@
 """Names of what a run leaves in its folder."""
 
+LOCK = ".lock"  # held while a process runs
 CONFIG_NAME = "rlft_config.yaml"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"

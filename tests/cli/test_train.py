@@ -111,7 +111,7 @@ def test_ctrl_c_before_the_run_begins(base_policy, main, tmp_path, monkeypatch):
 
     monkeypatch.setattr("lerobot_rlft.training.trainer.make_policy", interrupted)
     code, _ = main(*TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
-    assert code == "\nstopped before the run began, nothing was written"
+    assert code == "\nstopped before the run began, nothing was changed"
     assert not (tmp_path / "run").exists()
 
 
@@ -122,7 +122,7 @@ def test_an_error_in_a_run_is_one_sentence(kind, base_policy, main, tmp_path, mo
 
     monkeypatch.setattr("lerobot_rlft.algorithms.dppo.DPPO.update", fails)
     code, _ = main(*TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
-    assert code.startswith("error: iteration 1: a loss is nan. No checkpoint was written yet")
+    assert code.startswith("error: iteration 1: a loss is nan. The checkpoint of iteration 0 is whole")
 
 
 def test_a_run_started_from_the_config_of_another(dppo_config, read_command, tmp_path):

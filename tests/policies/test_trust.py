@@ -26,11 +26,11 @@ ALLOWED = {
     ("policies/rlft_guided/processor_rlft_guided.py", "make_pre_post_processors"),  # fresh ones
     ("policies/rlft_commanded/processor_rlft_commanded.py", "make_pre_post_processors"),
     ("policies/pretrained_files.py", "import_module"),  # of LeRobot's own modules
-    ("configs/pretrained.py", "from_pretrained"),  # of a config: JSON into dataclasses
     ("policies/pretrained_files.py", "hf_hub_download"),  # JSON, YAML and weights, by name
     ("hub/client.py", "snapshot_download"),  # RUN_FILES alone
-    ("cli/__init__.py", "register_third_party_plugins"),  # what the user has installed
-    ("cli/train.py", "register_third_party_plugins"),
+    ("cli/plugins.py", "register_third_party_plugins"),  # what the user has installed
+    ("cli/plugins.py", "load_plugin"),  # --*.discover_packages_path, from the command line alone
+    ("configs/parser.py", "load_plugin"),
 }
 
 

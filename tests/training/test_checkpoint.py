@@ -1,9 +1,11 @@
 """A run that is killed anywhere and resumed is the run that was never killed."""
 
+import errno
 import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +14,11 @@ from tiny import save_policy
 
 from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.training import checkpoint as checkpoint_module
+from lerobot_rlft.training import training_state
 from lerobot_rlft.training.checkpoint import last_checkpoint, load_state, save_checkpoint
+from lerobot_rlft.training.records import Records
 from lerobot_rlft.training.trainer import Trainer
-from lerobot_rlft.utils.errors import UserError
+from lerobot_rlft.utils.errors import StorageFailure, UserError
 from lerobot_rlft.utils.signals import Interrupted
 
 pytestmark = pytest.mark.slow
@@ -82,9 +86,9 @@ def test_killed_and_resumed_equals_uninterrupted(
         with pytest.raises(Killed):
             trainer.train()
     assert last_checkpoint(tmp_path / "killed").name == "000002"
-    left = (tmp_path / "killed/checkpoints/.000004.partial").is_dir()
+    left = (tmp_path / "killed/checkpoints/.partial.000004").is_dir()
     assert left == (kill is kill_in_save)
-    (tmp_path / "killed/checkpoints/.000003.partial").mkdir()  # of an earlier kill
+    (tmp_path / "killed/checkpoints/.partial.000003").mkdir()  # of an earlier kill
     torch.manual_seed(5)  # a new process has another random state
 
     Trainer(read_command(f"--resume={tmp_path / 'killed'}")).train()
@@ -228,6 +232,7 @@ def test_options_that_do_not_fit_a_resume(finished, read_command):
 
 def test_a_checkpoint_without_its_link_is_found(dppo_config, tmp_path):
     config = dppo_config(iterations=12)
+    config.output_dir.mkdir()
     for iteration in (2, 10):
         save_checkpoint(config, iteration, lambda folder: folder.mkdir(), {})
     (tmp_path / "run/checkpoints/last").unlink()
@@ -236,7 +241,9 @@ def test_a_checkpoint_without_its_link_is_found(dppo_config, tmp_path):
 
 def test_a_run_named_by_a_relative_path_stays_relative(dppo_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    save_checkpoint(dppo_config(output_dir=Path("run")), 2, lambda folder: folder.mkdir(), {})
+    config = dppo_config(output_dir=Path("run"))
+    config.output_dir.mkdir()
+    save_checkpoint(config, 2, lambda folder: folder.mkdir(), {})
     assert last_checkpoint(Path("run")) == Path("run/checkpoints/000002")
 
 
@@ -262,12 +269,13 @@ def test_a_resume_continues_its_run_of_wandb(dppo_config, read_command):
 
 
 def test_state_comes_back_as_it_was(dppo_config):
+    (config := dppo_config()).output_dir.mkdir()
     state = {
         "nested": [{"weight": torch.arange(3.0)}, {"dtype": torch.tensor([1, 2])}],
         "by_index": {0: torch.zeros(2, 2, dtype=torch.bfloat16), 11: 1.5},
         "plain": [None, True, "text", 0.1, 2],
     }
-    folder = save_checkpoint(dppo_config(), 1, lambda folder: folder.mkdir(), state)
+    folder = save_checkpoint(config, 1, lambda folder: folder.mkdir(), state)
     torch.manual_seed(3)
     loaded = load_state(folder)
     assert torch.equal(loaded["nested"][0]["weight"], torch.arange(3.0))
@@ -277,7 +285,72 @@ def test_state_comes_back_as_it_was(dppo_config):
 
 
 def test_the_random_state_comes_back(dppo_config):
-    folder = save_checkpoint(dppo_config(), 1, lambda folder: folder.mkdir(), {})
+    (config := dppo_config()).output_dir.mkdir()
+    folder = save_checkpoint(config, 1, lambda folder: folder.mkdir(), {})
     expected = torch.rand(3)
     load_state(folder)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_two_processes_do_not_run_in_one_folder(finished, read_command):
+    run, _ = finished
+    first, second = (Trainer(read_command(f"--resume={run}", "--iterations=2")) for _ in range(2))
+    first.begin_folder(first.log_bytes, exist_ok=True)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=rf"another process is running {run}"):
+        second.train()
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    first.close()
+    assert not (run / ".lock").exists()
+    (run / ".lock").touch()  # of a process that was killed
+    first.begin_folder(first.log_bytes, exist_ok=True)
+    first.close()
+
+
+def test_a_folder_that_is_renamed_while_it_runs(finished, read_command, tmp_path, monkeypatch):
+    run, _ = finished
+    trainer = Trainer(read_command(f"--resume={run}", "--iterations=2"))
+    monkeypatch.setattr(trainer, "_iterate", lambda: run.rename(tmp_path / "elsewhere"))
+    monkeypatch.setattr(trainer, "_due", lambda every: True)
+    with pytest.raises(StorageFailure, match=r"run is gone, it was renamed or deleted .*--resume=FOLDER"):
+        trainer.train()
+    assert not run.exists()
+
+
+def test_a_checkpoint_for_which_there_is_no_room(finished, read_command, monkeypatch):
+    run, _ = finished
+    trainer = Trainer(read_command(f"--resume={run}", "--iterations=2"))
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint_module, "save_file", full)
+    with pytest.raises(
+        StorageFailure, match=rf"000002 cannot be written (?s:.)*No space (?s:.)*--resume={run}"
+    ):
+        trainer.train()
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000001", "last"]
+
+
+def test_wandb_that_fails_costs_no_run(dppo_config, capsys):
+    records = Records(dppo_config())
+    records.config.output_dir.mkdir()
+
+    class Failing:
+        def log_dict(self, *args, **kwargs):
+            raise OSError("read-only")
+
+    records.wandb = Failing()
+    for iteration in (1, 2):
+        records.write("train", iteration, 0, {"loss": 1.0})
+    assert len(records.read("train")) == 2
+    assert capsys.readouterr().out.count("warning: wandb failed (OSError: read-only)") == 1
+
+
+@pytest.mark.parametrize("name", ["algorithm", "iteration", "env_steps", "seconds", "metrics_bytes"])
+@pytest.mark.parametrize("value", [None, "text", []])
+def test_a_state_of_another_kind(name, value, tmp_path, monkeypatch):
+    state = {"algorithm": {}, "iteration": 1, "env_steps": 1, "seconds": 1.0, "metrics_bytes": 1}
+    monkeypatch.setattr(training_state, "load_state", lambda checkpoint: state | {name: value})
+    with pytest.raises(UserError, match=rf"state\.json is damaged, {name} is"):
+        training_state.load_training(SimpleNamespace(config=None), tmp_path)

@@ -2,12 +2,13 @@
 
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 from lerobot.envs.configs import PushtEnv
 
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.envs.options import eval_command
-from lerobot_rlft.training.console import conclusion
+from lerobot_rlft.training.console import Progress, conclusion
 
 
 def evaluation(success: float, **fields) -> dict:
@@ -93,3 +94,12 @@ def test_the_stock_command_repeats_what_was_changed():
     assert "--env.episode_length=50 --env.obs_type=pixels" in eval_command(
         Path("x"), PushtEnv(obs_type="pixels", episode_length=50)
     )
+
+
+def test_a_redirected_log_has_no_line_for_every_step(capsys):
+    config = SimpleNamespace(iterations=50, job_name="job", algorithm=SimpleNamespace(consumes="batch"))
+    with Progress(config, 0) as bar:
+        for _ in range(50):
+            bar.status = "loss 1"
+            bar.advance()
+    assert capsys.readouterr().err == "job: 1 of 50 loss 1\njob: 50 of 50 loss 1\n"
