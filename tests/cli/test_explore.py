@@ -62,7 +62,6 @@ def test_a_measurement(base_policy, command, easy, tmp_path):
             assert math.isfinite(arm[name])
     assert found["arms"][0]["noise_rms"] < found["arms"][3]["noise_rms"]
     assert found["conclusion"] in said.out and "Numbers and picture" in said.out
-    assert "arm/s" in said.err or "s/arm" in said.err
 
 
 @pytest.mark.parametrize(
