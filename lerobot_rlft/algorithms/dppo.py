@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..chains.chain import step_log_prob
+from ..chains.chain import Chain, step_log_prob
 from ..critics.advantages import clip_schedule
 from ..policies.base import DenoisingPolicy, Exploration
 from ..regularizers.base import Step
@@ -35,12 +35,16 @@ class DPPOConfig(OnPolicyConfig):
 
     # Kept for old files: "chain" is what dppo does; "forward" is read as --algorithm.type=nft.
     objective: str = "chain"
-    # Clip range of PPO at the last denoising step.
-    clip_coef: float = 0.1
+    # Clip range of PPO at the last denoising step, in nats: bound of the change of the log-probability of the
+    # executed chunk.
+    clip_range: float = 0.2
     # Clip range of PPO at the noisiest denoising step; those in between are interpolated exponentially.
-    clip_coef_base: float = 0.1
-    # Rate of the exponential between clip_coef_base and clip_coef.
-    clip_coef_rate: float = 1.0
+    clip_range_base: float = 0.2
+    # Rate of the exponential between clip_range_base and clip_range.
+    clip_range_rate: float = 1.0
+    # KL divergence of one denoising step from what collected the data, in nats of the executed chunk, at
+    # which the passes of an iteration end early; null = never.
+    max_step_kl: float | None = 0.05
     # Noise with which flow policies explore: "sde" follows a stochastic differential equation with the
     # marginals of the flow (Flow-SDE), "head" has a learned standard deviation (Flow-Noise, ReinFlow). The
     # deployed policy is the noise-free flow in both cases.
@@ -54,8 +58,8 @@ class DPPOConfig(OnPolicyConfig):
     # of the DPPO paper does. Once nearly every episode succeeds, this amplifies noise and success collapses
     # (docs/results/mode_loss.md); without it, the scaled return is the unit.
     normalize_advantage: bool = False
-    # Approximate KL divergence of a minibatch at which the passes of an iteration end early; null = never.
-    target_kl: float | None = 1.0
+    # Passes of the critic over the decisions of an iteration, for each pass over the pairs.
+    critic_epochs: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,13 +76,13 @@ class DPPOConfig(OnPolicyConfig):
         wanted = "two numbers > 0, the smaller first, for example [0.08, 0.16]"
         check("noise_std_range", self.noise_std_range, 0 < low < high, wanted)
         check("hybrid", self.hybrid, not self.hybrid or self.finetuned_steps is None, HYBRID_NEEDS_ALL)
-        for name in ("clip_coef", "clip_coef_base"):
+        for name in ("clip_range", "clip_range_base"):
             check(
-                name, getattr(self, name), 0 < getattr(self, name) < 1, "a number in (0, 1), for example 0.1"
+                name, getattr(self, name), 0 < getattr(self, name) < 1, "a number in (0, 1), for example 0.2"
             )
-        check("clip_coef_rate", self.clip_coef_rate, self.clip_coef_rate >= 0, "a number >= 0")
-        kl = self.target_kl
-        check("target_kl", kl, kl is None or kl > 0, "a number > 0 or null")
+        check("clip_range_rate", self.clip_range_rate, self.clip_range_rate >= 0, "a number >= 0")
+        kl = self.max_step_kl
+        check("max_step_kl", kl, kl is None or kl > 0, "a number > 0 or null")
 
     @property
     def papers(self) -> list[tuple[str, str]]:
@@ -96,13 +100,27 @@ class DPPOConfig(OnPolicyConfig):
 
 
 class ChainObjective(Objective):
-    """PPO on the sampled chain, DPPO's own (arXiv:2409.00588)."""
+    """PPO on the sampled chain (arXiv:2409.00588).
+
+    Log-probabilities are means over the N executed numbers of a chunk, as in DPPO's public code, which is the
+    unit of losses. Trust region and KL are in nats of the whole chunk, N times as much, and so mean the same
+    for chunks of every size: a clip range of .1 on the mean would allow chunks of 16 numbers 1.6 nats and
+    those of 700 numbers 70.
+
+    Advantages are centred: what is common to all decisions, such as a critic's bias, would push all that was
+    done towards or away from itself.
+    """
 
     def __init__(self, config: DPPOConfig, policy: DenoisingPolicy, finetuned: int) -> None:
         super().__init__(config, policy, finetuned)
         self.options = config
-        clip = clip_schedule(finetuned, config.clip_coef, config.clip_coef_base, config.clip_coef_rate)
-        self.clip = clip.to(self.discount.device)
+        chunk = torch.empty(1, policy.horizon, policy.action_dim)
+        self.numbers = policy.executed(chunk).numel()  # N
+        clip = clip_schedule(finetuned, config.clip_range, config.clip_range_base, config.clip_range_rate)
+        self.clip = clip.to(self.discount.device) / self.numbers
+
+    def begin(self, chain: Chain, condition: Tensor, advantage: Tensor) -> None:
+        super().begin(chain, condition, advantage - advantage.mean())
 
     def noisy(self, rows: Tensor, k: Tensor) -> Tensor:
         return self.chain.x[rows, k + 1]
@@ -118,11 +136,12 @@ class ChainObjective(Objective):
         if self.options.normalize_advantage:
             a = (a - a.mean()) / (a.std(unbiased=False).clamp(min=self.options.advantage_std_floor) + 1e-8)
         loss, clipped = ppo_loss(log_ratio, a * self.discount[step.k], self.clip[step.k])
-        approx_kl = ((log_ratio.exp() - 1) - log_ratio).mean()  # http://joschu.net/blog/kl-approx.html
+        nats = self.numbers * log_ratio.detach()
+        approx_kl = ((nats.exp() - 1) - nats).mean()  # http://joschu.net/blog/kl-approx.html
         return loss, log | {"clip_fraction": clipped, "approx_kl": approx_kl.item()}
 
     def stops(self, log: dict[str, float]) -> bool:
-        most = self.options.target_kl
+        most = self.options.max_step_kl
         return most is not None and log["approx_kl"] > most
 
 
@@ -134,6 +153,8 @@ class DPPO(OnPolicy):
     """
 
     config: DPPOConfig
+    amsgrad = True  # once everything succeeds gradients are noise, of which plain Adam makes full steps
+    warms_up = True
 
     def make_objective(self) -> Objective:
         std = self.sampling_floor

@@ -27,7 +27,7 @@ from ..regularizers.holders import Holders
 from ..regularizers.mode_balance import ModeBalance
 from ..regularizers.mode_commands import ModeCommands
 from ..utils.errors import check
-from ..utils.optimization import check_finite, descend
+from ..utils.optimization import Means, check_finite, descend
 from .base import Algorithm
 from .configuration_on_policy import OnPolicyConfig
 from .objective import Objective
@@ -60,6 +60,8 @@ class OnPolicy(Algorithm):
     """
 
     floor: float
+    amsgrad = False  # of the policy's optimizer (arXiv:1904.09237): steps shrink with the gradient
+    warms_up = False  # the critic is trained before its first advantages, on the first data there is
 
     def __init__(
         self,
@@ -87,11 +89,16 @@ class OnPolicy(Algorithm):
             policy, backward, config.critic_features, config.critic_hidden_dims, config.critic_lr
         )
         self.actor_optimizer = torch.optim.AdamW(
-            policy.trainable_parameters(), lr=config.actor_lr, weight_decay=0.0, fused=True
+            policy.trainable_parameters(),
+            lr=config.actor_lr,
+            weight_decay=0.0,
+            amsgrad=self.amsgrad,
+            fused=True,
         )
         self.reward_scaler = RewardScaler(config.gamma)
         self.regularizers = self._holders(regularizers or {})
         self.iterations_done = 0
+        self.warm = False  # the critic has been trained
 
     def _holders(self, regularizers: dict[str, Regularizer]) -> Holders:
         """All that holds diversity, in the order in which it is asked."""
@@ -132,21 +139,22 @@ class OnPolicy(Algorithm):
         """
         check_finite("a reward", reference.reward, "fix the environment, nothing was learned from it")
         self.regularizers.begin(reference, num_modes)
-        if self.config.balance.enabled:
-            self._warm_up(reference)
+        if self.warms_up or self.config.balance.enabled:
+            if self.config.scale_reward:
+                self.reward_scaler(reference.reward, reference.valid)
+            with torch.no_grad():
+                condition = self.policy.encode_all(reference.obs, len(reference.chain.x))
+                features = self.critic.features(condition)
+            self._warm_up(reference, reference.reward / self.reward_scale, features, WARMUP_STEPS)
 
-    def _warm_up(self, reference: Experience) -> None:
-        """Train the critic on the base's episodes, so that the first update knows what to expect."""
-        if self.config.scale_reward:
-            self.reward_scaler(reference.reward, reference.valid)
-        with torch.no_grad():
-            condition = self.policy.encode_all(reference.obs, len(reference.chain.x))
-            features = self.critic.features(condition)
+    def _warm_up(self, data: Experience, reward: Tensor, features: Tensor, steps: int) -> None:
+        """Train the critic, so that the first update knows what to expect of these (T, E) rewards."""
         for _ in range(WARMUP_PASSES):
-            _, target, _ = self._advantages(reference, reference.reward / self.reward_scale, features)
-            for _ in range(WARMUP_STEPS):
+            _, target, _ = self._advantages(data, reward, features)
+            for _ in range(steps):
                 rows = torch.randint(len(features), (WARMUP_BATCH,), device=self.device)
-                self._learn(reference, features, rows, target)
+                self._learn(data, features, rows, target)
+        self.warm = True
 
     def _learn(self, data: Experience, features: Tensor, rows: Tensor, target: Tensor) -> dict[str, float]:
         """A step of the critic, and of the networks that regularizers have."""
@@ -186,9 +194,11 @@ class OnPolicy(Algorithm):
                 return condition[rows]
             return policy.encode(_rows(data.obs, rows))
 
-        log = _Mean()
+        log = Means()
         reward = self.regularizers.reward(data, lambda: self._all_steps(data, encode), log.add)
         reward = self.reward_scaler(reward, data.valid) if config.scale_reward else reward
+        if self.warms_up and not self.warm:
+            self._warm_up(data, reward, features, 8 * -(-decisions // WARMUP_BATCH))
         advantage, target, value = self._advantages(data, reward, features)
         advantage = self.regularizers.advantage(advantage, data, features, self.reward_scale, log.add)
         advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
@@ -310,6 +320,7 @@ class OnPolicy(Algorithm):
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "reward_scaler": self.reward_scaler.state_dict(),
             "iterations_done": self.iterations_done,
+            "warm": self.warm,
             "strength": self.regularizers.strength,
             "regularizers": self.regularizers.state_dict(),
         }
@@ -322,9 +333,12 @@ class OnPolicy(Algorithm):
         self.critic.load_state_dict(state["critic"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         # The rate of this configuration, not the one that was saved: a resume may want smaller steps.
-        self.actor_optimizer.param_groups[0]["lr"] = self.config.actor_lr
+        self.actor_optimizer.param_groups[0].update(lr=self.config.actor_lr, amsgrad=self.amsgrad)
+        for moments in self.actor_optimizer.state.values() if self.amsgrad else ():
+            moments.setdefault("max_exp_avg_sq", moments["exp_avg_sq"].clone())  # older versions had none
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.iterations_done = state["iterations_done"]
+        self.warm = state.get("warm", True)
         held = state["regularizers"]
         if state.get("balance"):  # training states of older versions keep it apart
             held["balance"] = state["balance"] | {key: state[key] for key in ("num_modes", "success_value")}
@@ -334,17 +348,3 @@ class OnPolicy(Algorithm):
 
 def _rows(obs: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
     return {key: value[rows.to(value.device)] for key, value in obs.items()}
-
-
-class _Mean:
-    """Means of the metrics of an iteration's minibatches."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
-
-    def add(self, **metrics: Tensor | float) -> None:
-        for name, value in metrics.items():
-            self.values.setdefault(name, []).append(value.item() if isinstance(value, Tensor) else value)
-
-    def result(self) -> dict[str, float]:
-        return {name: sum(values) / len(values) for name, values in self.values.items()}

@@ -8,9 +8,11 @@ ONCE_NULL = ("objective", "actor_lr", "update_epochs", "critic_epochs", "eta", "
              "min_sampling_std")  # fmt: skip
 # Options of the chain, without effect on objective=forward, and those that it refused unless they are these.
 OF_CHAIN = (
-    "objective", "clip_coef", "clip_coef_base", "clip_coef_rate", "noise_std_range", "normalize_advantage",
-    "target_kl",
+    "objective", "clip_coef", "clip_coef_base", "clip_coef_rate", "clip_range", "clip_range_base",
+    "clip_range_rate", "noise_std_range", "normalize_advantage", "target_kl", "max_step_kl",
 )  # fmt: skip
+# Trust region of dppo in means over the numbers of a chunk, with the defaults it had; today it is in nats.
+IN_MEANS = {"clip_coef": 0.1, "clip_coef_base": 0.1, "clip_coef_rate": 1.0, "target_kl": 1.0}
 REFUSED = {"flow_noise": "sde", "hybrid": False}
 
 
@@ -29,7 +31,7 @@ def current(config: dict[str, Any]) -> dict[str, Any]:
     objective = algorithm.get("objective", "forward" if guarded else "chain")
     if objective != "forward":
         algorithm.pop("proximal_coef", None)  # saved beside objective=chain, without effect
-        return config | {"algorithm": algorithm}
+        return config | {"algorithm": _in_nats(algorithm)}
     said = "algorithm.objective=forward" if "objective" in algorithm else "guard.enable=true"
     print(
         f"warning: --algorithm.type=dppo with {said} is read as --algorithm.type=nft; for PPO on the chain "
@@ -39,3 +41,15 @@ def current(config: dict[str, Any]) -> dict[str, Any]:
     unused = [k for k, v in algorithm.items() if k in OF_CHAIN or (k in REFUSED and v == REFUSED[k])]
     kept = {k: v for k, v in algorithm.items() if k not in unused}
     return config | {"algorithm": kept | {"type": "nft"}}
+
+
+def _in_nats(algorithm: dict[str, Any]) -> dict[str, Any]:
+    """Without the options of the former trust region, which say nothing about today's."""
+    chosen = [k for k, default in IN_MEANS.items() if algorithm.get(k, default) != default]
+    if chosen:
+        print(
+            f"warning: algorithm.{', algorithm.'.join(chosen)} bounded means over the numbers of a chunk and "
+            "is left out: choose clip_range and max_step_kl, in nats of the whole chunk",
+            file=sys.stderr,
+        )
+    return {key: value for key, value in algorithm.items() if key not in IN_MEANS}

@@ -35,3 +35,17 @@ def check_finite(what: str, value: Tensor, advice: str) -> None:
     bad = value[~torch.isfinite(value)]
     if len(bad):
         raise FloatingPointError(f"{what} is {bad[0].item()}: {advice}")
+
+
+class Means:
+    """Means of the metrics of minibatches."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, **metrics: Tensor | float) -> None:
+        for name, value in metrics.items():
+            self.values.setdefault(name, []).append(value.item() if isinstance(value, Tensor) else value)
+
+    def result(self) -> dict[str, float]:
+        return {name: sum(values) / len(values) for name, values in self.values.items()}

@@ -19,6 +19,7 @@ from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.regularizers.mode_balance import BalanceConfig
 from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
 from lerobot_rlft.rollout.episodes import Episodes, Rollout
+from lerobot_rlft.utils.optimization import Means
 
 STEPS = 4
 
@@ -97,7 +98,9 @@ def make(policy=None, base=None, backward=torch.Tensor.backward, **fields):
     policy = policy or Toy()
     base = base or copy.deepcopy(policy)
     base.module.requires_grad_(False)
-    return DPPO(DPPOConfig(**fields), policy, base, backward)
+    algorithm = DPPO(DPPOConfig(**{"critic_epochs": 1} | fields), policy, base, backward)
+    algorithm.warm = True  # see `test_the_critic_is_warm_before_its_first_advantages`
+    return algorithm
 
 
 def weights(module):
@@ -150,8 +153,8 @@ def test_first_ratio_may_be_off_by_1e_4():
 def test_what_enters_the_first_loss(monkeypatch):
     """One minibatch of everything: advantage, discount and clip of every (decision, step) pair by hand."""
     algorithm = make(
-        update_epochs=1, gamma=0.5, gae_lambda=0.5, gamma_denoising=0.5, clip_coef=0.2, clip_coef_base=0.1,
-        clip_coef_rate=0.0, finetuned_steps=3, anchor_coef=0.0, normalize_advantage=False, scale_reward=False,
+        update_epochs=1, gamma=0.5, gae_lambda=0.5, gamma_denoising=0.5, clip_range=0.2, clip_range_base=0.1,
+        clip_range_rate=0.0, finetuned_steps=3, anchor_coef=0.0, scale_reward=False, critic_epochs=1,
     )  # fmt: skip
     silence_critic(algorithm)
     data, seen = explore(algorithm.policy), {}
@@ -174,23 +177,106 @@ def test_what_enters_the_first_loss(monkeypatch):
     by_hand[1, 0] = r[1, 0] + 0.25 * by_hand[2, 0]
     by_hand[0, 0] = r[0, 0] + 0.25 * by_hand[1, 0]
     by_hand[0, 2] = r[0, 2] + 0.25 * by_hand[1, 2]
+    mean = torch.stack(list(by_hand.values())).mean()
     place = list(zip(data.t.tolist(), data.episode.tolist(), strict=True))
     pairs = set()
     for i, k in enumerate(seen["k"].tolist()):
         row = int((data.chain.x[:, k + 1] == seen["x"][i]).all(2).all(1).nonzero())
         pairs.add((row, k))
-        assert seen["advantage"][i].item() == pytest.approx(by_hand[place[row]].item() * 0.5**k, abs=1e-6)
+        centred = by_hand[place[row]] - mean
+        assert seen["advantage"][i].item() == pytest.approx(centred.item() * 0.5**k, abs=1e-6)
         assert seen["clip"][i].item() == pytest.approx((0.2, 0.15, 0.1)[k])
     assert pairs == {(row, k) for row in range(6) for k in range(3)}
     assert seen["log_ratio"].abs().max() < 1e-5
     advantage = torch.stack([by_hand[p] for p in place])
-    assert metrics["policy_loss"] == pytest.approx(
-        -(advantage.mean() * (1 + 0.5 + 0.25) / 3).item(), abs=1e-5
-    )
+    assert metrics["policy_loss"] == pytest.approx(0, abs=1e-5)  # whatever all decisions have in common
     assert metrics["value_loss"] == pytest.approx((advantage.square().mean() / 2).item(), abs=1e-5)
     assert metrics["advantage_std"] == pytest.approx(advantage.std(unbiased=False).item(), abs=1e-5)
     assert (metrics["decisions"], metrics["value_mean"], metrics["clip_fraction"]) == (6, 0, 0)
     assert metrics["kl_to_base"] > 0
+
+
+class Pairs(Toy):
+    """Executes both scalars of a chunk."""
+
+    n_action_steps = 2
+
+    def executed(self, x):
+        return x
+
+
+def test_the_trust_region_is_in_nats_of_the_whole_chunk(monkeypatch):
+    """A mean log-ratio of .1 is .1 nats of one executed number and .2 of two."""
+    for policy, numbers in ((Toy(), 1), (Pairs(), 2)):
+        algorithm = make(policy, clip_range=0.3, clip_range_base=0.3)
+        assert algorithm.objective.clip.tolist() == pytest.approx([0.3 / numbers] * STEPS)
+        data = explore(policy)
+        algorithm.objective.begin(data.chain, torch.zeros(6, 2), torch.zeros(6))
+        monkeypatch.setattr(
+            dppo, "step_log_prob", lambda *args, data=data: data.chain.log_prob[:, 0] + torch.tensor(0.1)
+        )
+        rows, k = torch.arange(6), torch.zeros(6, dtype=torch.long)
+        step = algorithm._step(data.chain.x[:, 1], rows, k, lambda p, rows: torch.zeros(len(rows), 2))
+        _, log = algorithm.objective.loss(step, rows, first=False)
+        nats = 0.1 * numbers
+        assert log["approx_kl"] == pytest.approx(math.exp(nats) - 1 - nats, rel=1e-4)
+        assert algorithm.objective.stops(log | {"approx_kl": 0.06})
+        assert not algorithm.objective.stops(log | {"approx_kl": 0.04})
+
+
+def test_what_all_advantages_have_in_common_moves_nothing():
+    data = explore(Toy())
+    moved = []
+    for constant in (0.0, 7.0):
+        objective = make().objective
+        objective.begin(data.chain, torch.zeros(6, 2), torch.arange(6.0) + constant)
+        moved.append(objective.advantage)
+    torch.testing.assert_close(*moved)
+    assert moved[0].tolist() == [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]
+
+
+def test_rewards_in_another_unit_give_the_same_update():
+    after = []
+    for unit in (1.0, 10.0):
+        algorithm = make(minibatch_size=7)
+        data = explore(algorithm.policy, (40, 40, 40))
+        data.reward = data.reward * unit
+        torch.manual_seed(5)
+        algorithm.update(data)
+        after.append(torch.cat([w.flatten() for w in weights(algorithm.policy.module)]))
+    torch.testing.assert_close(*after, atol=1e-5, rtol=0)
+
+
+def test_the_critic_is_warm_before_its_first_advantages(monkeypatch):
+    """On the first data there is: 3 passes of 8 steps on its 6 decisions, once."""
+    algorithm, steps = make(), []
+    algorithm.warm = False
+    step = algorithm.critic.step
+    monkeypatch.setattr(algorithm.critic, "step", lambda *args: steps.append(len(args[2])) or step(*args))
+    moved = [weights(algorithm.policy.module)]
+    warm_up = algorithm._warm_up
+    monkeypatch.setattr(
+        algorithm, "_warm_up", lambda *args: (warm_up(*args), moved.append(weights(algorithm.policy.module)))
+    )
+    algorithm.update(explore(algorithm.policy))
+    assert steps[:24] == [256] * 24 and max(steps[24:]) <= 6 and algorithm.warm
+    assert len(moved) == 2 and all(torch.equal(a, b) for a, b in zip(*moved, strict=True))
+    algorithm.update(explore(algorithm.policy))
+    assert len(moved) == 2
+
+
+def test_states_of_plain_adam_go_on_with_amsgrad():
+    algorithm = make(minibatch_size=7)
+    algorithm.update(explore(algorithm.policy))
+    state = copy.deepcopy(algorithm.state_dict())
+    state.pop("warm")
+    state["actor_optimizer"]["param_groups"][0]["amsgrad"] = False
+    for moments in state["actor_optimizer"]["state"].values():
+        moments.pop("max_exp_avg_sq")
+    again = make(copy.deepcopy(algorithm.policy), minibatch_size=7)
+    again.load_state_dict(state)
+    assert again.warm and again.actor_optimizer.param_groups[0]["amsgrad"]
+    assert math.isfinite(again.update(explore(again.policy))["policy_loss"])
 
 
 def test_a_time_limit_bootstraps_from_the_final_observation(monkeypatch):
@@ -241,7 +327,7 @@ def test_training_moves_the_policy_and_measures_it():
 
 
 def test_metrics_are_means_over_minibatches():
-    log = on_policy._Mean()
+    log = Means()
     log.add(loss=1.0, rare=7.0)
     log.add(loss=torch.tensor(4.0))
     assert log.result() == {"loss": 2.5, "rare": 7.0}
@@ -380,13 +466,13 @@ def test_critic_warmup_leaves_the_actor_alone():
     assert not any(same(algorithm.policy.module, actor))
 
 
-def test_target_kl_stops_the_actor_but_not_the_critic():
+def test_max_step_kl_stops_the_actor_but_not_the_critic():
     steps = {}
-    for target_kl in (None, 1e-12):
-        algorithm = make(target_kl=target_kl, minibatch_size=6, update_epochs=3, actor_lr=1e-2)
+    for max_step_kl in (None, 1e-12):
+        algorithm = make(max_step_kl=max_step_kl, minibatch_size=6, update_epochs=3, actor_lr=1e-2)
         algorithm.update(explore(algorithm.policy))
         optimizers = (algorithm.actor_optimizer, algorithm.critic.optimizer)
-        steps[target_kl] = [o.state_dict()["state"][0]["step"].item() for o in optimizers]
+        steps[max_step_kl] = [o.state_dict()["state"][0]["step"].item() for o in optimizers]
     # 24 pairs: four minibatches an epoch. The first has ratio 1 and KL 0, the second is the first to exceed.
     assert steps == {None: [12, 12], 1e-12: [2, 12]}
 
@@ -527,7 +613,7 @@ def test_many_decisions_are_encoded_in_parts():
 def test_it_learns_a_bandit(finetuned, reached):
     """One decision, the executed number shall be 0.5: a wrong sign anywhere makes this worse, not better."""
     algorithm = make(
-        actor_lr=1e-2, critic_lr=1e-2, clip_coef=0.3, clip_coef_base=0.3, minibatch_size=256,
+        actor_lr=1e-2, critic_lr=1e-2, clip_range=0.3, clip_range_base=0.3, minibatch_size=256,
         finetuned_steps=finetuned, anchor_coef=1.0,
     )  # fmt: skip
     history = []
@@ -709,9 +795,9 @@ def test_a_balanced_run_resumes_bit_equal(kind, monkeypatch):
         ("gamma", 1.01, "0 to 1"),
         ("gae_lambda", -0.1, "0 to 1"),
         ("gamma_denoising", 2.0, "0 to 1"),
-        ("clip_coef", 0.0, r"a number in \(0, 1\)"),
-        ("clip_coef_base", 1.0, r"a number in \(0, 1\)"),
-        ("clip_coef_rate", -1.0, "a number >= 0"),
+        ("clip_range", 0.0, r"a number in \(0, 1\)"),
+        ("clip_range_base", 1.0, r"a number in \(0, 1\)"),
+        ("clip_range_rate", -1.0, "a number >= 0"),
         ("finetuned_steps", 0, "1 to the policy's number of denoising steps"),
         ("anchor_coef", -1.0, "a number >= 0"),
         ("min_sampling_std", -0.1, "a number >= 0"),
@@ -723,7 +809,7 @@ def test_a_balanced_run_resumes_bit_equal(kind, monkeypatch):
         ("noise_level", 0.0, r"a number in \(0, 1.5\]; without noise there is no log-probability"),
         ("noise_std_range", (0.2, 0.1), "two numbers > 0, the smaller first"),
         ("noise_std_range", (0.0, 0.1), "two numbers > 0, the smaller first"),
-        ("target_kl", 0.0, "a number > 0 or null"),
+        ("max_step_kl", 0.0, "a number > 0 or null"),
         ("max_grad_norm", -1.0, "a number > 0 or null"),
         ("critic_warmup_iterations", -1, "0 or more"),
         ("advantage_std_floor", -1.0, "a number >= 0"),
@@ -772,7 +858,7 @@ def test_floors_are_chosen_for_the_sampler(kind, sampling, monkeypatch):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"target_kl": None, "max_grad_norm": None, "critic_hidden_dims": ()}, {"gamma": 1.0, "eta": 1.0}],
+    [{"max_step_kl": None, "max_grad_norm": None, "critic_hidden_dims": ()}, {"gamma": 1.0, "eta": 1.0}],
 )
 def test_the_ends_of_the_ranges_are_allowed(fields):
     algorithm = make(**fields)

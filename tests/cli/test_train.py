@@ -141,13 +141,13 @@ def test_a_run_started_from_the_config_of_another(dppo_config, read_command, tmp
 def test_help_shows_only_the_chosen_types(main):
     code, said = main("--algorithm.type=dppo", "--env.type=avoiding", "--help")
     assert code == 0
-    assert "--algorithm.clip_coef" in said.out and "--env.lag" in said.out and "--rollout.n_envs" in said.out
+    assert "--algorithm.clip_range" in said.out and "--env.lag" in said.out and "--rollout.n_envs" in said.out
     assert "--algorithm.proximal_coef" not in said.out and "type: ignore" not in said.out
     assert "--algorithm.ema_decay" not in said.out and "--env.visualization_width" not in said.out
     assert "--policy.horizon" not in said.out
     # Every option of ours is explained.
     code, said = main("--help")
-    assert code == 0 and "--algorithm.clip_coef" not in said.out
+    assert code == 0 and "--algorithm.clip_range" not in said.out
     assert "Iterations between checkpoints" in said.out
 
 

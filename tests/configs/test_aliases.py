@@ -77,3 +77,10 @@ def test_noise_that_forward_refused_is_not_dropped():
 def test_other_algorithms_stay_as_they_are():
     for config in ({"algorithm": {"type": "bc", "objective": "forward"}}, {}, {"algorithm": "bc"}):
         assert current(config) is config
+
+
+def test_a_trust_region_in_means_is_left_out_and_said(read, capsys):
+    found = read(*HERE, "--algorithm.clip_coef=0.05", "--algorithm.target_kl=1")
+    assert (found.clip_range, found.max_step_kl) == (DPPOConfig().clip_range, DPPOConfig().max_step_kl)
+    said = capsys.readouterr().err
+    assert "algorithm.clip_coef bounded means" in said and "target_kl" not in said  # that was the default

@@ -107,7 +107,7 @@ def test_help_shows_the_types_that_a_recipe_chooses(monkeypatch, capsys, tmp_pat
         parse_command_line(TrainConfig)
     text = capsys.readouterr().out
     assert "--algorithm.proximal_coef=" in text and "--env.lag=" in text
-    assert "--algorithm.clip_coef=" not in text
+    assert "--algorithm.clip_range=" not in text
 
 
 def test_the_version_names_what_a_report_of_a_bug_needs(monkeypatch, capsys):

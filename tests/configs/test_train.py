@@ -215,7 +215,7 @@ def test_a_mistake_on_the_command_line(mistake, answer, base_policy, read_comman
         (EvalConfig, {"n_videos": -1}, "eval.n_videos=-1 must not be negative"),
         (DPPOConfig, {"eta": 1.5}, "algorithm.eta=1.5 is out of range, choose a number"),
         (DPPOConfig, {"actor_lr": 0}, "algorithm.actor_lr=0 is out of range, choose a number > 0"),
-        (DPPOConfig, {"clip_coef": 1}, "algorithm.clip_coef=1 is out of range, choose a number in"),
+        (DPPOConfig, {"clip_range": 1}, "algorithm.clip_range=1 is out of range, choose a number in"),
         (DPPOConfig, {"gamma": 1.1}, "algorithm.gamma=1.1 is out of range, choose 0 to 1"),
         (DPPOConfig, {"finetuned_steps": 0}, "algorithm.finetuned_steps=0 is out of range, choose 1 to"),
         (

@@ -32,7 +32,7 @@ def act(policy):
 def tune(policy):
     policy.freeze(None)
     base = policy.frozen_copy()
-    config = DPPOConfig(update_epochs=2, minibatch_size=16, actor_lr=1e-2, target_kl=None)
+    config = DPPOConfig(update_epochs=2, minibatch_size=16, actor_lr=1e-2, max_step_kl=None)
     metrics = DPPO(config, policy, base).update(experience(policy))
     assert metrics["first_ratio_error"] <= 1e-4
     return base
