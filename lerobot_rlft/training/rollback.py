@@ -81,8 +81,8 @@ class Rollback:
         self.scale *= SLOWER
         self.algorithm.scale_lr(self.scale)
         tqdm.write(
-            f"{fell}: back to that checkpoint, with {self.scale:g} x the learning rate (--rollback=false goes "
-            "on regardless)"
+            f"{fell}: back to that checkpoint, with {self.scale:g} x the learning rate (--rollback=false "
+            "goes on regardless)"
         )
 
     def _keeps_modes(self, result: Evaluation) -> bool:
