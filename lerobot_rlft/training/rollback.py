@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from lerobot.common.train_utils import get_step_checkpoint_dir
-from lerobot.utils.constants import CHECKPOINTS_DIR, PRETRAINED_MODEL_DIR
+from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from lerobot.utils.random_utils import get_rng_state, set_rng_state
 from tqdm import tqdm
 
@@ -62,6 +62,14 @@ class Rollback:
     def _return(self, iteration: int, result: Evaluation) -> None:
         config, best = self.config, self.best
         checkpoint = get_step_checkpoint_dir(config.output_dir, config.iterations, best["iteration"])
+        low, high = result.success_ci
+        fell = (
+            f"iteration {iteration}: success fell to {result.success:.3f} [{low:.3f}, {high:.3f}] from "
+            f"{best['success']:.3f} [{best['low']:.3f}, {best['high']:.3f}] at iteration {best['iteration']}"
+        )
+        if not checkpoint.is_dir():  # deleted, or the run was downloaded, which brings the last one alone
+            tqdm.write(f"{fell}, whose checkpoint is not here: the run goes on")
+            return
         random_state = get_rng_state()
         if config.peft is None:  # else what is trained is part of the algorithm's state
             folder, trust = checkpoint / PRETRAINED_MODEL_DIR, config.trust_remote_code
@@ -72,12 +80,9 @@ class Rollback:
         set_rng_state(random_state)
         self.scale *= SLOWER
         self.algorithm.scale_lr(self.scale)
-        low, high = result.success_ci
         tqdm.write(
-            f"iteration {iteration}: success fell to {result.success:.3f} [{low:.3f}, {high:.3f}] from "
-            f"{best['success']:.3f} [{best['low']:.3f}, {best['high']:.3f}] at iteration "
-            f"{best['iteration']}: back to that checkpoint, with {self.scale:g} x the learning rate "
-            "(--rollback=false goes on regardless)"
+            f"{fell}: back to that checkpoint, with {self.scale:g} x the learning rate (--rollback=false "
+            "goes on regardless)"
         )
 
     def _keeps_modes(self, result: Evaluation) -> bool:
@@ -95,10 +100,7 @@ class Rollback:
         return {"best": self.best, "scale": self.scale, "base": self.base and self.base.to_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave; forget a best whose checkpoint is gone."""
-        names = {p.name for p in (self.config.output_dir / CHECKPOINTS_DIR).iterdir()}
+        """Continue from what `state_dict` gave."""
         self.base = Evaluation(**state["base"]) if state["base"] else None
-        if state["best"] and any(int(n) == state["best"]["iteration"] for n in names if n.isdigit()):
-            self.best = state["best"]
-        self.scale = state["scale"]
+        self.best, self.scale = state["best"], state["scale"]
         self.algorithm.scale_lr(self.scale)

@@ -226,7 +226,12 @@ def test_a_recording_that_is_stopped_leaves_the_report(recording, monkeypatch):
     monkeypatch.setattr("lerobot_rlft.hub.dataset.write_rollouts", stop)
     out, _, said = recording()
     assert said == f"\nstopped: the report is whole: {out}"
-    assert sorted(p.name for p in out.iterdir()) == ["diversity.json", "pictures", "report.html"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "diversity.json",
+        "pictures",
+        "report.html",
+        "report.json",
+    ]
 
 
 def test_an_evaluation_that_is_stopped_says_that_nothing_was_written(

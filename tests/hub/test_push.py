@@ -440,7 +440,7 @@ def test_a_run_that_has_not_finished_is_pushed_by_name_only(finished):
     assert "diversity.json" not in dry_run(options(finished, checkpoint="000002"))
     text = (finished.with_name("sent") / "README.md").read_text()
     assert "model-index" not in text and "iteration 2 of 2) was not evaluated" in text
-    with pytest.raises(UserError, match=r"no whole checkpoint 000009, known: 000001, 000002"):
+    with pytest.raises(UserError, match=r"no whole checkpoint 000009, known: 000000, 000001, 000002"):
         dry_run(options(finished, checkpoint="000009"))
     with pytest.raises(UserError, match=r"--checkpoint=\.\./elsewhere is no checkpoint of --run_dir="):
         dry_run(options(finished, checkpoint="../elsewhere"))

@@ -1,5 +1,6 @@
 """A run goes back to its best checkpoint where the deployed policy fell, and nowhere else."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -113,3 +114,18 @@ def test_it_can_be_left_out(dppo_config, scripted):
     trainer.train()
     names = sorted(p.name for p in (config.output_dir / "checkpoints").iterdir())
     assert names == ["000002", "last"] and rate(trainer) == 1
+
+
+def test_a_best_checkpoint_that_is_gone_is_said(dppo_config, scripted, capsys):
+    config = dppo_config(rollback=True, eval_freq=1, save_freq=0, iterations=2)
+    trainer = scripted(Trainer(config), 50, 90, 20)
+    watch = trainer.rollback.watch
+
+    def gone(iteration, result):
+        if iteration == 2:
+            shutil.rmtree(config.output_dir / "checkpoints/000001")
+        return watch(iteration, result)
+
+    trainer.rollback.watch = gone
+    trainer.train()
+    assert "whose checkpoint is not here: the run goes on" in capsys.readouterr().out and rate(trainer) == 1
