@@ -11,9 +11,8 @@ from lerobot_rlft.cli import train
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("kind", ["dppo", "nft"])
-def test_an_old_run_goes_on_as_it_went_on_then(kind, read_command, tmp_path, monkeypatch):
-    """`dppo` has a regularizer, `nft` is spelled objective=forward and centres advantages in modes."""
+def resumed(kind, read_command, tmp_path, monkeypatch):
+    """Lines of metrics as they were then, and of the run resumed from its first checkpoint."""
     monkeypatch.chdir(ROOT)  # the run names recipes/grasps_base
     run = tmp_path / "run"
     shutil.copytree(ROOT / "tests/data/old_runs" / kind, run)
@@ -22,6 +21,20 @@ def test_an_old_run_goes_on_as_it_went_on_then(kind, read_command, tmp_path, mon
     train.run(read_command(f"--resume={run}"))
     again = metrics(run)
     assert [line["kind"] for line in again] == [line["kind"] for line in expected]
+    return expected, again
+
+
+def test_an_old_run_of_dppo_goes_on_with_todays_trust_region(read_command, tmp_path, monkeypatch, capsys):
+    """It has a regularizer. Its clip range bounded a mean; the critic, trained then, is not warmed again."""
+    _, again = resumed("dppo", read_command, tmp_path, monkeypatch)
+    assert "bounded means over the numbers of a chunk" in capsys.readouterr().err
+    train_line = next(line for line in again if line["kind"] == "train" and line["iteration"] == 2)
+    assert train_line["first_ratio_error"] < 1e-4 and 0 < train_line["approx_kl"] < 1
+
+
+def test_an_old_run_of_nft_goes_on_as_it_went_on_then(read_command, tmp_path, monkeypatch):
+    """It is spelled objective=forward and centres advantages in modes."""
+    expected, again = resumed("nft", read_command, tmp_path, monkeypatch)
     for line, old in zip(again, expected, strict=True):
         numbers = {key: value for key, value in old.items() if isinstance(value, (int, float))}
         assert {key: line[key] for key in numbers} == pytest.approx(numbers, rel=1e-3, abs=1e-5)
