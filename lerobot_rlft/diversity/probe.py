@@ -18,10 +18,43 @@ from ..policies.base import DenoisingPolicy
 from ..utils.errors import UserError
 from ..utils.files import replacing
 
-STATES, CHUNKS = 4, 128  # P and N; 128 chunks are what counting peaks needs
-CHAINS = 32  # base chains at each state for the forward KL
-CANDIDATES, CANDIDATE_CHUNKS = 64, 16  # states looked at to choose P of them
+CANDIDATES = 64  # states looked at, at most
+LARGE = 30_000_000  # parameters of a denoising network from which the probe is a small one
 RESIDUAL_TIME = (0.05, 0.3)  # share of the noise schedule at which the off-manifold residual is measured
+
+
+@dataclass(frozen=True)
+class ProbeSize:
+    """How much of a policy a probe asks for.
+
+    Attributes:
+        states, chunks: P and N; 128 chunks are what counting peaks needs, and 20 the least.
+        chains: of the base at each state, for the forward KL.
+        candidates, candidate_chunks: states looked at to choose P of them, and chunks at each.
+    """
+
+    states: int = 4
+    chunks: int = 128
+    chains: int = 32
+    candidates: int = CANDIDATES
+    candidate_chunks: int = 16
+
+    def rows(self, num_steps: int) -> tuple[int, int]:
+        """Rows that denoising networks see to choose and prepare a probe, and in each measurement."""
+        chunks, chains = self.states * self.chunks, self.states * self.chains
+        chosen = self.candidates * self.candidate_chunks * num_steps
+        return chosen + (chunks + chains) * num_steps + chunks, (chunks + 2 * chains) * num_steps + chunks
+
+
+FULL = ProbeSize()
+SMALL = ProbeSize(states=2, chunks=32, chains=8, candidates=16, candidate_chunks=4)  # a tenth of the rows
+
+
+def probe_size(policy: DenoisingPolicy) -> ProbeSize:
+    """`SMALL` for a network of `LARGE` or more parameters, whose probe would outlast an iteration."""
+    count = sum(p.numel() for p in policy.module.parameters())
+    count -= sum(p.numel() for p in policy.encoder.parameters()) if policy.encoder is not None else 0
+    return FULL if count < LARGE else SMALL
 
 
 @dataclass
@@ -49,20 +82,25 @@ class Probe:
         base: the frozen pretrained policy.
         obs: LeRobot key -> (P, S, ...), as a rollout stores them.
         floor: smallest std of exploration and log-probabilities.
-        chunks: N.
+        size: its states are those of `obs`.
     """
 
     def __init__(
-        self, base: DenoisingPolicy, obs: dict[str, Tensor], floor: float, chunks: int = CHUNKS, seed: int = 0
+        self,
+        base: DenoisingPolicy,
+        obs: dict[str, Tensor],
+        floor: float,
+        size: ProbeSize = FULL,
+        seed: int = 0,
     ) -> None:
-        self.base, self.obs, self.floor, self.num_chunks, self.seed = base, obs, floor, chunks, seed
+        self.base, self.obs, self.floor, self.size, self.seed = base, obs, floor, size, seed
         self.condition = encode(base, obs, seed)  # (P, C)
-        self.base_chunks = deployed_chunks(base, self.condition, chunks, seed)  # (P, N, H, D)
+        self.base_chunks = deployed_chunks(base, self.condition, size.chunks, seed)  # (P, N, H, D)
         self.base_peaks = self._peaks(self.base_chunks)
         self.base_residual = residuals(base, self.condition, self.base_chunks, seed)  # (P N,)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.base_chains = base.sample(self.condition.repeat_interleave(CHAINS, 0), floor, floor).x
+            self.base_chains = base.sample(self.condition.repeat_interleave(size.chains, 0), floor, floor).x
 
     @classmethod
     def choose(
@@ -71,8 +109,7 @@ class Probe:
         obs: dict[str, Tensor],
         t: Tensor,
         floor: float,
-        states: int = STATES,
-        chunks: int = CHUNKS,
+        size: ProbeSize = FULL,
         seed: int = 0,
     ) -> "Probe":
         """Take the states where the base's chunks spread most, each from another decision of an episode.
@@ -82,15 +119,15 @@ class Probe:
             t: (D,) which decision of its episode each is.
         """
         generator = torch.Generator().manual_seed(seed)
-        candidates = torch.randperm(len(t), generator=generator)[:CANDIDATES]
+        candidates = torch.randperm(len(t), generator=generator)[: size.candidates]
         condition = encode(base, {key: value[candidates] for key, value in obs.items()}, seed)
-        chunks_there = deployed_chunks(base, condition, CANDIDATE_CHUNKS, seed)
+        chunks_there = deployed_chunks(base, condition, size.candidate_chunks, seed)
         spread = [mean_pairwise_distance(base.executed(chunk)).value for chunk in chunks_there]
         chosen: dict[int, int] = {}
         for i in sorted(range(len(candidates)), key=lambda i: -spread[i]):
             chosen.setdefault(int(t[candidates[i]]), int(candidates[i]))
-        rows = list(chosen.values())[:states]
-        return cls(base, {key: value[rows].clone() for key, value in obs.items()}, floor, chunks, seed)
+        rows = list(chosen.values())[: size.states]
+        return cls(base, {key: value[rows].clone() for key, value in obs.items()}, floor, size, seed)
 
     @torch.no_grad()
     def measure(self, policy: DenoisingPolicy) -> ProbeReading:
@@ -99,8 +136,8 @@ class Probe:
         K network calls for the chunks, 2 K for the forward KL and one of the base for the residual.
         """
         condition = encode(policy, self.obs, self.seed)
-        chunks = deployed_chunks(policy, condition, self.num_chunks, self.seed)
-        rows = condition.repeat_interleave(CHAINS, 0), self.condition.repeat_interleave(CHAINS, 0)
+        chunks = deployed_chunks(policy, condition, self.size.chunks, self.seed)
+        rows = [c.repeat_interleave(self.size.chains, 0) for c in (condition, self.condition)]
         forward = chain_kl(
             lambda x, k: self.base.transition(x, k, rows[1]),
             lambda x, k: policy.transition(x, k, rows[0]),
@@ -132,7 +169,7 @@ class Probe:
 
     @classmethod
     def load(
-        cls, path: Path, base: DenoisingPolicy, floor: float, chunks: int = CHUNKS, seed: int = 0
+        cls, path: Path, base: DenoisingPolicy, floor: float, size: ProbeSize = FULL, seed: int = 0
     ) -> "Probe":
         """Read what `save` wrote.
 
@@ -146,7 +183,7 @@ class Probe:
                 f"the probe states {path} are missing or damaged ({error}): put the file back, or start a "
                 "new run"
             ) from error
-        return cls(base, obs, floor, chunks, seed)
+        return cls(base, obs, floor, size, seed)
 
 
 @torch.no_grad()

@@ -100,7 +100,8 @@ def _own(run: Run, base: Ancestor | None) -> tuple[dict[str, Any], None, list[st
         "env": run.env.type,
         "env_options": env_options(run.env),
         "sampler": "deployed",
-        "seed": run.config["eval"]["seed"],
+        # The exported checkpoint may be older than the options that the run ended with.
+        "seed": summary.get("seed", run.config["eval"]["seed"]),
         "n_episodes": tuned["n_episodes"],
         "num_modes": tuned.get("num_modes"),
         "modes_from": modes_from if "mode_counts" in tuned else None,

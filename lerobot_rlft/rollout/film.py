@@ -50,7 +50,10 @@ class Camera:
 def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
     """Write one MP4 for each environment of `runner`, `path` with `_0`, `_1`, ... before the suffix."""
     count, steps = runner.env.num_envs, runner.max_steps + 1
-    with torch.random.fork_rng(), tqdm(total=steps, desc="filming", unit="step", leave=False) as bar:
+    with (
+        torch.random.fork_rng(),
+        tqdm(total=steps, desc="filming", unit="step", leave=False, disable=None) as bar,
+    ):
         torch.manual_seed(seed)
         camera = Camera(runner.env, steps, bar)
         episodes = runner.evaluate(count, seed + np.arange(count), runner.deployed, camera)

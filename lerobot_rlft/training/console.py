@@ -61,7 +61,8 @@ def conclusion(summary: dict[str, Any]) -> str:
             text += (
                 f"\nGuard: {guard['ratio']:.2f}{interval} of the base's {guard['metric'].replace('_', ' ')} "
                 f"is kept (floor {guard['floor']}). Exported is the checkpoint of iteration "
-                f"{guard['iteration']}, {len(guard['front'])} are on the front."
+                f"{guard['iteration']}; on the front of success and diversity (front.png) are "
+                f"{len(guard['front'])} of the evaluated ones."
             )
     else:
         text += f"\nMean max reward: {base['max_reward']:.3f} before, {tuned['max_reward']:.3f} after."
@@ -69,10 +70,8 @@ def conclusion(summary: dict[str, Any]) -> str:
 
 
 def _change(base: dict[str, Any], tuned: dict[str, Any], gained: int | None) -> str | None:
-    """rose, fell, or None; also where the two did not play as many episodes, so not the same seeds."""
+    """rose, fell, or None where no difference can be told."""
     episodes = tuned["n_episodes"]
-    if base["n_episodes"] != episodes:
-        return None
     return success_change(*(round(side["success"] * episodes) for side in (base, tuned)), episodes, gained)
 
 
@@ -203,5 +202,5 @@ class Progress(tqdm):
         due = time.monotonic() - self.said >= LINE_SECONDS or self.iteration == self.iterations
         if self.disable and due:
             self.said = time.monotonic()
-            line = f"{self.job_name}: {self.iteration} of {self.iterations} {self.status}".rstrip()
+            line = f"{self.job_name}: iteration {self.iteration} of {self.iterations} {self.status}".rstrip()
             print(line, file=sys.stderr, flush=True)

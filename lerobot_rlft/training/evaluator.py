@@ -119,6 +119,8 @@ class Outcome:
             return
         tuned = load_policy(load_policy_config(str(folder), [f"--device={config.policy.device}"]), folder)
         result, episodes = self._compare(tuned)
+        # A resumed run plays the base anew: the options of the report may be others than when it began.
+        before = self._base_outcome or (self._compare(self.base) if self.base is not None else None)
         self.records.write(
             "eval", iteration, env_steps, {"sampler": "deployed", "reloaded": True, **result.to_dict()}
         )
@@ -126,26 +128,27 @@ class Outcome:
             "policy": str(folder),
             "env_steps": env_steps,
             "seconds": round(seconds, 1),
+            "seed": config.eval.seed,
         }
         summary["tuned"] = result.to_dict()
-        base = next((line for line in self.records.read("eval") if line["iteration"] == 0), None)
-        if base is not None:
-            summary["base"] = {k: v for k, v in base.items() if k in Evaluation.__dataclass_fields__}
+        if before is not None:
+            summary["base"] = before[0].to_dict()
         if chosen is not None and "base" in summary:
             summary["guard"] = self._verdict(chosen, summary)
         with replacing(config.output_dir / SUMMARY) as partial:
             partial.write_text(json.dumps(summary, indent=2) + "\n")
-        self._draw(iteration, result, episodes)
-        gained = None  # a resumed run does not know which of the base's episodes succeeded
-        if self._base_outcome is not None:
-            _, before = self._base_outcome
-            gained = int((episodes.success & ~before.success).sum())
+        panels = [("tuned", episodes, result)]
+        gained = None
+        if before is not None:
+            panels.insert(0, ("base", before[1], before[0]))
+            gained = int((episodes.success & ~before[1].success).sum())
+        self._draw(iteration, panels)
+        self._film(tuned, "tuned")
         print("\n" + conclusion(summary | {"gained": gained}))
         print(f"\nPictures: {config.output_dir / 'pictures'}")
         ours = " (this plugin installed)" if needs_plugin(tuned.module.config.type) else ""
         command = eval_command(folder, config.env, stock_flags(config.packages))
         print(f"\nRun it with stock LeRobot{ours}:\n  {command}")
-        self._film(tuned, "tuned")
 
     def _choose(self) -> Point | None:
         """The checkpoint to export: the most successful one that respects the floor, else the most diverse.
@@ -205,14 +208,9 @@ class Outcome:
         runner = runner_in(self.tester.env, self.config.env, policy)
         return self._summary(play(runner, self.config.eval.n_episodes, self.config.eval.seed))
 
-    def _draw(self, iteration: int, tuned: Evaluation, episodes: Episodes) -> None:
+    def _draw(self, iteration: int, panels: list[tuple[str, Episodes, Evaluation]]) -> None:
         pictures, env = self.config.output_dir / "pictures", self.tester.env
-        if is_planar(episodes, env):
-            panels = [("tuned", episodes, tuned)]
-            if self.base is not None:
-                # A resumed run has not played the base's episodes; they come out the same.
-                base, base_episodes = self._base_outcome or self._compare(self.base)
-                panels.insert(0, ("base", base_episodes, base))
+        if is_planar(panels[0][1], env):
             draw_trajectories(pictures / "trajectories.png", panels, env)
         records = [line for line in self.records.read("eval") if line["sampler"] == "deployed"]
         draw_learning_curve(pictures / "learning_curve.png", records)

@@ -22,7 +22,7 @@ from ..datasets.windows import episode_paths
 from ..diversity.atlas import ModeAtlas
 from ..diversity.attempts import Attempts
 from ..diversity.guard import DiversityGuard
-from ..diversity.probe import Probe
+from ..diversity.probe import Probe, probe_size
 from ..diversity.tracker import ADVICE_TO_ROUNDS, ModeTracker
 from ..metrics.modes import effective_counts, mode_counts
 from ..plots.run import draw_atlas, draw_kl, draw_mode_shares
@@ -171,7 +171,7 @@ class DiversityMonitor:
         """What one iteration shows, for its line in metrics.jsonl.
 
         Args:
-            number: 1 for the first iteration, whose episodes are still the base's.
+            number: of the iteration, from 1.
             data: what was collected, its modes named.
             policy: after the update.
         """
@@ -193,10 +193,22 @@ class DiversityMonitor:
         if said := " ".join(filter(None, alarms)):
             tqdm.write(f"iteration {number}: {said}")
             out["alarm"] = said
-        every = self.config.probe_freq
-        if every and (number % every == 0 or number == 1):
-            out |= self._compare(policy, (data.obs, data.t) if number == 1 else None)
         return out
+
+    def probes(self, number: int) -> bool:
+        """Whether base and policy are compared at the probe states after this iteration."""
+        every = self.config.probe_freq
+        return bool(every) and (number % every == 0 or number == 1)
+
+    def compare(self, number: int, data: Rollout, policy: DenoisingPolicy) -> dict[str, Any]:
+        """What the probe shows after an iteration whose `probes` holds, for its line in metrics.jsonl.
+
+        Args:
+            number: 1 for the first iteration, whose episodes are still the base's.
+            data: what was collected.
+            policy: after the update.
+        """
+        return self._compare(policy, (data.obs, data.t) if number == 1 else None)
 
     def after_round(
         self,
@@ -233,7 +245,7 @@ class DiversityMonitor:
                 out["alarm"] = alarm
         if self.config.probe_freq:
             if (self.folder / PROBE).is_file() and self.probe is None:
-                self.probe = Probe.load(self.folder / PROBE, self.base, self.floor, seed=self.config.seed)
+                self._load_probe()
             out |= self._compare(policy, decisions() if self.probe is None else None)
         return out
 
@@ -243,13 +255,18 @@ class DiversityMonitor:
         """Base and policy at the probe states, which are chosen among `decisions` of the base if given."""
         try:
             if decisions is not None:
-                self.probe = Probe.choose(self.base, *decisions, self.floor, seed=self.config.seed)
+                size = probe_size(self.base)
+                self.probe = Probe.choose(self.base, *decisions, self.floor, size, self.config.seed)
                 self.probe.save(self.folder / PROBE)
             return vars(self.probe.measure(policy)) if self.probe is not None else {}
         except ValueError as error:  # a base that always acts the same, or chunks of a single number
             self.probe = None
             tqdm.write(f"warning: base and tuned policy are not compared at branching states, {error}")
             return {}
+
+    def _load_probe(self) -> None:
+        size = probe_size(self.base)
+        self.probe = Probe.load(self.folder / PROBE, self.base, self.floor, size, self.config.seed)
 
     def status(self, metrics: dict[str, Any]) -> str:
         """For the progress line."""
@@ -297,7 +314,7 @@ class DiversityMonitor:
         if (self.folder / "atlas.json").is_file():
             self.atlas = load_atlas(self.folder, self.config.env.type, self.config.atlas.key)
         if (self.folder / PROBE).is_file():
-            self.probe = Probe.load(self.folder / PROBE, self.base, self.floor, seed=self.config.seed)
+            self._load_probe()
 
 
 def deployed_weight(data: Rollout, odds: Tensor | None) -> np.ndarray | None:

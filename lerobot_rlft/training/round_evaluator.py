@@ -68,6 +68,8 @@ class RoundEvaluator:
         """Put what each round reached into the summary, beside the base."""
         file, rounds = self.config.output_dir / SUMMARY, []
         evaluations = {line["iteration"]: line for line in self.records.read("eval")}
+        summary = json.loads(file.read_text())
+        evaluations[0] |= summary["base"]  # as it was played for the report
         base = evaluations[0].get("mode_counts")
         for number, line in sorted(evaluations.items()):
             shown = {key: line[key] for key in ("success", "success_ci", "modes", "entropy") if key in line}
@@ -78,6 +80,6 @@ class RoundEvaluator:
                 except ValueError as error:  # too few successes, or a base with one mode
                     shown["entropy_ratio"] = str(error)
             rounds.append({"round": number, **shown})
-        summary = json.loads(file.read_text()) | {"rounds": rounds}
+        summary["rounds"] = rounds
         with replacing(file) as partial:
             partial.write_text(json.dumps(summary, indent=2) + "\n")

@@ -84,11 +84,13 @@ class Trainer(Run):
     def _begin(self) -> None:
         """Evaluate the base, and let it play the episodes that the algorithm holds on to."""
         self.phase = "evaluation of the base"
+        self.bar.show("evaluating the base")
         deployed = self.outcome.begin(self.policy, self.algorithm.explore)
         if self.algorithm.needs_reference:
             self.phase = "reference episodes of the base"
-            self.bar.show("reference")
+            self.bar.show("playing reference episodes")
             data = self.collector.reference()
+            self.bar.show("learning from reference episodes")
             num_modes = self.monitor.begin_reference(self.runner.env, data, self.policy.deployed_odds())
             try:
                 self.algorithm.begin(data, num_modes)
@@ -100,6 +102,7 @@ class Trainer(Run):
 
     def _evaluate(self) -> bool:
         """Evaluate the policy as deployed; returns whether a checkpoint of it is wanted."""
+        self.bar.show("evaluating")
         with self.algorithm.deployed_weights():
             result = self.outcome.during(self.iteration, self.env_steps)
         return self.rollback.watch(self.iteration, result) or self.config.guard.enable
@@ -116,6 +119,9 @@ class Trainer(Run):
         self.iteration += 1
         if self.monitor is not None:
             metrics |= self.monitor.iteration(self.iteration, self.runner.env, data, self.policy)
+            if self.monitor.probes(self.iteration):
+                self.bar.show("probing")
+                metrics |= self.monitor.compare(self.iteration, data, self.policy)
             self.algorithm.hold(self.monitor.strength)
         seconds = time.perf_counter() - start
         self.seconds += seconds

@@ -6,11 +6,21 @@ import pytest
 import torch
 from families import IMAGES, diffusion, observations
 
-from lerobot_rlft.diversity.probe import CHAINS, Probe, deployed_chunks, encode, residuals
+from lerobot_rlft.diversity.probe import (
+    FULL,
+    SMALL,
+    Probe,
+    ProbeSize,
+    deployed_chunks,
+    encode,
+    probe_size,
+    residuals,
+)
 from lerobot_rlft.metrics.chain_kl import chain_kl
 from lerobot_rlft.utils.errors import UserError
 
 FLOOR = 0.1
+TINY = ProbeSize(chunks=24)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +40,7 @@ def tuned():
 
 @pytest.fixture(scope="module")
 def probe(base):
-    return Probe(base, observations(base, 2), FLOOR, chunks=24)
+    return Probe(base, observations(base, 2), FLOOR, TINY)
 
 
 def test_the_base_beside_itself(probe, base):
@@ -48,8 +58,8 @@ def test_a_changed_policy_beside_its_base(probe, base, tuned):
     spread = [torch.pdist(tuned.executed(c).flatten(1).double()).mean() for c in chunks]
     base_spread = [torch.pdist(base.executed(c).flatten(1).double()).mean() for c in probe.base_chunks]
     assert reading.chunk_spread == pytest.approx(float(sum(spread) / sum(base_spread)))
-    condition = probe.condition.repeat_interleave(CHAINS, 0)
-    tuned_condition = encode(tuned, probe.obs).repeat_interleave(CHAINS, 0)
+    condition = probe.condition.repeat_interleave(TINY.chains, 0)
+    tuned_condition = encode(tuned, probe.obs).repeat_interleave(TINY.chains, 0)
     kl = chain_kl(
         lambda x, k: base.transition(x, k, condition),
         lambda x, k: tuned.transition(x, k, tuned_condition),
@@ -98,14 +108,14 @@ def test_states_are_those_where_the_base_spreads_most_one_of_each_decision(base,
     with monkeypatch.context() as patch:
         patch.setattr("lerobot_rlft.diversity.probe.deployed_chunks", chunks)
         patch.setattr(Probe, "__init__", lambda self, base, obs, *args: setattr(self, "obs", obs))
-        chosen = Probe.choose(base, obs, torch.tensor([0, 1, 1, 2, 0, 1]), FLOOR, states=2)
+        chosen = Probe.choose(base, obs, torch.tensor([0, 1, 1, 2, 0, 1]), FLOOR, ProbeSize(states=2))
     # Row 5 spreads most but belongs to decision 1 like rows 1 and 2; then row 3 of decision 2.
     assert torch.equal(chosen.obs["observation.state"], obs["observation.state"][[5, 3]])
 
 
 def test_what_is_saved_gives_the_same_readings(probe, base, tuned, tmp_path):
     probe.save(tmp_path / "probe.safetensors")
-    again = Probe.load(tmp_path / "probe.safetensors", copy.copy(base), FLOOR, chunks=24)
+    again = Probe.load(tmp_path / "probe.safetensors", copy.copy(base), FLOOR, TINY)
     assert again.measure(tuned) == probe.measure(tuned)
     (tmp_path / "probe.safetensors").write_bytes(b"cut")
     with pytest.raises(UserError, match=r"probe.safetensors are missing or damaged"):
@@ -114,9 +124,36 @@ def test_what_is_saved_gives_the_same_readings(probe, base, tuned, tmp_path):
 
 def test_states_of_cameras(tmp_path):
     base = diffusion(IMAGES, crop_shape=(40, 40))
-    probe = Probe(base, observations(base, 2), FLOOR, chunks=24)
+    probe = Probe(base, observations(base, 2), FLOOR, TINY)
     assert probe.obs["observation.images.top"].dtype == torch.uint8
     probe.save(tmp_path / "probe.safetensors")
-    again = Probe.load(tmp_path / "probe.safetensors", base, FLOOR, chunks=24)
+    again = Probe.load(tmp_path / "probe.safetensors", base, FLOOR, TINY)
     assert again.obs["observation.images.top"].dtype == torch.uint8
     assert again.measure(base).chunk_spread == 1
+
+
+def test_the_rows_of_a_probe_counted_by_hand():
+    """Of 10 denoising steps: 64 x 16 chunks to choose, 4 x 128 of the base and 4 x 32 chains, residuals of
+    4 x 128; then as many chunks and residuals of the policy, and both policies on the chains.
+    """
+    assert FULL.rows(10) == (10 * (1024 + 512 + 128) + 512, 10 * (512 + 2 * 128) + 512)
+    assert SMALL.rows(10) == (10 * (64 + 64 + 16) + 64, 10 * (64 + 2 * 16) + 64)
+
+
+def test_a_large_policy_has_a_small_probe(base, monkeypatch):
+    assert probe_size(base) is FULL
+    count = sum(p.numel() for p in base.module.parameters())
+    monkeypatch.setattr("lerobot_rlft.diversity.probe.LARGE", count)
+    assert probe_size(base) is SMALL
+    pictures = diffusion(IMAGES)  # the encoder sees each state once
+    count = sum(p.numel() for p in pictures.module.parameters())
+    monkeypatch.setattr("lerobot_rlft.diversity.probe.LARGE", count)
+    assert probe_size(pictures) is FULL
+
+    called, counted = [], diffusion()
+    counted.module.diffusion.unet.register_forward_pre_hook(lambda _, given: called.append(len(given[0])))
+    probe = Probe.choose(counted, observations(base, 16), torch.arange(16), FLOOR, SMALL)
+    chosen = sum(called)
+    assert probe.base_chunks.shape[:2] == (2, 32)
+    assert probe.measure(counted).kl_forward == [0.0] * base.kernel.num_steps
+    assert (chosen, sum(called) - chosen) == SMALL.rows(base.kernel.num_steps)

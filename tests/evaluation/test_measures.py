@@ -7,7 +7,7 @@ import pytest
 import torch
 from families import diffusion, observations
 
-from lerobot_rlft.diversity.probe import Probe
+from lerobot_rlft.diversity.probe import Probe, ProbeSize
 from lerobot_rlft.evaluation.measures import (
     Metrics,
     measure_blocked,
@@ -106,7 +106,7 @@ def test_chains_of_a_policy_and_itself_do_not_differ():
     maps = measure_chains(m, tuned, base, {"reverse": experience(tuned), "forward": experience(base)}, 0.1)
     assert m["kl_forward"] == pytest.approx(sum(m["kl_forward_by_step"])) and m["kl_forward"] > 0
     assert maps["forward"].mean(0).tolist() == pytest.approx(m["kl_forward_by_step"], rel=1e-4)
-    probe = Probe(base, observations(base, 2), 0.1, chunks=24)
+    probe = Probe(base, observations(base, 2), 0.1, ProbeSize(chunks=24))
     measure_probe(m, probe, tuned)
     assert m["off_manifold"] != 1 and 1 <= m["manifold_dimension"] <= 15 and m["base_peaks"] >= 1
 

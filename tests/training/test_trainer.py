@@ -101,6 +101,23 @@ def test_a_run_leaves_what_it_promises(dppo_config, monkeypatch, capsys):
         assert word in said.err  # the progress bar
 
 
+def test_a_resume_with_other_evaluations_compares_on_the_same_episodes(dppo_config, no_pictures, capsys):
+    """More episodes, other seeds, fewer denoising steps: the base of the report plays as the tuned policy."""
+    config = dppo_config(iterations=1)
+    Trainer(config).train()
+    first = metrics(config.output_dir, "eval")[0]
+    config.resume, config.iterations = config.output_dir, 2
+    config.eval.n_episodes, config.eval.seed, config.policy.num_inference_steps = 5, 77, 2
+    resumed = Trainer(config)
+    played = resumed.outcome._compare(resumed.base)[0].to_dict()
+    resumed.train()
+    summary = json.loads((config.output_dir / "summary.json").read_text())
+    assert summary["base"] == json.loads(json.dumps(played)) and summary["seed"] == 77
+    assert summary["base"]["n_episodes"] == summary["tuned"]["n_episodes"] == 5 != first["n_episodes"]
+    assert resumed.base.kernel.num_steps == 2
+    assert "(5 episodes each" in capsys.readouterr().out
+
+
 def test_behaviour_cloning_without_an_environment(bc_config, capsys):
     config = bc_config()
     Trainer(config).train()
