@@ -93,10 +93,12 @@ def memory(trainer: "Trainer") -> str:
         if minibatches is not None:
             encoder = policy.encoder
             train_encoder = encoder is not None and any(p.requires_grad for p in encoder.parameters())
-            with suppress(ValueError, RuntimeError):  # a network that cannot run without weights
-                told = footprint(on_meta(policy), minibatches[0], train_encoder)
-                parts[f"activations of a minibatch of {minibatches[0]}"] = told.activations
-                parts["encoded observations"] = count * told.condition
+            for counted in (lambda: on_meta(policy), lambda: policy):  # a wrapped network may keep weights
+                with suppress(ValueError, RuntimeError):
+                    told = footprint(counted(), minibatches[0], train_encoder)
+                    parts[f"activations of a minibatch of {minibatches[0]}"] = told.activations
+                    parts["encoded observations"] = count * told.condition
+                    break
     named = ", ".join(f"{name} {size_text(size)}" for name, size in parts.items() if size)
     known = any("activations" in name for name in parts)
     return (
