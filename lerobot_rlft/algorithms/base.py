@@ -103,6 +103,12 @@ class Algorithm(ABC):
         """What the progress bar shows of the metrics of an iteration."""
         return ""
 
+    def minibatches(self, decisions: int) -> tuple[int, int] | None:
+        """Rows that the network sees in a minibatch of `update` on so many decisions, and the number of
+        minibatches; None where that is not known.
+        """
+        return None
+
     # Whether `begin` wants episodes of the base.
     needs_reference: bool = False
 

@@ -123,6 +123,11 @@ class OnPolicy(Algorithm):
     def progress(self, metrics: dict[str, Any]) -> str:
         return f"KL {metrics['kl_to_base']:.2g}"
 
+    def minibatches(self, decisions: int) -> tuple[int, int]:
+        one_step = self.policy.kernel.stochastic(1) is not None  # of each chain is trained
+        pairs, most = decisions * (1 if one_step else self.finetuned), self.config.minibatch_size
+        return min(pairs, most), self.config.update_epochs * -(-pairs // most)
+
     @property
     def adjustable(self) -> bool:
         return self.regularizers.adjustable

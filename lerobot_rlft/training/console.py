@@ -1,26 +1,18 @@
-"""Console text of a run: sizes before, progress, conclusion after."""
+"""Console text of a run: progress, and the conclusion after it."""
 
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..configs.train import TrainConfig
-from ..datasets.loader import BatchLoader
 from ..evaluation.paired import success_change
 from ..metrics.modes import entropy_ratio
-from ..policies.base import DenoisingPolicy
-from ..rollout.episodes import Rollout
-from ..utils.run_folder import CONFIG_NAME, METRICS, SUMMARY
-
-if TYPE_CHECKING:
-    from .trainer import Trainer
 
 LINE_SECONDS = 10.0
-ADAM_BYTES = 12  # gradient and two moments of a float32
 
 
 def conclusion(summary: dict[str, Any]) -> str:
@@ -86,75 +78,6 @@ def _less_diverse(base: dict[str, Any], tuned: dict[str, Any]) -> bool:
 def _percent(evaluation: dict[str, Any]) -> str:
     low, high = evaluation["success_ci"]
     return f"{100 * evaluation['success']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def sizes(
-    config: TrainConfig,
-    policy: DenoisingPolicy,
-    max_steps: int,
-    data: Rollout | None,
-    batches: BatchLoader | None,
-) -> str:
-    """What a user wants to know before a long run.
-
-    Args:
-        max_steps: the longest episode, in environment steps.
-        data: a tiny rollout, for the size of a decision; None for an algorithm that learns from a dataset.
-        batches: of the dataset, for such an algorithm.
-    """
-    parameters = list(policy.module.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    frozen = sum(p.numel() for p in parameters) - trained
-    lines = [
-        f"policy      {config.policy.type}: {trained:,} trainable and {frozen:,} frozen parameters",
-        f"chain       {policy.kernel.num_steps} denoising steps ({type(policy.kernel).__name__}), chunks of "
-        f"{policy.horizon} actions, {policy.n_action_steps} executed",
-    ]
-    memory = f"{ADAM_BYTES * trained / 2**20:.1f} MiB for gradients and Adam"
-    if data is not None:
-        stored = (*data.obs.values(), data.chain.x, data.chain.log_prob)
-        decision = sum(tensor[:1].numel() * tensor.element_size() for tensor in stored)
-        episodes = config.rollout.n_episodes
-        most = -(-max_steps // policy.n_action_steps) * episodes
-        lines.append(
-            f"iteration   {episodes} episodes in {config.rollout.n_envs} environments, at most "
-            f"{max_steps * episodes:,} env steps and {most:,} decisions"
-        )
-        most_memory = most * decision / 2**20
-        memory += f"; {decision:,} bytes for a stored decision, at most {most_memory:.1f} MiB an iteration"
-    if batches is not None:
-        lines.append(f"dataset     {len(batches.dataset):,} frames, {len(batches.starts):,} windows")
-    lines.append(f"memory      {memory}")
-    return "\n".join(lines)
-
-
-def would_write(config: TrainConfig) -> str:
-    """Where a run puts what."""
-    every = f"every {config.save_freq} of" if config.save_freq else "after"
-    what = [
-        CONFIG_NAME,
-        METRICS,
-        f"checkpoints/ {every} {config.iterations} iterations",
-    ]
-    if config.env is not None:
-        what += [SUMMARY, "pictures/"] + (["videos/"] if config.eval.n_videos else [])
-    if config.wandb.enable:
-        what.append("wandb/")
-    return f"would write {config.output_dir}/: {', '.join(what)}"
-
-
-def show_dry_run(trainer: "Trainer", max_steps: int, data: Any, metrics: dict[str, Any]) -> None:
-    """Print the sizes of a run and what one tiny iteration gave.
-
-    Args:
-        max_steps: of an episode.
-        data, metrics: of that iteration.
-    """
-    rollout = data if trainer.runner else None
-    print(sizes(trainer.config, trainer.policy, max_steps, rollout, trainer.batches))
-    numbers = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if not isinstance(value, list))
-    print(f"update      {numbers}")
-    print(f"{would_write(trainer.config)}; this was a dry run, nothing was written")
 
 
 class Progress(tqdm):

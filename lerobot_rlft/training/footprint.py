@@ -5,7 +5,7 @@ import contextlib
 import io
 import weakref
 from collections.abc import Iterable
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass
 from textwrap import indent
 
@@ -14,7 +14,7 @@ from lerobot.configs import FeatureType
 from lerobot.configs.default import PeftConfig
 from lerobot.envs import env_to_policy_features
 from lerobot.policies.factory import get_policy_class
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -151,6 +151,28 @@ def without_weights(config: TrainConfig) -> DenoisingPolicy:
         raise UserError(f"policy.type={policy.type} cannot be built: {one_line(error)}") from error
 
 
+def on_meta(policy: DenoisingPolicy) -> DenoisingPolicy:
+    """A copy of a policy without its weights."""
+    without: dict[int, Tensor] = {}
+    for tensor in (*policy.module.parameters(), *policy.module.buffers()):
+        blank = tensor.detach().to("meta")
+        kept = isinstance(tensor, nn.Parameter)
+        without[id(tensor)] = nn.Parameter(blank, tensor.requires_grad) if kept else blank
+    twin = copy(policy)
+    twin.module = deepcopy(policy.module, without)
+    return twin
+
+
+def stored_decision(policy: DenoisingPolicy) -> int:
+    """Bytes of a decision while it is collected: observations, chain and log-probabilities."""
+    observation = sum(
+        STORED[f.type is FeatureType.VISUAL] * torch.Size(f.shape).numel() * policy.n_obs_steps
+        for f in policy.module.config.input_features.values()
+    )
+    steps = policy.kernel.num_steps
+    return observation + 4 * ((steps + 1) * policy.horizon * policy.action_dim + steps)
+
+
 def _add_features(config: TrainConfig, policy) -> None:  # type: ignore[no-untyped-def]
     """Fill what a fresh policy takes from a dataset: the environment's features, or assumed ones."""
     if config.env is not None:
@@ -189,30 +211,26 @@ def plan(config: TrainConfig) -> str:
     first = rows["full"]
     cached = rows.get("expert only", first).condition
     inputs = policy.module.config.input_features
-    observation = sum(
-        STORED[f.type is FeatureType.VISUAL] * torch.Size(f.shape).numel() * policy.n_obs_steps
-        for f in inputs.values()
-    )
-    chain = 4 * (policy.kernel.num_steps + 1) * policy.horizon * policy.action_dim
     dtype = next(policy.module.parameters()).dtype
     lines = [
         f"policy      {config.policy.type}: {first.parameters:,} parameters, the first {dtype}; inputs "
         + ", ".join(f"{key} {tuple(f.shape)}" for key, f in inputs.items()),
         f"chain       {policy.kernel.num_steps} denoising steps, chunks of {policy.horizon} actions, "
         f"{policy.n_action_steps} executed",
-        f"decision    {_size(observation + chain)} for observation and chain while collected, "
-        f"{_size(cached)} more for the encoded prefix while learned from",
+        f"decision    {size_text(stored_decision(policy))} for observation and chain while collected, "
+        f"{size_text(cached)} more for the encoded prefix while learned from",
         f"update      of minibatches of {size} (decision, step) pairs (--algorithm.minibatch_size):",
     ]
     table = [["trained", "parameters", "weights", "base", "gradients", "Adam", "activations", "sum"]]
     for name, f in rows.items():
         parts = (f.weights, f.base, f.gradients, f.optimizer, f.activations, f.update)
-        table.append([name, f"{f.trainable:,}", *map(_size, parts)])
+        table.append([name, f"{f.trainable:,}", *map(size_text, parts)])
     lines.append(indent(plain_table(table, "<" + ">" * 7), "  "))
     return "\n".join(lines) + note + "\nthis was a dry run without weights, nothing was written"
 
 
-def _size(count: int) -> str:
+def size_text(count: float) -> str:
+    """Bytes in words."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.4g} {unit}"

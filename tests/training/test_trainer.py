@@ -13,6 +13,7 @@ from lerobot_rlft.configs.train import EvalConfig
 from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
 from lerobot_rlft.training import evaluator as outcome
 from lerobot_rlft.training import setup
+from lerobot_rlft.training.footprint import size_text
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import EnvironmentFailure, RatioError, UserError
 
@@ -283,7 +284,12 @@ def test_a_dry_run_is_tiny_and_writes_nothing(dppo_config, bc_config, tmp_path, 
     assert "3 denoising steps (DDPMKernel), chunks of 4 actions, 3 executed" in said
     assert "100 episodes in 50 environments, at most 15,000 env steps and 5,000 decisions" in said
     # A decision: observations 2 (4 + 9), chain 4 x 4 x 2 and log-probs 3, 4 bytes each.
-    assert f"{4 * (26 + 32 + 3)} bytes for a stored decision" in said
+    stored = 5000 * 4 * (26 + 32 + 3)
+    assert f"observations and chains of an iteration {size_text(stored)}" in said
+    assert f"gradients {size_text(4 * count)}, Adam {size_text(8 * count)}" in said
+    assert "activations of a minibatch of" in said and "activations are not counted" not in said
+    assert "an iteration takes at most" in said and "if every episode lasts 150 steps" in said
+    assert said.index("memory ") < said.index("kl_to_base") < said.index("time ")
     assert "kl_to_base" in said
     assert f"would write {config.output_dir}/: rlft_config.yaml" in said
     assert trainer.env_steps <= 2 * 2 * 3

@@ -48,6 +48,10 @@ class CommandedAdapter(WrappingAdapter):
         command = obs[COMMAND] if COMMAND in obs else self.module.draw(len(condition))[:, None]
         return torch.cat([condition, command.to(condition)], 1)
 
+    def example_condition(self, batch: int) -> Tensor:
+        condition = self.inner.example_condition(batch)
+        return torch.cat([condition, condition.new_zeros(batch, 1)], 1)
+
     def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         with self.module.commands.given(condition[:, -1].long()):
             return self.inner.predict(x, timestep, condition[:, :-1])

@@ -47,6 +47,9 @@ class WrappingAdapter(DenoisingPolicy):
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         return self.inner.encode(obs)
 
+    def example_condition(self, batch: int) -> Tensor:
+        return self.inner.example_condition(batch)
+
     def predict(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         return self.inner.predict(x, timestep, condition)
 
