@@ -143,12 +143,12 @@ class Outcome:
             panels.insert(0, ("base", before[1], before[0]))
             gained = int((episodes.success & ~before[1].success).sum())
         self._draw(iteration, panels)
-        self._film(tuned, "tuned")
         print("\n" + conclusion(summary | {"gained": gained}))
         print(f"\nPictures: {config.output_dir / 'pictures'}")
         ours = " (this plugin installed)" if needs_plugin(tuned.module.config.type) else ""
         command = eval_command(folder, config.env, stock_flags(config.packages))
         print(f"\nRun it with stock LeRobot{ours}:\n  {command}")
+        self._film(tuned, "tuned")
 
     def _choose(self) -> Point | None:
         """The checkpoint to export: the most successful one that respects the floor, else the most diverse.
