@@ -24,7 +24,7 @@ ADAM_BYTES = 12  # gradient and two moments of a float32
 
 
 def conclusion(summary: dict[str, Any]) -> str:
-    """What became of the policy, in plain words.
+    """The outcome of a run, in plain words.
 
     Args:
         summary: `env_steps`, and `tuned` and optionally `base` as `Evaluation.to_dict` gives them, and with
@@ -96,7 +96,7 @@ def sizes(
     data: Rollout | None,
     batches: BatchLoader | None,
 ) -> str:
-    """What a user wants to know before a long run.
+    """Sizes and costs of a run, for a user to read before it starts.
 
     Args:
         max_steps: the longest episode, in environment steps.
@@ -130,7 +130,7 @@ def sizes(
 
 
 def would_write(config: TrainConfig) -> str:
-    """Where a run puts what."""
+    """Paths that a run would write."""
     every = f"every {config.save_freq} of" if config.save_freq else "after"
     what = [
         CONFIG_NAME,
