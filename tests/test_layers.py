@@ -1,6 +1,7 @@
-"""Imports go downward only, and LeRobot stays out of the plain-torch core."""
+"""Imports go downward only, LeRobot stays out of the plain-torch core, and modules are short and named."""
 
 import ast
+import re
 import subprocess
 import sys
 from importlib.util import resolve_name
@@ -58,6 +59,11 @@ PLAIN = (
 )
 # What training needs no page, template or hub for.
 START_UP_FREE_OF = ("matplotlib.pyplot", "lerobot_rlft.evaluation.report", "lerobot_rlft.evaluation.figures")
+LONGEST = 350  # lines of a module
+# A docstring names a thing, as "Spread of samples"; these begin a question or an adverb instead.
+NO_NAME = re.compile(
+    r"(What|How|Where|When|Why|Which|Whether|Of|In|On|At|By|For|From|To|With|Into|Through|About|Between)\b"
+)
 
 
 def floor(module: str) -> int | None:
@@ -154,3 +160,29 @@ def test_the_check_itself_can_fail(path, source, complaint):
     found = violations(TREE | {path: source})
     assert len(found) == (complaint is not None)
     assert all(complaint in line for line in found)
+
+
+@pytest.mark.parametrize(
+    "docstring, names_its_thing",
+    [
+        ("Spread of one policy's samples.", True),
+        ("Wholes of a run.", True),  # begins with the letters of a question word, and is none
+        ("What a run leaves.", False),
+        ("Of the environment.", False),
+        ("How far samples spread.", False),
+        ("Between observations and inputs.", False),
+    ],
+)
+def test_a_docstring_that_names_its_thing_is_told_from_one_that_does_not(docstring, names_its_thing):
+    assert (NO_NAME.match(docstring) is None) is names_its_thing
+
+
+def test_modules_are_short_and_their_docstrings_name_them():
+    nameless, long = [], []
+    for path in (Path(__file__).parents[1] / PACKAGE).rglob("*.py"):
+        source = path.read_text()
+        if NO_NAME.match(ast.get_docstring(ast.parse(source)) or ""):
+            nameless.append(path.name)
+        if len(source.splitlines()) > LONGEST:
+            long.append(path.name)
+    assert (nameless, long) == ([], [])

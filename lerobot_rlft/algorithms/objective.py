@@ -1,4 +1,4 @@
-"""What an on-policy algorithm descends. Shapes: B (decision, denoising step) pairs, D decisions."""
+"""Objectives of on-policy algorithms. Shapes: B (decision, denoising step) pairs, D decisions."""
 
 from abc import ABC, abstractmethod
 

@@ -1,4 +1,4 @@
-"""`lerobot-rlft-check`: whether an environment can be used, and for what."""
+"""`lerobot-rlft-check`: a check that an environment can be used, and for what."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -98,7 +98,7 @@ def run(config: CheckConfig) -> None:
 
 
 def facts(seen: "Inspection", who: str) -> list[tuple[str, str]]:
-    """What the environment gives.
+    """Facts about the environment, as label and value.
 
     Args:
         who: acted.
@@ -139,7 +139,7 @@ def facts(seen: "Inspection", who: str) -> list[tuple[str, str]]:
 
 
 def features(seen: "Inspection", blocks: bool) -> list[tuple[str, str]]:
-    """What of this package works here, and what it takes where it does not.
+    """Parts of this package that work here, and the missing requirement of those that do not.
 
     Args:
         blocks: the environment can close ways of solving its task.

@@ -42,7 +42,7 @@ JSON, TENSORS = "atlas.json", "atlas.safetensors"
 
 @dataclass
 class AtlasConfig:
-    """How modes are told apart where the environment names none: the paths of the base's successes are
+    """Modes where the environment names none: the paths of the base's successes are
     clustered (`diversity/atlas.py`)."""
 
     # Folder of an atlas that another run fitted; null = fit one to the episodes of the base.

@@ -1,4 +1,4 @@
-"""Which mode a failed episode was on the way to.
+"""The mode that a failed episode was on the way to.
 
 An advantage that is centred inside modes needs a mode for failures, too, and must not learn it from where an
 episode failed: such a label explains the failure away. So a failure takes the mode of the success whose path

@@ -177,7 +177,7 @@ class DiversityGuard:
 
 
 def retained(metric: str, counts: np.ndarray, base_counts: np.ndarray) -> float:
-    """What is left of the base's diversity, tuned / base.
+    """Share of the base's diversity that is left, tuned / base.
 
     Args:
         metric: one of `METRICS`.

@@ -169,7 +169,7 @@ def compare(config: EvalPipelineConfig) -> Comparison:
 
 
 def describe(m: Metrics, config: EvalPipelineConfig, base: Side, tuned: Side, modes_from: str | None) -> None:
-    """What was compared, and success."""
+    """Add the conditions of the comparison, and success."""
     source = tuned.policy.module.config
     weights = fetch_weights(tuned.path, source.pretrained_revision, config.trust_remote_code)
     m |= {

@@ -1,4 +1,4 @@
-"""What `exploration` measured, in words and as a picture."""
+"""The measurement of `structured_exploration`, in words and as a picture."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def below(arm: dict[str, Any], other: dict[str, Any], value: str) -> bool:
 
 
 def compare(arms: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """At how many floors `denoising` clearly differs from each Gaussian arm, and from both of them.
+    """Number of floors at which `denoising` clearly differs from each Gaussian arm, and from both.
 
     Returns:
         arm or "both" -> nearer, farther (off_manifold), better, worse (success).

@@ -1,4 +1,4 @@
-"""What the report shows as pictures, and the sentence below each that says what to see."""
+"""Pictures of the report, and the sentence below each that says what to see."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -49,7 +49,7 @@ class Metrics(dict[str, Any]):
 
     @contextmanager
     def needs(self, *names: str) -> Iterator[None]:
-        """What the block cannot compute becomes None, with the reason."""
+        """Set each metric that the block cannot compute to None, and note the reason."""
         try:
             yield
         except ValueError as error:
@@ -59,7 +59,7 @@ class Metrics(dict[str, Any]):
 
 
 def measure_modes(m: Metrics, tuned: np.ndarray | None, base: np.ndarray | None) -> None:
-    """What counts of successes (M,) in each mode say; nothing where no modes are known."""
+    """Add the metrics of counts of successes (M,) in each mode; none where no modes are known."""
     names = (
         "entropy", "entropy_plugin", "entropy_ratio", "modes_covered", "effective_modes", "min_retention",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whether success changed between two policies that played the same seeds."""
+"""Change of success between two policies that played the same seeds."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ LEVEL = 0.05  # of the two-sided test
 def success_change(
     base: int, tuned: int, episodes: int, gained: int | None = None
 ) -> Literal["rose", "fell"] | None:
-    """What McNemar's exact test (Psychometrika 12, 1947) of paired episodes carries, None: no difference.
+    """Change that McNemar's exact test (Psychometrika 12, 1947) of paired episodes shows; None: none shown.
 
     Where it is not known which episodes both solved, the pairing that says least is assumed: the word then
     holds for every pairing.

@@ -26,7 +26,7 @@ LEGIBLE = 0.5  # of its size in pixels: a picture is not made smaller on a phone
 
 
 class Claim(NamedTuple):
-    """What the page says of one policy; `refused` where its episodes carry no claim about modes."""
+    """The page's headline about one policy; `refused` where its episodes carry no claim about modes."""
 
     sentence: str
     refused: bool

@@ -1,4 +1,4 @@
-"""Does denoising explore along the expert manifold, and does Gaussian noise leave it? Measured on a base.
+"""Exploration of a base along the expert manifold: its denoising noise beside Gaussian noise of equal size.
 
 Three arms, each at several floors, the smallest std of the exploratory sampler (`DenoisingPolicy.sample`):
     denoising: chunks of that sampler, x ~ p_explore.
@@ -44,7 +44,7 @@ Act = Callable[[Tensor], Tensor]  # condition (B, C) -> chunk (B, H, D)
 
 
 class Moments(NamedTuple):
-    """For each condition, (B, H, D): `mean` mu of deployed chunks; `around_mean` v and `added` w as above."""
+    """Moments at each condition, (B, H, D): `mean` mu of deployed chunks; `around_mean` v, `added` w."""
 
     mean: Tensor
     around_mean: Tensor

@@ -136,14 +136,14 @@ def markdown(m: dict[str, Any]) -> str:
 
 
 def headlines(m: dict[str, Any]) -> list[str]:
-    """What may be claimed of each policy, the main one first; with its name where there are several."""
+    """Claims about each policy, the main one first; with its name where there are several."""
     if not m["others"]:
         return [headline(m)]
     return [f"{name}: {headline(side)}" for name, side in main_first(m).items()]
 
 
 def headline(m: dict[str, Any]) -> str:
-    """What may be claimed of one policy, in a few sentences."""
+    """Claims about one policy that its episodes support, in a few sentences."""
     said = f"Success {percent(m['success'])} against {percent(m['base_success'])} of the base"
     episodes = m["n_episodes"]
     counts = (round(m[key] * episodes) for key in ("base_success", "success"))
@@ -176,7 +176,7 @@ def percent(share: float) -> str:
 
 
 def _way_out(m: dict[str, Any]) -> str:
-    """How many episodes would carry a claim, at the rates of success seen; nothing where more do not help."""
+    """Number of episodes that would carry a claim at these success rates; empty where more do not help."""
     if m["num_modes"] is None or m["claim_refusal"].startswith("Nothing"):
         return ""
     counts = np.array([m["mode_counts"], m["base_mode_counts"]])  # (2, M)
@@ -187,7 +187,7 @@ def _way_out(m: dict[str, Any]) -> str:
 
 
 def _new_ways(m: dict[str, Any]) -> str:
-    """How many successes go a way that the base never showed; nothing unless that is clear.
+    """Share of successes that go a way the base never showed; empty unless that is clear.
 
     Clear: of an atlas, whose modes are the base's own ways, and at 95 % intervals of the shares in no mode
     that do not overlap.
@@ -202,7 +202,7 @@ def _new_ways(m: dict[str, Any]) -> str:
 
 
 def _unknown(m: dict[str, Any]) -> str:
-    """How many successes the numbers about modes leave out."""
+    """Number of successes that the numbers about modes leave out."""
     lost = {"the policy": ("unknown", "n_success"), "the base": ("base_unknown", "base_n_success")}
     parts = [f"{m[key]} of {m[of]} successes of {who}" for who, (key, of) in lost.items() if m.get(key)]
     return f"In no known mode, and in no number about modes: {' and '.join(parts)}." if parts else ""

@@ -56,7 +56,7 @@ def last_name(path: str) -> str:
 
 
 def short_name(path: str) -> str:
-    """What a policy in a folder is called elsewhere: its run, or the folder's own name."""
+    """The published name of a policy in a folder: its run's, or the folder's own."""
     parts = [part for part in _parts(path) if part not in ("..", ".")]
     if "checkpoints" in parts[1:]:
         return parts[parts.index("checkpoints", 1) - 1]

@@ -1,4 +1,4 @@
-"""What a run publishes, gathered in one folder: policy, configuration, metrics, report, card.
+"""The published folder of a run: policy, configuration, metrics, report, card.
 
 None of it names the machine.
 """

@@ -53,7 +53,7 @@ def render(kind: type[RepoCard], data: CardData, template: Path, fields: dict[st
 
 
 def evaluation_results(m: dict[str, Any]) -> list[EvalResult]:
-    """What the Hub shows as results. Where the episodes carry no claim about modes, there is only success.
+    """Results for the Hub's model page. Where the episodes carry no claim about modes, only success.
 
     Args:
         m: content of diversity.json.
@@ -119,7 +119,7 @@ def policy_card(
 
 
 def env_options(m: dict[str, Any]) -> str:
-    """How the environment was changed, as part of a sentence."""
+    """Options of the environment that differ from its defaults, as part of a sentence."""
     return "".join(f", {name} {value}" for name, value in m["env_options"].items())
 
 
@@ -140,7 +140,7 @@ def alone(m: dict[str, Any]) -> str:
 
 
 def limits(m: dict[str, Any] | None, run: dict[str, Any]) -> list[str]:
-    """What the measurement does not carry, and what it showed to be lost."""
+    """Limits of the measurement, and the losses it showed."""
     out = [f"One training run, seed {escaped(run['seed'])}: nothing is said about other seeds."]
     if m is None:
         return out

@@ -53,7 +53,7 @@ def explained(repo_id: str) -> Iterator[None]:
 
 
 def _said(error: BaseException, repo_id: str) -> str:
-    """What went wrong and what to do about it."""
+    """The cause of an error and its remedy, in words."""
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE=1 keeps the Hub out of reach: unset it"
     if isinstance(error, HfHubHTTPError):

@@ -1,4 +1,4 @@
-"""What a policy was tuned from, what that was tuned from, and so on."""
+"""Lineage of a policy: its base, the base of that, and so on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ class Ancestor:
             return None
 
     def card_field(self, name: str) -> Any:
-        """What its own card says, for example its licence; None where it says nothing."""
+        """A field of its own card, for example its licence; None where the card lacks it."""
         try:
             text = self.read("README.md")
             return ModelCard(text).data.to_dict().get(name) if text else None
@@ -68,7 +68,7 @@ class Ancestor:
 
     @property
     def license(self) -> str | None:
-        """Of its card."""
+        """The licence that its card names."""
         name = self.card_field("license")
         return name if isinstance(name, str) else None
 

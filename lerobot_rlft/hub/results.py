@@ -1,4 +1,4 @@
-"""What was measured of a checkpoint: by `lerobot-rlft-eval`, or by its run at the end."""
+"""Measurements of a checkpoint: by `lerobot-rlft-eval`, or by its run at the end."""
 
 import json
 import shlex
@@ -56,7 +56,7 @@ def measured(
 
 
 def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[str, Any]:
-    """What lerobot-rlft-eval found."""
+    """The numbers of lerobot-rlft-eval."""
     try:
         m = json.loads((eval_dir / DIVERSITY).read_text())
         held = {side["weights"]: side for side in (*m["others"].values(), m)}
@@ -83,7 +83,7 @@ def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[s
 
 
 def _own(run: Run, base: Ancestor | None) -> tuple[dict[str, Any], None, list[str]]:
-    """What the run found at its end, under the names of diversity.json."""
+    """The numbers of the run's last evaluation, under the names of diversity.json."""
     atlas, summary = (run.folder / "diversity/atlas.json").is_file(), run.summary
     m, missing = Metrics(), []
     modes_from = "atlas" if atlas else "environment"

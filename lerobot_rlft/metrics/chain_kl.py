@@ -1,4 +1,4 @@
-"""How far a denoising chain has moved from the base's.
+"""KL divergence of a policy's denoising chain from the base's.
 
 Shapes: B batch, K denoising steps, H horizon, D action dim.
 """

@@ -1,4 +1,4 @@
-"""What diversity.json holds, in words."""
+"""Keys of diversity.json, in words."""
 
 MOST_ATTEMPTS = 16  # success with a way blocked is reported for up to so many attempts
 BLOCKED = f"success_at_{MOST_ATTEMPTS}_blocked"

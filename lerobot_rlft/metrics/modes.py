@@ -1,4 +1,4 @@
-"""How many ways of solving a task a set of episodes shows: pure functions on counts.
+"""Mode metrics, how many ways of solving a task episodes show: pure functions on counts.
 
 Shapes: M modes, E episodes, S initial states. `counts` (M,) are successes in each mode, of the tuned policy
 where a base stands beside it. They raise ValueError for counts that are negative, fractional, NaN or of
@@ -294,7 +294,7 @@ def success_at_n_interval(
 
 
 def claim_refusal(counts: np.ndarray, base_counts: np.ndarray) -> str | None:
-    """Why nothing may be claimed about retained modes, as one sentence, or None where a claim is allowed.
+    """The reason not to claim anything about retained modes, as a sentence; None where a claim is allowed.
 
     Both sides need 20 successes for each mode that either has shown (on average, since a lost mode has none),
     and the base 1.5 effective modes.

@@ -1,4 +1,4 @@
-"""How far one policy's samples spread: pure functions on chunks or features, without mode ids.
+"""Spread of one policy's samples: pure functions on chunks or features, without mode ids.
 
 Shapes: P probe states, N samples, F features (H * D for chunks). Distances are Euclidean in the units of the
 input; give normalised actions, so that no dimension outweighs the others. Functions that look at all pairs

@@ -1,4 +1,4 @@
-"""How far tuned successes lie from base successes: pure functions on two samples of chunks or features.
+"""Distances of tuned from base successes: pure functions on two samples of chunks or features.
 
 Shapes: N samples, F features. Both sides are cut to the same N, at most `max_samples`, drawn with `seed`.
 Distances are Euclidean in the units of the input. Rows should be independent: take one feature vector for

@@ -40,7 +40,7 @@ class Curve:
 
     @property
     def num_modes(self) -> int:
-        """Of the environment or the atlas."""
+        """M, of the environment or the atlas."""
         return self.mode_counts.shape[1]
 
 

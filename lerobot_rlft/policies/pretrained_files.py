@@ -127,7 +127,7 @@ def pickles(names: set[str]) -> list[str]:
 
 
 def refusal(names: set[str], missing: list[str]) -> str:
-    """Why pickled weights are not read, as the end of a sentence; nothing where there are none."""
+    """The reason not to read pickled weights, as the end of a sentence; empty where there are none."""
     if missing != [WEIGHTS] or not (found := pickles(names)):
         return ""
     return (

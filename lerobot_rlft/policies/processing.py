@@ -1,4 +1,4 @@
-"""Between environment observations and a policy's inputs."""
+"""Processing of environment observations into a policy's inputs."""
 
 import torch
 from lerobot.processor import PolicyProcessorPipeline

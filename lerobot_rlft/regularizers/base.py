@@ -1,4 +1,4 @@
-"""What a regularizer sees of an update, and what it may answer. Plain torch.
+"""The interface of regularizers: their options, their hooks, and the data they are given. Plain torch.
 
 A regularizer is one file with one config, registered under the name used as `type` in
 `algorithm.regularizers`, and one class. Shapes: B (decision, denoising step) pairs of a minibatch, D
@@ -23,7 +23,7 @@ Load = Callable[[str], DenoisingPolicy]
 
 
 class Experience(Protocol):
-    """What algorithms read of a rollout; see `lerobot_rlft.episodes.Rollout` for shapes.
+    """The part of a rollout that algorithms read; see `lerobot_rlft.rollout.episodes.Rollout` for shapes.
 
     Attributes:
         success: (E,) bool.
@@ -136,7 +136,7 @@ class RegularizerConfig(draccus.ChoiceRegistry):
 
 
 class Regularizer:
-    """What holds diversity, by any of these hooks; each does nothing unless it is overridden.
+    """Base of all that holds diversity, by any of these hooks; each does nothing unless it is overridden.
 
     Attributes:
         coef: weight of the loss, or of the reward. It starts at the config's and, where `adjustable`, may be
@@ -186,7 +186,7 @@ class Regularizer:
         return advantage
 
     def reward(self, data: Experience, steps: Callable[[], Iterator[tuple[Tensor, Step]]]) -> Tensor | None:
-        """What to add to the reward of each decision before advantages are computed, unweighted.
+        """Addition to the reward of each decision before advantages are computed, unweighted.
 
         Args:
             data: of the iteration.

@@ -19,7 +19,7 @@ from .base import Experience, Load, Regularizer, RegularizerConfig, Step
 @RegularizerConfig.register_subclass("entropy")
 @dataclass
 class EntropyConfig(RegularizerConfig):
-    """What shall stay diverse.
+    """A bonus for diversity of the kind that `on` names.
 
     Raises:
         ValueError: an option is unknown or out of range.

@@ -11,7 +11,7 @@ Log = Callable[..., None]  # takes metrics as keywords
 
 
 class Holders(dict[str, Regularizer]):
-    """What holds diversity, by name; see `Regularizer` for the hooks and shapes."""
+    """The regularizers of a run by name; see `Regularizer` for the hooks and shapes."""
 
     def __init__(self, regularizers: dict[str, Regularizer]) -> None:
         super().__init__(regularizers)

@@ -1,4 +1,4 @@
-"""What an environment must give, checked once, before anything is played; docs/own_environment.md says it.
+"""Checks of an environment, once, before anything is played; docs/own_environment.md lists them.
 
 An `EnvironmentFailure` is what breaks the contract later, in the middle of an episode.
 """
@@ -157,7 +157,7 @@ def shape_problems(raw: dict[str, Any], space: spaces.Dict, name: str = "") -> I
 
 
 def mode_number(value: Any) -> int:
-    """What `info["mode"]` of one environment says, -1 for none.
+    """The mode in `info["mode"]` of one environment, -1 for none.
 
     Raises:
         EnvironmentFailure: it is no whole number from -1 up.
@@ -170,7 +170,7 @@ def mode_number(value: Any) -> int:
 
 
 def number_of_modes(envs: gym.vector.VectorEnv) -> int:
-    """How many modes environments that name modes have.
+    """Number of modes of environments that name modes.
 
     Asking a process for something it does not have ends it: only those that name modes may be asked.
 

@@ -66,7 +66,7 @@ def make_environments(env: EnvConfig, n_envs: int, asynchronous: bool = False) -
 
 
 def _explained(error: Exception) -> str:
-    """What was raised, where, and what helps against the commonest reason."""
+    """The error, its place in the code, and the remedy of its most common cause."""
     if isinstance(error, (ImportError, ValueError, OSError, gym.error.Error)):
         return str(error)  # they say it in words
     *_, frame = traceback.extract_tb(error.__traceback__)

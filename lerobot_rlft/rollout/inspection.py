@@ -28,7 +28,7 @@ from .runner import EpisodeRunner
 
 @dataclass
 class Inspection:
-    """What an environment showed.
+    """Facts that a few episodes showed about an environment.
 
     Attributes:
         observations: LeRobot key -> shape of one environment's.

@@ -42,7 +42,7 @@ def close_env(env: Any) -> None:
 
 
 def how_it_died(env: Any) -> str:
-    """What became of a process that has ended by itself; empty where all live."""
+    """The fate of a process that has ended by itself; empty where all live."""
     vector = _asynchronous(env)
     for i, process in enumerate(vector.processes if vector is not None and not vector.closed else ()):
         process.join(0.1)  # the pipe of a process closes a moment before it has ended

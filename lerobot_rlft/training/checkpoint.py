@@ -113,7 +113,7 @@ def last_checkpoint(run_dir: Path) -> Path:
 
 
 def way_on(run_dir: Path, resume_command: str) -> str:
-    """What can be done after a run ended early."""
+    """Advice after a run ended early."""
     try:
         saved = last_checkpoint(run_dir)
     except UserError:

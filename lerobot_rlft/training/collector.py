@@ -1,4 +1,4 @@
-"""What one iteration learns from: episodes of the policy as it explores, or a batch of a dataset."""
+"""Data of one iteration: episodes of the policy as it explores, or a batch of a dataset."""
 
 from typing import Any
 
@@ -59,11 +59,11 @@ class Collector:
 
 
 def iteration_seeds(seed: int, iteration: int) -> np.random.SeedSequence:
-    """Of the resets of an iteration, counted from 0."""
+    """Seeds of the resets of an iteration, counted from 0."""
     return np.random.SeedSequence((seed, iteration))
 
 
 def reference_seeds(seed: int) -> np.random.SeedSequence:
-    """Of the resets of reference episodes; no iteration has them."""
+    """Seeds of the resets of reference episodes; no iteration has them."""
     # Not (seed, 0, 0): NumPy fills entropy up with zeros, so that this is iteration 0.
     return np.random.SeedSequence(seed, spawn_key=(0,))

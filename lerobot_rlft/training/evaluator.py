@@ -1,4 +1,4 @@
-"""What a run shows of its base and its tuned policy: evaluations, pictures, videos and the summary."""
+"""Evaluations, pictures and videos of a run's base and its tuned policy, and the summary."""
 
 import json
 from collections.abc import Callable
@@ -97,7 +97,7 @@ class Outcome:
         return self._base_outcome[0]
 
     def during(self, iteration: int, env_steps: int) -> Evaluation:
-        """Between iterations: the trained policy as deployed, on seeds that no report is made of."""
+        """Evaluate the trained policy as deployed, between iterations, on seeds that no report uses."""
         eval_ = self.config.eval
         episodes = play(self.tester, eval_.n_episodes_during, eval_.seed + DURING)
         who = f"iteration {iteration}, deployed sampler"
@@ -176,7 +176,7 @@ class Outcome:
         return chosen
 
     def _verdict(self, chosen: Point, summary: dict[str, Any]) -> dict[str, Any]:
-        """What the guard held, measured on the exported checkpoint."""
+        """The guard's verdict, measured on the exported checkpoint."""
         guard = self.config.guard
         counts = [np.array(summary[side]["mode_counts"]) for side in ("tuned", "base")]
         out = {"metric": guard.metric, "floor": guard.floor, "iteration": chosen.iteration}

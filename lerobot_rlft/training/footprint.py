@@ -1,4 +1,4 @@
-"""What a policy of any size takes in memory, told before there are weights: it is built on the meta device,
+"""Memory that a policy of any size takes, told before there are weights: it is built on the meta device,
 where tensors have shapes and no data, and what forward and backward pass would allocate is counted there."""
 
 import contextlib
@@ -53,7 +53,7 @@ class Footprint:
 
     @property
     def update(self) -> int:
-        """Of an update, without the conditions of the iteration's decisions."""
+        """Bytes of an update, without the conditions of the iteration's decisions."""
         return self.weights + self.base + self.gradients + self.optimizer + self.activations
 
 
@@ -184,7 +184,7 @@ def _add_features(config: TrainConfig, policy) -> None:  # type: ignore[no-untyp
 
 
 def plan(config: TrainConfig) -> str:
-    """What a run of `--policy.type` would take, for each choice of what is trained.
+    """Memory that a run of `--policy.type` would take, for each choice of what is trained.
 
     Raises:
         UserError: see `without_weights`.

@@ -79,7 +79,7 @@ class DiversityMonitor:
 
     @property
     def strength(self) -> float:
-        """By what the guard multiplies all that holds modes; 1 without a guard."""
+        """Factor of the guard on the weights of all that holds modes; 1 without a guard."""
         return 1.0 if self.guard is None else self.guard.strength
 
     @property
@@ -168,7 +168,7 @@ class DiversityMonitor:
     def iteration(
         self, number: int, env: gym.vector.VectorEnv, data: Rollout, policy: DenoisingPolicy
     ) -> dict[str, Any]:
-        """What one iteration shows, for its line in metrics.jsonl.
+        """Metrics of one iteration, for its line in metrics.jsonl.
 
         Args:
             number: of the iteration, from 1.
@@ -216,7 +216,7 @@ class DiversityMonitor:
         policy: DenoisingPolicy,
         decisions: Callable[[], tuple[dict[str, Tensor], Tensor]],
     ) -> dict[str, Any]:
-        """What a round of refits shows, for its line in metrics.jsonl. Each round is a policy of its own, and
+        """Metrics of a round of refits, for its line in metrics.jsonl. Each round is a policy of its own, and
         read by itself.
 
         Args:
@@ -269,7 +269,7 @@ class DiversityMonitor:
         self.probe = Probe.load(self.folder / PROBE, self.base, self.floor, size, self.config.seed)
 
     def status(self, metrics: dict[str, Any]) -> str:
-        """For the progress line."""
+        """Text of the progress line."""
         if "effective_modes" not in metrics:
             return ""
         guard = f" guard {metrics['guard_ratio']:.2f}" if "guard_ratio" in metrics else ""

@@ -1,4 +1,4 @@
-"""What each round of recorded-episode learning reached: evaluations, modes kept, and the summary."""
+"""Results of each round of recorded-episode learning: evaluations, modes kept, and the summary."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What every run has: a folder, its log, signals, the way on after an interruption, and the end."""
+"""Base of all runs: a folder, its log, signals, the way on after an interruption, and the end."""
 
 import shlex
 from abc import ABC, abstractmethod
@@ -79,7 +79,7 @@ class Run(ABC):
 
     @abstractmethod
     def kept(self) -> str:
-        """What an interruption leaves, in words."""
+        """The progress that an interruption leaves, in words."""
 
     @abstractmethod
     def dry_run(self) -> None:
@@ -128,7 +128,7 @@ class Run(ABC):
             raise StorageFailure(f"{self.config.output_dir} cannot be written ({one_line(error)})") from error
 
     def way_on(self) -> str:
-        """How to continue a run that stopped."""
+        """The command that continues a run that stopped."""
         return f"Continue with\n  {self.resume_command}"
 
     @property

@@ -79,7 +79,7 @@ def front(all_points: list[Point]) -> list[Point]:
 
 
 def best(all_points: list[Point], floor: float) -> Point | None:
-    """Of the points that respect the floor, the latest that its evaluation does not tell from the most
+    """The latest of the points that respect the floor and that their evaluation does not tell from the most
     successful one, whose interval it is in: the highest of many noisy readings owes its place to luck, the
     latest has learnt longest. None where none respects the floor.
     """

@@ -1,4 +1,4 @@
-"""What each stage of a round reads and leaves; `rounds` chains them and says where."""
+"""Stages of a round, with the files each reads and leaves; `rounds` chains them and chooses the folders."""
 
 import math
 import shutil
@@ -79,7 +79,7 @@ class Stages:
         stages[stage](number)
 
     def folder(self, number: int) -> Path:
-        """Where the stages of a round leave their files."""
+        """The folder in which the stages of a round leave their files."""
         return self.config.output_dir / ROUNDS / f"{number:03}"
 
     def result(self, stage: str, number: int) -> Path:
@@ -286,7 +286,7 @@ class Stages:
             raise UserError(str(error)) from error
 
     def _num_modes(self, datasets: list[Recorded]) -> int:
-        """Of the modes that a value is told, 0 where labels do not ask for modes, or where failures have
+        """Number of modes that a value is told, 0 where labels do not ask for modes, or where failures have
         none: to have no mode would tell it that an episode fails.
         """
         if not self.algorithm.needs_modes or any(((d.mode < 0) & (d.success == 0)).any() for d in datasets):

@@ -1,4 +1,4 @@
-"""What a trainer keeps beside the policy, for a resume that gives the same numbers."""
+"""State of a trainer beside the policy, for a resume that gives the same numbers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

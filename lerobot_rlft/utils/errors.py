@@ -21,7 +21,7 @@ class StorageFailure(UserError):
 
 
 def one_line(error: BaseException) -> str:
-    """What a library said, with the error's type, short enough to stand inside a sentence."""
+    """A library's message with the error's type, short enough to stand inside a sentence."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

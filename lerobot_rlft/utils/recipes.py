@@ -7,7 +7,7 @@ FOLDER = "recipes"
 
 
 def folder() -> Path:
-    """Where they lie: beside the code in an installation, beside the package in a checkout."""
+    """The folder of the recipes: beside the code in an installation, beside the package in a checkout."""
     installed = PACKAGE / FOLDER
     return installed if installed.is_dir() else PACKAGE.parent / FOLDER
 
