@@ -1,4 +1,4 @@
-"""The interface between the trainer and an algorithm. Plain torch; the verbs are those of `lerobot.rl.RLAlgorithm`."""
+"""The interface of the trainer and an algorithm. Plain torch; the verbs are those of `lerobot.rl.RLAlgorithm`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The common part of algorithms on denoising chains: advantages, the critic, minibatches, and what holds diversity.
+"""The common part of algorithms on denoising chains: advantages, critic, minibatches, what holds diversity.
 
 Every denoising step of every decision is an action of a two-level MDP (arXiv:2409.00588); its advantage is
 that of the decision, discounted towards the noisy end. `k` counts steps as in `chains`: 0 is the last, K-1
