@@ -271,16 +271,8 @@ class OnPolicy(Algorithm):
     def _step(self, x: Tensor, rows: Tensor, k: Tensor, encode: Encode) -> Step:
         condition = encode(self.policy, rows)
         prediction = self.policy.predict(x, self.policy.kernel.timesteps[k], condition)
-        return Step(
-            self.policy,
-            self.base,
-            x,
-            k,
-            condition,
-            prediction,
-            lambda policy: encode(policy, rows),
-            self.floor,
-        )
+        encode_rows = lambda policy: encode(policy, rows)  # noqa: E731
+        return Step(self.policy, self.base, x, k, condition, prediction, encode_rows, self.floor)
 
     @torch.no_grad()
     def _all_steps(self, data: Experience, encode: Encode) -> Iterator[tuple[Tensor, Step]]:

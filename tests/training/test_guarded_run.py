@@ -147,7 +147,7 @@ def test_resumed_equals_uninterrupted_and_the_best_is_exported(
     (reported,) = (line for line in metrics(whole, "eval") if line.get("reloaded"))  # plays other episodes
     assert reported["iteration"] == verdict["iteration"]
     assert reported["success"] == summary(whole)["tuned"]["success"]
-    assert f"Exported is the checkpoint of iteration {verdict['iteration']}, " in said.out
+    assert f"Exported is the checkpoint of iteration {verdict['iteration']}; " in said.out
     assert " guard " in said.err  # the progress bar
     assert (whole / "pictures/front.png").stat().st_size > 0
 
