@@ -34,6 +34,7 @@ from .pretrained import load_policy_config
 # Under --guard.enable=true, where nothing else was chosen.
 RECOMMENDED_BALANCE: dict[str, Any] = {"center": True, "tau": 0.5}
 RECOMMENDED_REHEARSAL: dict[str, Any] = {"source": "recent", "coef": 0.1, "batch_size": 128}
+TRACKERS = ("none", "wandb", "trackio")
 WANDB_MODES = ("online", "offline", "disabled")
 
 
@@ -87,7 +88,7 @@ class TrainConfig:
     seed: int = 1000
     # Folder to create for the run; null = outputs/rlft/DATE/TIME_JOB.
     output_dir: Path | None = None
-    # Name of the run in the progress bar and in Weights & Biases; null = ENV_POLICY_ALGORITHM.
+    # Name of the run in the progress bar and in its tracker; null = ENV_POLICY_ALGORITHM.
     job_name: str | None = None
     # Folder of a run to continue from its last checkpoint, with its own options; options given beside it
     # override those. hub:user/name, or hub:user/name@revision, is downloaded to output_dir first.
@@ -118,7 +119,11 @@ class TrainConfig:
     # Low-rank adapters that are trained instead of the weights of the policy (dppo and nft only), for example
     # --peft.r=16, with the options of lerobot-train. Checkpoints have them merged and are ordinary policies.
     peft: PeftConfig | None = None
-    # Logging to Weights & Biases, with the options of lerobot-train.
+    # Service that shows the metrics of the run as it goes, beside its metrics.jsonl: "none", "wandb" (Weights
+    # & Biases) or "trackio", a local dashboard (pip install 'lerobot_policy_rlft[trackio]'). The project in
+    # either is that of --wandb.project.
+    tracker: str = "none"
+    # Options of Weights & Biases, those of lerobot-train; --wandb.enable=true is --tracker=wandb.
     wandb: WandBConfig = field(default_factory=WandBConfig)
 
     @classmethod
@@ -131,6 +136,11 @@ class TrainConfig:
 
     def to_dict(self) -> dict:
         return draccus.encode(self)
+
+    @property
+    def tracked_by(self) -> str:
+        """The tracker, chosen by either option."""
+        return "wandb" if self.wandb.enable else self.tracker
 
     @property
     def only_sizes(self) -> bool:
@@ -183,6 +193,10 @@ class TrainConfig:
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
         check_seed("seed", self.seed)
+        if self.tracker not in TRACKERS:
+            raise UserError(f"tracker={self.tracker} is unknown, {suggest(self.tracker, list(TRACKERS))}")
+        if self.wandb.enable and self.tracker == "trackio":
+            raise UserError("tracker=trackio and wandb.enable=true name two trackers: leave one out")
         if self.wandb.mode is not None and self.wandb.mode not in WANDB_MODES:
             raise UserError(
                 f"wandb.mode={self.wandb.mode} is unknown, {suggest(self.wandb.mode, list(WANDB_MODES))}"

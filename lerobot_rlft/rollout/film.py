@@ -10,6 +10,7 @@ import torch
 from lerobot.utils.io_utils import write_video
 from tqdm import tqdm
 
+from ..utils.files import replacing
 from .runner import EpisodeRunner
 
 LONGEST = 120.0  # seconds that rendering may take; of a slower renderer only every n-th step is filmed
@@ -62,4 +63,5 @@ def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
     for i in range(count):
         # After its last step the environment already shows the next episode.
         shown = [images[i] for step, images in camera.frames if step < episodes.length[i]]
-        write_video(path.with_stem(f"{path.stem}_{i}"), shown, fps)
+        with replacing(path.with_stem(f"{path.stem}_{i}")) as partial:
+            write_video(partial, shown, fps)

@@ -131,6 +131,6 @@ def would_write(config: TrainConfig) -> str:
     ]
     if config.env is not None:
         what += [SUMMARY, "pictures/"] + (["videos/"] if config.eval.n_videos else [])
-    if config.wandb.enable:
+    if config.tracked_by == "wandb":
         what.append("wandb/")
     return f"would write {config.output_dir}/: {', '.join(what)}"

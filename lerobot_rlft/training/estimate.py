@@ -1,4 +1,4 @@
-"""How long a run takes at most, from what one tiny iteration took."""
+"""Time that a run takes at most, estimated from one tiny iteration."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The log of a run: `metrics.jsonl` and, where it is enabled, wandb.
+"""The log of a run: `metrics.jsonl` and, where one is chosen, a tracker.
 
 `metrics.jsonl` in the folder of the run has one JSON object on each line. All lines have `kind`, `iteration`
 and `env_steps` (taken for training so far); the rest depends on `kind`:
@@ -26,13 +26,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lerobot.common.wandb_utils import WandBLogger
 from tqdm import tqdm
 
 from ..configs.train import TrainConfig
-from ..utils.errors import UserError, one_line
+from ..utils.errors import one_line
 from ..utils.files import append, replacing
 from ..utils.run_folder import METRICS
+from .trackers import TRACKERS, Tracker
 
 
 class Records:
@@ -44,7 +44,7 @@ class Records:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.wandb: WandBLogger | None = None
+        self.tracker: Tracker | None = None
 
     @property
     def path(self) -> Path:
@@ -56,42 +56,26 @@ class Records:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def begin(self, size: int) -> None:
-        """Drop what lies beyond `size` bytes: after a resume it is about to be written again.
-
-        Raises:
-            UserError: wandb does not start; nothing was dropped.
-        """
-        self.wandb = self._start_wandb() if self.config.wandb.enable else None
+        """Start the tracker and drop what lies beyond `size` bytes: after a resume it is written again."""
+        chosen = self.config.tracked_by
+        if chosen != "none":
+            with self._unharmed():
+                self.tracker = TRACKERS[chosen](self.config)
         if self.size > size:
             with replacing(self.path) as partial:
                 partial.write_bytes(self.path.read_bytes()[:size])
 
-    def _start_wandb(self) -> WandBLogger:
-        import wandb
-
-        config = self.config
-        try:
-            return WandBLogger(config)
-        except (RuntimeError, ValueError, OSError, wandb.Error) as error:
-            fix = f"delete {config.output_dir} and start again with --wandb.enable=false"
-            if config.resume is not None:
-                fix = "resume with --wandb.enable=false, or start a new run"
-            raise UserError(f"wandb.enable=true but wandb cannot log this run ({error}): {fix}") from error
-
     def write(self, kind: str, iteration: int, env_steps: int, values: dict[str, Any]) -> None:
         line = {"kind": kind, "iteration": iteration, "env_steps": env_steps} | values
         append(self.path, json.dumps(line))
+        if not self.tracker:
+            return
+        sampler = f"{values['sampler']}_" if "sampler" in values else ""
+        scalars = {f"{sampler}{k}": v for k, v in line.items() if isinstance(v, (int, float))}
         with self._unharmed():
-            self._log(line, values, iteration)
-
-    def _log(self, line: dict[str, Any], values: dict[str, Any], iteration: int) -> None:
-        if self.wandb:
-            sampler = f"{values['sampler']}_" if "sampler" in values else ""
-            scalars = {f"{sampler}{k}": v for k, v in line.items() if isinstance(v, (int, float))}
-            self.wandb.log_dict(scalars, step=iteration, mode=line["kind"])
+            self.tracker.log(kind, scalars, iteration)
             if "alarm" in values:
-                wandb = self.wandb._wandb
-                wandb.alert(title=f"{self.config.job_name}: mode diversity", text=values["alarm"])
+                self.tracker.alert(f"{self.config.job_name}: mode diversity", values["alarm"])
 
     def forget(self, forgotten: Callable[[dict[str, Any]], bool]) -> None:
         """Drop lines that are about to be written again, and one that a kill left unfinished."""
@@ -103,11 +87,10 @@ class Records:
             partial.write_text("".join(f"{line}\n" for line in kept))
 
     def picture(self, name: str, path: Path, iteration: int) -> None:
-        """Show a picture of the run in wandb."""
-        if not self.wandb:
-            return
-        with self._unharmed():
-            self.wandb._wandb.log({f"pictures/{name}": self.wandb._wandb.Image(str(path))}, step=iteration)
+        """Show a picture of the run in its tracker."""
+        if self.tracker:
+            with self._unharmed():
+                self.tracker.picture(name, path, iteration)
 
     def read(self, kind: str) -> list[dict[str, Any]]:
         """All lines of one kind, of this run from its beginning."""
@@ -118,19 +101,25 @@ class Records:
 
     def saved(self, checkpoint: Path) -> None:
         """A checkpoint was written."""
-        if not self.wandb:
-            return
-        with self._unharmed():
-            self.wandb.log_policy(checkpoint)
+        if self.tracker:
+            with self._unharmed():
+                self.tracker.checkpoint(checkpoint)
+
+    def finish(self) -> None:
+        """Let the tracker send what it still holds."""
+        if self.tracker:
+            with self._unharmed():
+                self.tracker.finish()
+        self.tracker = None
 
     @contextmanager
     def _unharmed(self) -> Iterator[None]:
-        """Whatever wandb raises costs what it would have shown, not the run; it is said once."""
+        """Whatever a tracker raises costs what it would have shown, not the run; it is said once."""
         try:
             yield
         except Exception as error:
-            self.wandb = None
+            self.tracker = None
             tqdm.write(
-                f"warning: wandb failed ({one_line(error)}) and is not told of this run any more; everything "
-                f"is in {self.path}"
+                f"warning: {self.config.tracked_by} failed ({one_line(error)}) and is not told of this run "
+                f"any more; everything is in {self.path}"
             )

@@ -17,7 +17,7 @@ from ..utils.run_folder import CONFIG_NAME, LOCK
 from ..utils.signals import Interrupted
 from .checkpoint import remove_partial, write_config
 from .records import Records
-from .setup import check_wandb
+from .trackers import check_tracker
 
 
 class Run(ABC):
@@ -32,7 +32,7 @@ class Run(ABC):
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        check_wandb(config)
+        check_tracker(config)
         if config.push_to_hub or config.save_checkpoint_to_hub:
             check_login(config.repo_id)
         self.records = Records(config)
@@ -46,8 +46,7 @@ class Run(ABC):
 
         Raises:
             Interrupted: after Ctrl-C, SIGTERM or SIGHUP.
-            UserError: the folder of the run cannot be made, wandb does not start, or an input of a stage is
-                unusable.
+            UserError: the folder of the run cannot be made, or an input of a stage is unusable.
             EnvironmentFailure, FloatingPointError, RatioError, StorageFailure: the run cannot go on; the
                 message says where it stopped and how to continue.
         """
@@ -93,7 +92,7 @@ class Run(ABC):
             exist_ok: whether the folder may be there already.
 
         Raises:
-            UserError: it cannot be made, another process runs it, or the tracker does not start.
+            UserError: it cannot be made, or another process runs it.
         """
         config = self.config
         try:
@@ -139,6 +138,7 @@ class Run(ABC):
 
     def close(self) -> None:
         """Close the environments, whose processes would outlive the run, and leave its folder to others."""
+        self.records.finish()
         for runner in self.runners:
             runner.close()
         if self.lock is not None:

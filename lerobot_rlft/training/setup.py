@@ -246,16 +246,3 @@ def remember_demonstrations(config: TrainConfig, policy: DenoisingPolicy, rehear
             rehearsal.remember(obs, policy.preprocessor(batch).get(ACTION), None)
     except (ValueError, KeyError, OSError, HTTPError) as error:
         raise UserError(f"dataset: {one_line(error)}") from error
-
-
-def check_wandb(config: TrainConfig) -> None:
-    """Raise a UserError if wandb is to run online and nobody is logged in; it would wait for an answer."""
-    if not config.wandb.enable or config.wandb.mode in ("offline", "disabled"):
-        return
-    import wandb
-
-    if wandb.api.api_key is None:
-        raise UserError(
-            "wandb.enable=true but nobody is logged in: run `wandb login`, or use --wandb.mode=offline or "
-            "--wandb.enable=false"
-        )

@@ -3,6 +3,7 @@
 LOCK = ".lock"  # held while a process runs
 CONFIG_NAME = "rlft_config.yaml"
 METRICS = "metrics.jsonl"
+TRACKIO_RUN = "trackio_run.txt"  # the name of the run in trackio
 SUMMARY = "summary.json"
 DIVERSITY = "diversity"  # folder of the atlas, the probe, and pictures of modes
 ROUNDS = "rounds"  # folder of a run that learns in rounds

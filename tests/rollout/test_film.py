@@ -16,7 +16,8 @@ def written(monkeypatch):
     videos = {}
 
     def write_video(path, frames, fps):
-        videos[path.name] = ([int(frame[0, 0, 0]) for frame in frames], fps)
+        path.touch()  # it is renamed when whole
+        videos[path.name.removeprefix(".partial.")] = ([int(frame[0, 0, 0]) for frame in frames], fps)
 
     monkeypatch.setattr(module, "write_video", write_video)
     return videos

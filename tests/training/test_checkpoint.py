@@ -16,7 +16,6 @@ from lerobot_rlft.algorithms.dppo import DPPOConfig
 from lerobot_rlft.training import checkpoint as checkpoint_module
 from lerobot_rlft.training import training_state
 from lerobot_rlft.training.checkpoint import last_checkpoint, load_state, save_checkpoint
-from lerobot_rlft.training.records import Records
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import StorageFailure, UserError
 from lerobot_rlft.utils.signals import Interrupted
@@ -247,17 +246,15 @@ def test_a_run_named_by_a_relative_path_stays_relative(dppo_config, tmp_path, mo
     assert last_checkpoint(Path("run")) == Path("run/checkpoints/000002")
 
 
-def test_wandb_that_cannot_go_on(finished, read_command, monkeypatch):
-    """A run that did not log has nothing to continue; nothing of it is lost."""
+def test_wandb_that_cannot_go_on(finished, read_command, monkeypatch, capsys):
+    """A run that did not log has nothing to continue; it goes on all the same."""
     run, _ = finished
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    trainer = Trainer(
-        read_command(f"--resume={run}", "--iterations=2", "--wandb.enable=true", "--wandb.mode=offline")
-    )
-    with pytest.raises(UserError, match=r"previous WandB run ID.*resume with --wandb.enable=false"):
-        trainer.train()
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    Trainer(
+        read_command(f"--resume={run}", "--iterations=2", "--tracker=wandb", "--wandb.mode=offline")
+    ).train()
+    assert [line["iteration"] for line in metrics(run, "train")] == [1, 2]
+    assert capsys.readouterr().out.count("warning: wandb failed") == 1
 
 
 def test_a_resume_continues_its_run_of_wandb(dppo_config, read_command):
@@ -330,21 +327,6 @@ def test_a_checkpoint_for_which_there_is_no_room(finished, read_command, monkeyp
     ):
         trainer.train()
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000001", "last"]
-
-
-def test_wandb_that_fails_costs_no_run(dppo_config, capsys):
-    records = Records(dppo_config())
-    records.config.output_dir.mkdir()
-
-    class Failing:
-        def log_dict(self, *args, **kwargs):
-            raise OSError("read-only")
-
-    records.wandb = Failing()
-    for iteration in (1, 2):
-        records.write("train", iteration, 0, {"loss": 1.0})
-    assert len(records.read("train")) == 2
-    assert capsys.readouterr().out.count("warning: wandb failed (OSError: read-only)") == 1
 
 
 @pytest.mark.parametrize("name", ["algorithm", "iteration", "env_steps", "seconds", "metrics_bytes"])

@@ -18,7 +18,7 @@ from lerobot_rlft.policies.rlft_commanded.commands import COMMAND
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.rollout.episodes import Episodes
 from lerobot_rlft.training.monitor import deployed_weight, successes
-from lerobot_rlft.training.records import Records
+from lerobot_rlft.training.trackers import TRACKERS
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import UserError
 
@@ -115,37 +115,39 @@ def test_demonstrations_help_to_fit_the_atlas(sides, many, demos, tmp_path, caps
     assert not other.exists()
 
 
-class FakeWandB:
-    """Keeps what is logged."""
+class FakeTracker:
+    """Keeps what is shown."""
 
-    def __init__(self):
-        self.logged, self._wandb = [], self
-        self.log_dict = lambda values, step, mode: self.logged.append(mode)
-        self.log_policy = lambda folder: None
-
-    def log(self, values, step):
-        self.logged += [(name, value, step) for name, value in values.items()]
+    def __init__(self, config):
+        self.alerts, self.pictures = [], []
 
     def alert(self, title, text):
-        self.logged.append(text)
+        self.alerts.append(text)
 
-    def Image(self, path):
-        return path
+    def picture(self, name, path, iteration):
+        assert path.suffix == ".png"
+        self.pictures.append((name, iteration))
+
+    def log(self, kind, scalars, iteration):
+        pass
+
+    def checkpoint(self, folder):
+        pass
+
+    def finish(self):
+        pass
 
 
-def test_wandb_is_shown_pictures_and_alarms(sides, many, monkeypatch):
-    wandb = FakeWandB()
-    monkeypatch.setattr(Records, "_start_wandb", lambda self: wandb)
+def test_a_tracker_is_shown_pictures_and_alarms(sides, many, monkeypatch):
+    tracker = FakeTracker(None)
+    monkeypatch.setitem(TRACKERS, "wandb", lambda config: tracker)
     monkeypatch.setattr(ModeTracker, "alarm", lambda self: "modes are leaving")
     config = many(iterations=2, eval_freq=1)
     config.wandb.enable, config.wandb.mode = True, "offline"
     Trainer(config).train()
-    assert wandb.logged.count("modes are leaving") == 2
-    pictures = [entry for entry in wandb.logged if entry[0] in ("pictures/modes", "pictures/kl")]
-    assert {(name, step) for name, _, step in pictures} == {
-        ("pictures/modes", 1), ("pictures/kl", 1), ("pictures/modes", 2), ("pictures/kl", 2)
-    }  # fmt: skip
-    assert all(path.endswith(".png") for _, path, _ in pictures)
+    assert tracker.alerts.count("modes are leaving") == 2
+    shown = {entry for entry in tracker.pictures if entry[0] in ("modes", "kl")}
+    assert shown == {("modes", 1), ("kl", 1), ("modes", 2), ("kl", 2)}
 
 
 def test_an_alarm_is_written_down(many, monkeypatch):
