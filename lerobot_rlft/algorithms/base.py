@@ -1,4 +1,4 @@
-"""The interface of the trainer and an algorithm. Plain torch; the verbs are those of `lerobot.rl.RLAlgorithm`."""
+"""The interface of trainer and algorithm. Plain torch; the verbs are those of `lerobot.rl.RLAlgorithm`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
