@@ -96,6 +96,9 @@ class Algorithm(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not learn from rollouts")
 
+    # Whether the policy's optimizer is AMSGrad (arXiv:1904.09237), which keeps a third moment of each weight.
+    amsgrad: bool = False
+
     # Smallest std in densities and KLs of the policy; None = as small as its sampler allows.
     floor: float | None = None
 

@@ -60,7 +60,6 @@ class OnPolicy(Algorithm):
     """
 
     floor: float
-    amsgrad = False  # of the policy's optimizer (arXiv:1904.09237): steps shrink with the gradient
     warms_up = False  # the critic is trained before its first advantages, on the first data there is
 
     def __init__(

@@ -79,12 +79,12 @@ def sizes(trainer: "Trainer") -> str:
 def memory(trainer: "Trainer") -> str:
     """What an update needs, beside libraries and environments, in words."""
     policy = trainer.policy
-    learned = 4 * sum(p.numel() for p in policy.trainable_parameters())  # float32, as Adam's two moments
+    learned = 4 * sum(p.numel() for p in policy.trainable_parameters())  # float32, as each moment
     parts = {
         "weights": sum(t.nbytes for t in (*policy.module.parameters(), *policy.module.buffers())),
         "the base's copy": learned if trainer.base is not None else 0,  # what is frozen is shared
         "gradients": learned,
-        "Adam": 2 * learned,
+        "Adam": (3 if trainer.algorithm.amsgrad else 2) * learned,
     }
     if trainer.runner is not None:
         count = decisions(trainer, trainer.runner.max_steps)

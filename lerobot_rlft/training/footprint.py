@@ -36,7 +36,7 @@ class Footprint:
         parameters, trainable: how many.
         weights: of the policy.
         base: of the frozen base beside it, which shares what is not trained.
-        gradients, optimizer: of what is trained; AdamW has two moments.
+        gradients, optimizer: of what is trained; AMSGrad has three moments.
         activations: what one minibatch takes at its peak, with the conditions of its rows.
         condition: of one decision, encoded once and kept while an iteration is learned from; 0 where the
             encoder is trained, too.
@@ -87,7 +87,7 @@ def footprint(policy: DenoisingPolicy, minibatch: int, train_encoder: bool | Non
         weights=_bytes(parameters) + _bytes(policy.module.buffers()),
         base=size,
         gradients=size,
-        optimizer=2 * size,
+        optimizer=3 * size,
         # A forward pass runs beside the gradients of the minibatch before it.
         activations=max(forward, live.peak - size),
         condition=0 if again else _bytes([one]),

@@ -53,14 +53,14 @@ def test_an_update_takes_what_was_told(case, probed):
 
 
 def test_numbers_that_can_be_counted_by_hand():
-    """Float32: 4 bytes a weight, as many for gradients and the base's copy, twice as many for Adam."""
+    """Float32: 4 bytes a weight, as many for gradients and the base's copy, three times as many for AMSGrad."""
     policy = diffusion()
     count = sum(p.numel() for p in policy.module.parameters())
     told = footprint(policy, 8, None)
     assert told.parameters == told.trainable == count
     buffers = sum(b.nbytes for b in policy.module.buffers())
     assert told.weights == 4 * count + buffers
-    assert told.base == told.gradients == 4 * count and told.optimizer == 8 * count
+    assert told.base == told.gradients == 4 * count and told.optimizer == 12 * count
     assert told.condition == 4 * policy.feature_dim
     twice = footprint(policy, 16, None)
     assert twice.activations == pytest.approx(2 * told.activations, rel=0.02)

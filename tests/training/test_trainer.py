@@ -286,7 +286,7 @@ def test_a_dry_run_is_tiny_and_writes_nothing(dppo_config, bc_config, tmp_path, 
     # A decision: observations 2 (4 + 9), chain 4 x 4 x 2 and log-probs 3, 4 bytes each.
     stored = 5000 * 4 * (26 + 32 + 3)
     assert f"observations and chains of an iteration {size_text(stored)}" in said
-    assert f"gradients {size_text(4 * count)}, Adam {size_text(8 * count)}" in said
+    assert f"gradients {size_text(4 * count)}, Adam {size_text(12 * count)}" in said
     assert "activations of a minibatch of" in said and "activations are not counted" not in said
     assert "an iteration takes at most" in said and "if every episode lasts 150 steps" in said
     assert said.index("memory ") < said.index("kl_to_base") < said.index("time ")
