@@ -53,7 +53,7 @@ def test_an_update_takes_what_was_told(case, probed):
 
 
 def test_numbers_that_can_be_counted_by_hand():
-    """Float32: 4 bytes a weight, as many for gradients and the base's copy, three times as many for AMSGrad."""
+    """Float32: 4 bytes a weight, as many for gradients and base, three times as many for AMSGrad."""
     policy = diffusion()
     count = sum(p.numel() for p in policy.module.parameters())
     told = footprint(policy, 8, None)
