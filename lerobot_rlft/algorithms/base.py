@@ -124,6 +124,11 @@ class Algorithm(ABC):
         """Whether there is anything whose strength `hold` changes."""
         return False
 
+    @property
+    def holders(self) -> list[str]:
+        """Names of all that holds diversity."""
+        return []
+
     def hold(self, strength: float) -> None:
         """Multiply everything that holds diversity by `strength`; 1 is what the configuration says."""
         return  # an algorithm may hold nothing

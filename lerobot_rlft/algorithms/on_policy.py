@@ -132,6 +132,10 @@ class OnPolicy(Algorithm):
         return self.regularizers.adjustable
 
     @property
+    def holders(self) -> list[str]:
+        return list(self.regularizers)
+
+    @property
     def needs_reference(self) -> bool:  # type: ignore[override]
         return bool(self.regularizers)
 

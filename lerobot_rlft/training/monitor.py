@@ -60,6 +60,7 @@ class DiversityMonitor:
     ) -> None:
         self.config, self.base, self.records = config, base, records
         self.adjustable = algorithm is not None and algorithm.adjustable
+        self.holders = algorithm.holders if algorithm is not None else []
         floor = algorithm and algorithm.floor
         self.floor = base.std_floor if floor is None else floor  # smallest std of log-probabilities
         self.atlas: ModeAtlas | None = None
@@ -137,6 +138,7 @@ class DiversityMonitor:
         if counts.sum():
             self.tracker = ModeTracker(counts, len(episodes.success), successes(episodes, weight))
         if self.config.guard.enable:
+            tqdm.write(f"guard: modes are held by {', '.join(self.holders)}")
             try:
                 self.guard = DiversityGuard(self.config.guard, counts, not self.adjustable)
             except ValueError as error:

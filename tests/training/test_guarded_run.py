@@ -102,6 +102,7 @@ def test_resumed_equals_uninterrupted_and_the_best_is_exported(
     whole, run = tmp_path / "whole", tmp_path / "killed"
     Trainer(guarded(output_dir=whole)).train()
     said = capsys.readouterr()
+    assert "guard: modes are held by kl_base, rehearsal, balance" in said.out
     trainer = Trainer(guarded(output_dir=run))
     update, calls = trainer.algorithm.update, []
 
