@@ -36,7 +36,7 @@ class OnPolicyConfig(AlgorithmConfig):
     # Passes of the policy over the experience of an iteration.
     update_epochs: int = 4
     # Passes of the critic over the experience, for each pass of the policy.
-    critic_epochs: int = 1
+    critic_epochs: int = 8
     # Pairs of a decision and a denoising step in a minibatch of the policy. The critic's minibatch has this
     # many decisions, divided by the number of denoising steps trained on each.
     minibatch_size: int = 512

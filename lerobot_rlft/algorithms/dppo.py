@@ -58,8 +58,6 @@ class DPPOConfig(OnPolicyConfig):
     # of the DPPO paper does. Once nearly every episode succeeds, this amplifies noise and success collapses
     # (docs/results/mode_loss.md); without it, the scaled return is the unit.
     normalize_advantage: bool = False
-    # Passes of the critic over the decisions of an iteration, for each pass over the pairs.
-    critic_epochs: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()

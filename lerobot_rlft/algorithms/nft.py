@@ -31,8 +31,6 @@ class NFTConfig(OnPolicyConfig):
     actor_lr: float = 5e-5
     # Passes of the policy over the experience of an iteration.
     update_epochs: int = 1
-    # Passes of the critic over the experience, for each pass of the policy.
-    critic_epochs: int = 8
     # Smallest standard deviation of the exploration noise at every denoising step.
     min_sampling_std: float | None = 0.0
     # Noise of the DDIM sampler that collects experience, from 0 to 1.
