@@ -26,11 +26,13 @@ def run(config: EvalPipelineConfig) -> None:
     Raises:
         UserError, EnvironmentFailure, FloatingPointError: to be shown without a traceback.
     """
+    from ..evaluation.by_task import with_head
     from ..evaluation.comparison import compare  # after --help, which needs no models
     from ..evaluation.report import REPORT, write_report
-    from ..evaluation.tables import headlines, markdown, text
+    from ..evaluation.tables import headlines, main_first, markdown, text
     from ..hub.client import check_login
     from ..hub.dataset import FOLDER
+    from ..utils.tables import plain_table
 
     folder = config.output_dir
     with _writing(folder), TemporaryDirectory(dir=next(p for p in folder.absolute().parents if p.exists())):
@@ -41,7 +43,12 @@ def run(config: EvalPipelineConfig) -> None:
     with _writing(folder):
         write_report(comparison, folder, shlex.join(["lerobot-rlft-eval", *sys.argv[1:]]))
     m = comparison.metrics
-    print("\n" + "\n".join(headlines(m)) + f"\n\n{text(m)}\n\nReport: {folder / REPORT}\n\n{markdown(m)}")
+    tasks = "".join(
+        f"\n\n{plain_table(with_head(side))}" for side in main_first(m).values() if side.get("tasks")
+    )
+    print(
+        "\n" + "\n".join(headlines(m)) + f"\n\n{text(m)}{tasks}\n\nReport: {folder / REPORT}\n\n{markdown(m)}"
+    )
     if config.record:
         try:
             record_episodes(config, comparison)

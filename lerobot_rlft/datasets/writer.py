@@ -34,7 +34,7 @@ def write_dataset(
     fps: int,
     task: str,
     features: dict[str, dict[str, Any]],
-    episodes: Iterable[dict[str, np.ndarray]],
+    episodes: Iterable[dict[str, Any]],
     total: int | None = None,
     progress: bool = True,
 ) -> LeRobotDataset:
@@ -46,7 +46,7 @@ def write_dataset(
         fps: control steps per second.
         task: the sentence that describes the task.
         features: LeRobot's feature descriptions.
-        episodes: for each episode its columns, feature name -> (T, *shape).
+        episodes: for each episode its columns, feature name -> (T, *shape), and `task` where it has its own.
         total: number of episodes, for the progress bar.
         progress: show a progress bar.
 
@@ -69,9 +69,11 @@ def write_dataset(
         disable_progress_bars()  # LeRobot's writer would draw one per episode
         try:
             for columns in tqdm(episodes, desc="episodes", total=total, disable=not progress):
+                of_episode = columns.get("task", task)
+                columns = {key: value for key, value in columns.items() if key != "task"}
                 _check_finite(columns)
                 for frame in zip(*columns.values(), strict=True):
-                    dataset.add_frame({**dict(zip(columns, frame, strict=True)), "task": task})
+                    dataset.add_frame({**dict(zip(columns, frame, strict=True)), "task": of_episode})
                 dataset.save_episode()
         finally:
             # Also after an error: LeRobot else flushes when the object is collected, after the clean-up.

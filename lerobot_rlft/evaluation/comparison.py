@@ -27,7 +27,9 @@ from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes, play, summarise
 from ..rollout.modes import fit_atlas, load_atlas
 from ..rollout.runner import EpisodeRunner
+from ..rollout.suite import check_episodes
 from ..utils.errors import UserError
+from .by_task import measure_tasks
 from .measures import (
     Metrics,
     measure_blocked,
@@ -109,6 +111,7 @@ def compare(config: EvalPipelineConfig) -> Comparison:
     # Known to environments whose config can close a way of solving the task.
     blocked = config.env.blocked() if hasattr(config.env, "blocked") and config.n_attempts else {}
     first = make_runner(config.env, policies[BASE], min(config.batch_size, config.n_episodes))
+    check_episodes(first.tasks, "n_episodes", config.n_episodes)
     sides: dict[str, Side] = {}
     with closing(first.env):
         runners = {title: runner_in(first.env, config.env, policy) for title, policy in policies.items()}
@@ -156,6 +159,7 @@ def compare(config: EvalPipelineConfig) -> Comparison:
         measure_conditional(m, "", side.by_state)
         measure_conditional(m, "base_", base.by_state)
         measure_modes(m, side.counts, base.counts)
+        measure_tasks(m, side.evaluation.tasks, base.evaluation.tasks)
         read = ({"mode_counts": s.counts, "episodes": s.episodes} for s in (side, base))
         measure_registered(m, *read)
         measure_paths(m, side.episodes, base.episodes, config.atlas.key)
@@ -292,11 +296,12 @@ def attempts(env: EnvConfig, policy: DenoisingPolicy, config: EvalPipelineConfig
 
 
 def counts_by_state(side: Side, config: EvalPipelineConfig, atlas: ModeAtlas | None) -> np.ndarray | None:
-    """(S, M) successes in each mode from each of S initial states; None without modes, or if not asked for.
+    """(S, M) successes in each mode from each of S initial states; None without modes, of several tasks, or
+    if not asked for.
 
     Where every episode starts alike there is one state, and its episodes have been played.
     """
-    if side.counts is None or not config.n_initial_states:
+    if side.counts is None or not config.n_initial_states or side.runner.tasks:
         return None
     if not starts_vary(side.episodes):
         return side.counts[None]

@@ -240,7 +240,7 @@ def measure_conditional(m: Metrics, prefix: str, mode_counts: np.ndarray | None)
     """Entropy at a fixed initial state from counts (S, M)."""
     with m.needs(prefix + "conditional_entropy"):
         if mode_counts is None:
-            raise ValueError("no modes are known, or n_initial_states is 0")
+            raise ValueError("no modes are known, there are several tasks, or n_initial_states is 0")
         m[prefix + "conditional_entropy"], m[prefix + "initial_states"] = conditional_entropy(mode_counts)
 
 

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..configs.eval import BASE
 from ..metrics.keys import KEYS
+from .by_task import with_head
 from .comparison import Comparison
 from .figures import Figure, draw_pictures
 from .tables import columns, headlines, main_first, rows
@@ -21,7 +22,15 @@ from .tables import columns, headlines, main_first, rows
 DIVERSITY, REPORT, PICTURES = "diversity.json", "report.html", "pictures"
 PARTS = "report.json"  # what the page says beside the numbers, for one that is written anew
 # Keys that the page shows as pictures, in words or as columns.
-NOT_LISTED = ("notes", "blocked", "mode_counts", "kl_reverse_by_step", "kl_forward_by_step", "others")
+NOT_LISTED = (
+    "notes",
+    "blocked",
+    "mode_counts",
+    "kl_reverse_by_step",
+    "kl_forward_by_step",
+    "others",
+    "tasks",
+)
 LEGIBLE = 0.5  # of its size in pixels: a picture is not made smaller on a phone, but can be moved sideways
 
 
@@ -93,6 +102,7 @@ def page(m: dict[str, Any], figures: list[Figure], command: str) -> str:
         claims=list(map(Claim, headlines(m), refused)),
         head=[BASE, *columns(m)],
         rows=rows(m),
+        tasks={name: with_head(side) for name, side in sides.items() if side.get("tasks")},
         figures=list(map(_picture, figures)),
         numbers={name: _numbers(side) for name, side in sides.items()},
         command=command,

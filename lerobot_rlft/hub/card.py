@@ -12,6 +12,8 @@ from ..configs.packages import flags, stock_flags
 from ..configs.pretrained import needs_plugin
 from ..configs.push import PushConfig
 from ..envs.options import eval_command
+from ..evaluation.by_task import HEAD as TASK_HEAD
+from ..evaluation.by_task import task_rows
 from ..evaluation.report import PICTURES
 from ..evaluation.tables import headlines, side_by_side
 from ..metrics.keys import BLOCKED, KEYS
@@ -108,6 +110,8 @@ def policy_card(
     if m is not None:
         compared = m.get("base_success") is not None
         shown["table"] = table(m) if compared else alone(m)
+        if rows := task_rows(m):
+            shown["table"] += f"\n\n{markdown_table(TASK_HEAD, rows)}"
         shown["headline"] = headlines(m) if compared else []
         each = " of each, on the same seeds" if compared else ""
         shown["measured_by"] = (

@@ -49,7 +49,9 @@ def record(comparison: Comparison, folder: Path, repo_id: str) -> tuple[LeRobotD
             runner, folder, repo_id, config.n_episodes, config.seed,
             fps=config.env.fps, task=task_of(config.env), atlas=comparison.atlas,
         )  # fmt: skip
-    found = Evaluation.of(episodes, side.evaluation.num_modes)  # named by the atlas, where there is one
+    found = Evaluation.of(
+        episodes, side.evaluation.num_modes, runner.tasks
+    )  # named by the atlas, where there is one
     low, high = found.success_ci
     revision = side.policy.module.config.pretrained_revision
     name = f"[{side.path}](https://huggingface.co/{side.path}/tree/{revision})"

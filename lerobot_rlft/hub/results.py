@@ -9,6 +9,7 @@ import numpy as np
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 
 from ..envs.options import env_options
+from ..evaluation.by_task import measure_tasks
 from ..evaluation.figures import Figure
 from ..evaluation.measures import Metrics, measure_modes, measure_registered
 from ..evaluation.report import DIVERSITY, PARTS, PICTURES, REPORT, page
@@ -121,6 +122,7 @@ def _own(run: Run, base: Ancestor | None) -> tuple[dict[str, Any], None, list[st
         measure_registered(m, *({"mode_counts": c} for c in known))
     elif isinstance(counts[0], np.ndarray):
         m["mode_counts"] = tuned["mode_counts"]
+    measure_tasks(m, tuned.get("tasks"), before and before.get("tasks"))
     if before is not None and m["claim_refusal"] is not None:
         missing.append(f"modes in the Hub's results. {m['claim_refusal']}")
     return m, None, missing

@@ -80,7 +80,7 @@ class DenoisingPolicy(ABC):
         noise_head: where the noise of exploration is learned: features and noise time -> std. Training-only.
         n_obs_steps, horizon, n_action_steps: of the policy, in environment steps.
         action_dim: of the chain; a family may pad the environment's, `executed` cuts it to those.
-        task: the instruction, of a family that `reads_language`.
+        task: the instruction, of a family that `reads_language`; of several tasks one for each.
         trains_encoder: what `algorithm.train_encoder=null` means.
         optional_inputs: input features that an environment need not have.
         guided: whether the deployed sampler adds guidance that the chain does not have.
@@ -101,7 +101,7 @@ class DenoisingPolicy(ABC):
     postprocessor: Any
     kernel: Kernel
     noise_head: NoiseHead | None = None
-    task: str = ""
+    task: str | tuple[str, ...] = ""
     reads_language: bool = False
     trains_encoder: bool = True
     optional_inputs: Collection[str] = ()

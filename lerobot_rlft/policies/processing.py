@@ -5,9 +5,11 @@ from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.constants import OBS_PREFIX
 from torch import Tensor
 
+TASK = "rlft.task"  # among observations where there are several tasks, (B, 1) long: the number of the task
+
 
 def normalise_observations(
-    obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline, task: str = ""
+    obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline, task: str | tuple[str, ...] = ""
 ) -> dict[str, Tensor]:
     """Run a LeRobot preprocessor over observations with a history dimension.
 
@@ -15,16 +17,17 @@ def normalise_observations(
     them.
 
     Args:
-        obs: LeRobot keys, each (B, S, ...).
+        obs: LeRobot keys, each (B, S, ...), and `TASK` where `task` is one of several.
         preprocessor: works on (B, ...).
-        task: the instruction of all rows, for a preprocessor that tokenizes it.
+        task: the instruction of all rows, for a preprocessor that tokenizes it; or those of several tasks.
 
     Returns:
         The policy's observation keys (a preprocessor may rename), each (B, S, ...), normalised, on its
         device.
     """
-    batch, steps = next(iter(obs.values())).shape[:2]
-    frames = {k: v.flatten(0, 1) for k, v in obs.items()}
+    batch, steps = next(v for k, v in obs.items() if k != TASK).shape[:2]
+    frames = {k: v.flatten(0, 1) for k, v in obs.items() if k != TASK}
     frames = {k: v.float() / 255 if v.dtype == torch.uint8 else v for k, v in frames.items()}
-    frames = preprocessor(frames | {"task": [task] * (batch * steps)})
+    of_rows = [task] * batch if isinstance(task, str) else [task[i] for i in obs[TASK].flatten().tolist()]
+    frames = preprocessor(frames | {"task": [text for text in of_rows for _ in range(steps)]})
     return {k: v.unflatten(0, (batch, steps)) for k, v in frames.items() if k.startswith(OBS_PREFIX)}

@@ -12,11 +12,18 @@ from ..utils.errors import EnvironmentFailure
 from .episodes import Episodes, Rollout
 
 
-def finite(obs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Raise an EnvironmentFailure unless all observations are finite."""
+def finite(obs: dict[str, Tensor], whose: Callable[[int], str] = lambda i: "") -> dict[str, Tensor]:
+    """Raise an EnvironmentFailure unless all observations are finite.
+
+    Args:
+        whose: the task that row i belongs to, in words.
+    """
     for key, value in obs.items():
         if not torch.isfinite(value).all():
-            raise EnvironmentFailure(f"the environment returned NaN or inf in {key}: fix the observation")
+            bad = int((~torch.isfinite(value.flatten(1))).any(1).nonzero()[0])
+            raise EnvironmentFailure(
+                f"the environment returned NaN or inf in {key}{whose(bad)}: fix the observation"
+            )
     return obs
 
 

@@ -25,27 +25,29 @@ NO_SUCCESS = (
 )
 
 
-def check_contract(envs: gym.vector.VectorEnv, name: str) -> None:
+def check_contract(envs: gym.vector.VectorEnv, name: str, task: str = "") -> None:
     """Check what environments declare, then a reset and as many steps as it takes until they name success.
 
     Steps take the middle of the action space. That is one step where success is in every info.
 
     Args:
         name: of the environment's type.
+        task: whose environments they are, where there are several.
 
     Raises:
         UserError: they do not keep the contract; the message names all that is wrong.
         EnvironmentFailure: they raise.
     """
+    of_task = f" of task {task}" if task else ""
     problems = [
         *_observation_problems(envs.single_observation_space),
         *_action_problems(envs.single_action_space),
         *_length_problems(envs),
-    ] or list(_play_problems(envs))
+    ] or list(_play_problems(envs, of_task))
     if problems:
         raise UserError(
-            f"env.type={name} cannot be used: {'; '.join(problems)}. What an environment must give: "
-            "docs/own_environment.md"
+            f"env.type={name}{of_task and f', task {task},'} cannot be used: {'; '.join(problems)}. What an "
+            "environment must give: docs/own_environment.md"
         )
 
 
@@ -95,8 +97,8 @@ def _length_problems(envs: gym.vector.VectorEnv) -> Iterator[str]:
         )
 
 
-def _play_problems(envs: gym.vector.VectorEnv) -> Iterator[str]:
-    with blame_environment("reset"):
+def _play_problems(envs: gym.vector.VectorEnv, of_task: str) -> Iterator[str]:
+    with blame_environment(f"reset{of_task}"):
         seeds = list(range(envs.num_envs))
         raw, _ = envs.reset(seed=seeds, options={NEW_ROLLOUT_OPTION: True})
     if found := list(shape_problems(raw, envs.single_observation_space)):
@@ -104,7 +106,7 @@ def _play_problems(envs: gym.vector.VectorEnv) -> Iterator[str]:
         return
     action = np.tile(middle(envs.single_action_space), (envs.num_envs, 1))
     for step in range(envs.call(MAX_STEPS)[0]):
-        with blame_environment(f"step {step + 1}"):
+        with blame_environment(f"step {step + 1}{of_task}"):
             raw, _, terminated, truncated, info = envs.step(action)
         if found := list(shape_problems(raw, envs.single_observation_space)):
             yield from found
@@ -198,16 +200,27 @@ def check_modes(mode: np.ndarray, num_modes: int) -> None:
         )
 
 
+class TaskFailure(Exception):
+    """One task of several raised its `__cause__`; `death` says how a process of it died, if one did."""
+
+    def __init__(self, task: str, death: str) -> None:
+        super().__init__(task)
+        self.task, self.death = task, death
+
+
 @contextmanager
 def blame_environment(where: str, env: gym.vector.VectorEnv | None = None) -> Iterator[None]:
     """Turn what environments raise into an EnvironmentFailure, which names a process of `env` that died."""
     try:
         yield
     except Exception as error:
-        if env is not None and (died := how_it_died(env)):
+        cause, died = error, "" if env is None else how_it_died(env)
+        if isinstance(error, TaskFailure):
+            cause, died, where = error.__cause__ or error, error.death, f"{where} of task {error.task}"
+        if died:
             raise EnvironmentFailure(f"{died}, in {where}") from error
-        said = f"the environment raised {type(error).__name__} in {where}: {error}"
-        if isinstance(error, ValueError) and ("shape" in str(error) or "broadcast" in str(error)):
+        said = f"the environment raised {type(cause).__name__} in {where}: {cause}"
+        if isinstance(cause, ValueError) and ("shape" in str(cause) or "broadcast" in str(cause)):
             said += " (do observations keep the shapes of the observation space?)"
         raise EnvironmentFailure(said) from error
 

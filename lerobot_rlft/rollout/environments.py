@@ -10,12 +10,18 @@ from contextlib import contextmanager, redirect_stdout, suppress
 
 import gymnasium as gym
 from lerobot.envs import EnvConfig, make_env, make_env_pre_post_processors, preprocess_observation
+from lerobot.envs.configs import LiberoEnv
 from lerobot.utils.constants import ACTION, OBS_PREFIX
+from tqdm import tqdm
 
 from ..policies.base import DenoisingPolicy
+from ..policies.rlft_commanded.adapter import COMMANDED
 from ..utils.errors import UserError, one_line
 from .contract import check_contract
 from .runner import EpisodeRunner
+from .suite import SuiteVectorEnv, tasks_of
+from .workers import asynchronous as asynchronous_vector
+from .workers import close_env
 
 GRAPHICS = re.compile(r"\b(EGL|OpenGL|GLFW|OSMesa|DISPLAY)\b|eglQuery|gladLoad", re.IGNORECASE)
 
@@ -38,31 +44,78 @@ def make_runner(
 
 
 def make_environments(env: EnvConfig, n_envs: int, asynchronous: bool = False) -> gym.vector.VectorEnv:
-    """`n_envs` environments that keep the contract.
+    """`n_envs` environments that keep the contract; of several tasks as many of each, and at least one.
 
     Raises:
-        UserError: they cannot be built, have several tasks, or do not keep the contract.
+        UserError: they cannot be built, do not keep the contract, or their tasks are not alike.
         EnvironmentFailure: they raise at the first reset or step.
     """
     if asynchronous:
         # Else each process takes seconds to import LeRobot, and gymnasium knows no environment in it by name.
         multiprocessing.set_forkserver_preload(["lerobot.envs", type(env).__module__, env.package_name])
     with _ignored_by_children(signal.SIGINT, signal.SIGHUP):
+        copies, tasks = n_envs, {}
+        if n_envs > 1 and type(env).create_envs is not EnvConfig.create_envs:
+            tasks = _build(env, 1, asynchronous)  # tells how many tasks there are
+            copies = max(1, n_envs // len(tasks))
+        if copies > 1 or not tasks:
+            _close(tasks)
+            tasks = _build(env, copies, asynchronous)
+        several = len(tasks) > 1
         try:
-            with redirect_stdout(io.StringIO()):  # LeRobot prints which package it imports
-                suites = make_env(env, n_envs, asynchronous)
-        except Exception as error:  # a simulator may raise anything, where no display is for example
-            raise UserError(f"env.type={env.type} cannot be built: {_explained(error)}") from error
-        tasks = [task for suite in suites.values() for task in suite.values()]
-        if len(tasks) != 1:
-            raise UserError(f"env.type={env.type} has {len(tasks)} tasks: choose one with --env.task=...")
-        try:
-            check_contract(tasks[0], env.type)
+            for name, vector in tasks.items():
+                check_contract(vector, env.type, name if several else "")
+            _check_alike(env, tasks)
         except BaseException:
-            with suppress(Exception):  # a process that has raised
-                tasks[0].close()
+            _close(tasks)
             raise
-    return tasks[0]
+    if not several and not isinstance(env, LiberoEnv):
+        return next(iter(tasks.values()))
+    if asynchronous and copies == 1 < n_envs:
+        tqdm.write(
+            f"warning: {n_envs} environments are one for each of {len(tasks)} tasks, which LeRobot keeps in "
+            f"this process: use_async_envs=true takes {2 * len(tasks)} or more"
+        )
+    return SuiteVectorEnv(tasks, _choose_initial_states if isinstance(env, LiberoEnv) else None)
+
+
+def _build(env: EnvConfig, copies: int, asynchronous: bool) -> dict[str, gym.vector.VectorEnv]:
+    """`copies` environments of each task, SUITE/TASK_ID -> vector environment."""
+    try:
+        with redirect_stdout(io.StringIO()):  # LeRobot prints which package it imports
+            suites = make_env(env, copies, asynchronous)
+    except Exception as error:  # a simulator may raise anything, where no display is for example
+        raise UserError(f"env.type={env.type} cannot be built: {_explained(error)}") from error
+    tasks = {f"{suite}/{number}": vector for suite, of in suites.items() for number, vector in of.items()}
+    if not tasks:
+        raise UserError(f"env.type={env.type} has no task: choose others with --env.task=...")
+    return tasks
+
+
+def _close(tasks: dict[str, gym.vector.VectorEnv]) -> None:
+    for vector in tasks.values():
+        with suppress(Exception):  # a process that has raised
+            close_env(vector)
+
+
+def _check_alike(env: EnvConfig, tasks: dict[str, gym.vector.VectorEnv]) -> None:
+    """Raise a UserError unless all tasks have the same observations and actions."""
+    (first, one), *others = tasks.items()
+    for name, other in others:
+        for what in ("single_observation_space", "single_action_space"):
+            if getattr(one, what) != getattr(other, what):
+                raise UserError(
+                    f"env.type={env.type}: task {name} has {what} {getattr(other, what)}, task {first} "
+                    f"{getattr(one, what)}: choose tasks that are alike with --env.task=..."
+                )
+
+
+def _choose_initial_states(vector: gym.vector.VectorEnv, seeds: list[int]) -> None:
+    """Let LIBERO begin episodes in the initial state that their seeds choose.
+
+    By itself it counts resets, so that a state depends on how often and in how many copies was played.
+    """
+    (asynchronous_vector(vector) or vector).set_attr("init_state_id", seeds)  # type: ignore[attr-defined]
 
 
 def _explained(error: Exception) -> str:
@@ -77,36 +130,51 @@ def _explained(error: Exception) -> str:
 
 
 def runner_in(envs: gym.vector.VectorEnv, env: EnvConfig, policy: DenoisingPolicy) -> EpisodeRunner:
-    """The policy in environments that exist, built from `env`; it is told their task.
+    """The policy in environments that exist, built from `env`; it is told their tasks.
 
     Raises:
-        UserError: the policy reads language, and the environments do not name one task.
+        UserError: the policy reads language, and an environment does not name one task; or it is told modes,
+            of several tasks.
     """
+    tasks = tasks_of(envs)
+    if tasks and policy.module.config.type == COMMANDED:
+        raise UserError(
+            f"a policy that is told its mode knows those of one task, and env.type={env.type} has "
+            f"{len(tasks)}: choose one, or give --algorithm.commands.enable=false"
+        )
     if policy.reads_language:
-        policy.task = task_of(envs, env)
+        if tasks:
+            pairs = zip(tasks, envs.vectors, strict=True)  # type: ignore[attr-defined]
+            policy.task = tuple(task_of(vector, env, name) for name, vector in pairs)
+        else:
+            policy.task = task_of(envs, env)
     return EpisodeRunner(envs, policy, *make_env_pre_post_processors(env, policy.module.config))
 
 
-def task_of(envs: gym.vector.VectorEnv, env: EnvConfig) -> str:
+def task_of(envs: gym.vector.VectorEnv, env: EnvConfig, name: str = "") -> str:
     """The instruction that all environments share.
+
+    Args:
+        name: of their task, where it is one of several.
 
     Raises:
         UserError: they have none, or several.
     """
-    for name in ("task_description", "task"):
+    where = f"task {name} of env.type={env.type}" if name else f"env.type={env.type}"
+    for attribute in ("task_description", "task"):
         try:
-            tasks = set(envs.call(name))
+            instructions = set(envs.call(attribute))
         except (AttributeError, NotImplementedError):
             continue
-        if len(tasks) > 1:
+        if len(instructions) > 1:
             raise UserError(
-                f"env.type={env.type} has several instructions ({'; '.join(sorted(tasks))}), the policy is "
+                f"{where} has several instructions ({'; '.join(sorted(instructions))}), the policy is "
                 "told one for all copies: choose a single task with --env.task=..."
             )
-        if task := tasks.pop():
-            return str(task)
+        if instruction := instructions.pop():
+            return str(instruction)
     raise UserError(
-        f"the policy reads an instruction and env.type={env.type} gives none: the environment needs an "
+        f"the policy reads an instruction and {where} gives none: the environment needs an "
         "attribute task_description or task with the sentence"
     )
 

@@ -26,6 +26,7 @@ class Episodes:
         length: (E,) environment steps.
         states: the vectors seen along each episode, NaN after its end: `observation.state` and
             `observation.environment_state`, each (E, L+1, S), where the environment has them.
+        task: (E,) int, number of the task; None where there is one.
     """
 
     success: np.ndarray
@@ -34,6 +35,7 @@ class Episodes:
     max_reward: np.ndarray
     length: np.ndarray
     states: dict[str, np.ndarray] = field(default_factory=dict)
+    task: np.ndarray | None = None
 
     def __getitem__(self, rows: Any) -> "Episodes":
         """The episodes in `rows`, any index of their first axis."""
@@ -47,13 +49,15 @@ class Episodes:
         columns = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in Episodes.__dataclass_fields__
-            if name not in ("mode", "states")
+            if name not in ("mode", "states", "task")
         }
+        tasks = [part.task for part in parts if part.task is not None]
         modes = [np.full(len(p.success), -1) if p.mode is None else p.mode for p in parts]
         return Episodes(
             **columns,
             mode=None if all(part.mode is None for part in parts) else np.concatenate(modes),
             states={key: join_paths([part.states[key] for part in parts]) for key in parts[0].states},
+            task=np.concatenate(tasks) if tasks else None,
         )
 
 

@@ -16,6 +16,7 @@ from ..metrics.modes import entropy, mode_counts
 from .contract import check_modes, number_of_modes
 from .episodes import Episodes
 from .runner import EpisodeRunner
+from .suite import tasks_of
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Evaluation:
         modes, num_modes: modes seen among successes, of how many; None where the environment names none.
         entropy: of the modes of successes, 1 is uniform over num_modes (Miller-Madow).
         mode_counts: successes in each mode.
+        tasks: of several tasks, the same of each by its name, its modes numbered by themselves.
     """
 
     n_episodes: int
@@ -42,10 +44,15 @@ class Evaluation:
     num_modes: int | None = None
     entropy: float | None = None
     mode_counts: list[int] | None = None
+    tasks: dict[str, dict[str, Any]] | None = None
 
     @classmethod
-    def of(cls, episodes: Episodes, num_modes: int | None) -> "Evaluation":
-        """Summarise episodes; without `num_modes` nothing is said about modes."""
+    def of(cls, episodes: Episodes, num_modes: int | None, tasks: tuple[str, ...] = ()) -> "Evaluation":
+        """Summarise episodes; without `num_modes` nothing is said about modes.
+
+        Args:
+            tasks: names of those that the episodes are of, where there are several.
+        """
         count = len(episodes.success)
         out = cls(
             n_episodes=count,
@@ -59,12 +66,22 @@ class Evaluation:
             counts = mode_counts(episodes.mode, episodes.success, num_modes)
             out.modes, out.num_modes = int((counts > 0).sum()), num_modes
             out.entropy, out.mode_counts = entropy(counts), counts.tolist()
+        if episodes.task is not None and tasks:
+            out.tasks = {
+                name: cls.of(
+                    _of_task(episodes, t, len(tasks)), num_modes and num_modes // len(tasks)
+                ).to_dict()
+                for t, name in enumerate(tasks)
+                if (episodes.task == t).any()
+            }
         return out
 
     @property
     def means(self) -> dict[str, float]:
         """Numbers about exploratory episodes for a line of training metrics."""
-        return {"success": self.success, "return": self.total_reward, "max_reward": self.max_reward}
+        by_task = {f"success/{name}": task["success"] for name, task in (self.tasks or {}).items()}
+        means = {"success": self.success, "return": self.total_reward, "max_reward": self.max_reward}
+        return means | by_task
 
     def to_dict(self) -> dict[str, Any]:
         return {k: v for k, v in asdict(self).items() if v is not None}
@@ -76,7 +93,22 @@ class Evaluation:
             text += f", {self.modes} of {self.num_modes} modes, entropy {self.entropy:.3f}"
         else:
             text += f", mean max reward {self.max_reward:.3f}"
+        if self.tasks:
+            ordered = sorted(self.tasks.items(), key=lambda item: item[1]["success"])
+            (worst, low_task), (best, high_task) = ordered[0], ordered[-1]
+            text += (
+                f"; {len(self.tasks)} tasks, from {low_task['success']:.3f} ({worst}) to "
+                f"{high_task['success']:.3f} ({best})"
+            )
         return text
+
+
+def _of_task(episodes: Episodes, task: int, tasks: int) -> Episodes:
+    """The episodes of one of several tasks, with its own numbers of modes (see `SuiteVectorEnv`)."""
+    part = episodes[episodes.task == task]
+    if part.mode is None:
+        return part
+    return replace(part, mode=np.where(part.mode >= 0, part.mode // tasks, -1))
 
 
 def play(
@@ -146,4 +178,4 @@ def summarise(
 ) -> tuple[Evaluation, Episodes]:
     """The outcomes of episodes of `env`, and the episodes with their modes (see `name_modes`)."""
     named, num_modes = name_modes(env, episodes, atlas)
-    return Evaluation.of(named, num_modes), named
+    return Evaluation.of(named, num_modes, tasks_of(env)), named

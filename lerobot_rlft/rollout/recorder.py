@@ -44,7 +44,8 @@ def write_rollouts(
         root: folder to create; it appears only once it is complete.
         repo_id: name of the dataset, `user/name`.
         fps: control steps per second.
-        task: the sentence that describes the task.
+        task: the sentence that describes the task; not read where there are several, whose episodes have
+            their instruction, or else their name.
         atlas: names modes where the environment does not.
 
     Returns:
@@ -69,8 +70,12 @@ def _named_rounds(
     seed: int,
     atlas: ModeAtlas | None,
     played: list[Episodes],
-) -> Iterator[dict[str, np.ndarray]]:
-    """The columns of each episode, feature name -> (L, *shape); finished rounds are added to `played`."""
+) -> Iterator[dict[str, Any]]:
+    """The columns of each episode, feature name -> (L, *shape), and its `task`; finished
+    rounds are added to `played`.
+    """
+    told = runner.policy.task
+    sentences = told if runner.policy.reads_language and isinstance(told, tuple) else runner.tasks
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for episodes, frames in runner.record(n_episodes, seed + np.arange(n_episodes), runner.deployed):
@@ -88,12 +93,11 @@ def _named_rounds(
                     MODE: np.full(length, mode),
                     INTERVENTION: np.zeros(length, bool),
                 }
-                yield columns | {key: per_frame[key].astype(PER_FRAME[key])[:, None] for key in PER_FRAME}
+                columns |= {key: per_frame[key].astype(PER_FRAME[key])[:, None] for key in PER_FRAME}
+                yield columns if episodes.task is None else columns | {"task": sentences[episodes.task[i]]}
 
 
-def _chained(
-    first: dict[str, np.ndarray], others: Iterator[dict[str, np.ndarray]]
-) -> Iterator[dict[str, np.ndarray]]:
+def _chained(first: dict[str, Any], others: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     yield first
     yield from others
 
@@ -103,11 +107,12 @@ def _stored(value: np.ndarray) -> np.ndarray:
     return value.transpose(0, 2, 3, 1) if value.ndim == 4 else value.astype(np.float32)
 
 
-def _features(columns: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+def _features(columns: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """LeRobot's feature descriptions of an episode's columns."""
     return {
         key: {"dtype": "image", "shape": value.shape[1:], "names": ["height", "width", "channels"]}
         if value.ndim == 4
         else {"dtype": str(value.dtype), "shape": value.shape[1:], "names": None}
         for key, value in columns.items()
+        if key != "task"
     }

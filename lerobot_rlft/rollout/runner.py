@@ -23,11 +23,13 @@ from torch import Tensor
 
 from ..chains.chain import Chain
 from ..policies.base import DenoisingPolicy
+from ..policies.processing import TASK
 from ..policies.rlft_commanded.commands import COMMAND
 from ..utils.errors import EnvironmentFailure
 from .arrays import alone, cat, final_observation, finite, row, side_by_side
 from .contract import MAX_STEPS, MODE, NO_SUCCESS, SUCCESS, blame_environment, mode_number, shape_problems
 from .episodes import Episodes, Frames, Rollout
+from .suite import SuiteVectorEnv, tasks_of
 from .workers import close_env
 
 VECTORS = {"agent_pos": OBS_STATE, "environment_state": OBS_ENV_STATE}  # what is kept of every step
@@ -51,7 +53,9 @@ class EpisodeRunner:
     ) -> None:
         self.env, self.policy = env, policy
         self.env_preprocessor, self.env_postprocessor = env_preprocessor, env_postprocessor
-        self.max_steps = int(env.call(MAX_STEPS)[0])
+        self.limits = np.array(env.call(MAX_STEPS))  # (N,)
+        self.max_steps = int(self.limits.max())
+        self.tasks = tasks_of(env)
 
     def close(self) -> None:
         """Close the environments, within seconds, whatever their processes do."""
@@ -167,11 +171,13 @@ class _Round:
         self.runner, self.policy, self.env, self.on_step = runner, runner.policy, runner.env, on_step
         self.keep_decisions = keep_decisions
         n = self.env.num_envs
+        self.task = self.env.task_of if isinstance(self.env, SuiteVectorEnv) and runner.tasks else None
         self.command = self.policy.draw(n, deployed=not keep_decisions)
         self.alive, self.terminated = np.ones(n, bool), np.zeros(n, bool)
         self.success, self.mode, self.names_modes = np.zeros(n, bool), np.full(n, -1), False
         self.names_success = False
         self.total, self.best, self.length = np.zeros(n), np.full(n, -np.inf), np.zeros(n, np.int64)
+        self.limits = np.minimum(runner.limits, runner.max_steps)
         self.final_obs: list[dict[str, Tensor]] = [{}] * n
         with blame_environment("reset", self.env):
             raw, _ = self.env.reset(seed=[int(s) for s in seeds], options={NEW_ROLLOUT_OPTION: True})
@@ -189,9 +195,9 @@ class _Round:
         action = np.zeros((self.env.num_envs, *space.shape), kind)
         while self.alive.any():
             rows = self.alive.nonzero()[0]
-            obs = finite({key: value[rows] for key, value in self._observe(self.history).items()})
-            if self.command is not None:
-                obs[COMMAND] = self.command[rows][:, None].cpu()
+            shown = {key: value[rows] for key, value in self._observe(self.history).items()}
+            obs = finite(shown, lambda i, rows=rows: self._of_task(rows[i]))  # type: ignore[misc]
+            obs |= self._told(rows)
             chain = decide(self._encode(obs))
             chunk = self._env_action(chain.x[:, 0])  # (rows, n_action_steps, D)
             valids.append(self.alive.copy())
@@ -212,6 +218,7 @@ class _Round:
             max_reward=self.best,
             length=self.length,
             states={key: np.stack(steps, 1) for key, steps in self.states.items()},
+            task=self.task,
         )
         obs, chains, ts, ids = zip(*decisions, strict=True) if decisions else ((), (), (), ())
         return Rollout(
@@ -241,14 +248,14 @@ class _Round:
         if not np.isfinite(reward).all():
             bad = int(np.flatnonzero(~np.isfinite(reward))[0])
             raise EnvironmentFailure(
-                f"the environment returned reward {reward[bad]} (env {bad}, step {self.length[bad] + 1} of "
-                "its episode): fix the reward, nothing was learned from it"
+                f"the environment returned reward {reward[bad]} (env {bad}{self._of_task(bad)}, step "
+                f"{self.length[bad] + 1} of its episode): fix the reward, nothing was learned from it"
             )
         self.total += reward
         best_before = np.maximum(self.best, 0.0)
         self.best = np.where(alive, np.maximum(self.best, reward), self.best)
         self.length += alive
-        done = alive & (terminated | truncated | (self.length >= self.runner.max_steps))
+        done = alive & (terminated | truncated | (self.length >= self.limits))
         self.history = [*self.history[1:], raw]
         if SUCCESS in info:  # counts in mid-episode too, as it does for stock lerobot-eval
             going = alive & ~done  # of others it may belong to the next episode
@@ -291,10 +298,21 @@ class _Round:
             frames = [{k: row(v, i) for k, v in raw.items()} for raw in past] + [
                 final_observation(newest, info, i)
             ]
-            batched = [alone(frame) for frame in frames]
-            self.final_obs[i] = {k: v[0] for k, v in finite(self._observe(batched)).items()}
-            if self.command is not None:
-                self.final_obs[i][COMMAND] = self.command[i : i + 1].cpu()
+            shown = self._observe([alone(frame) for frame in frames])
+            self.final_obs[i] = {k: v[0] for k, v in finite(shown, lambda _: self._of_task(i)).items()}
+            self.final_obs[i] |= {key: value[0] for key, value in self._told(np.array([i])).items()}
+
+    def _of_task(self, i: int) -> str:
+        return "" if self.task is None else f" of task {self.runner.tasks[self.task[i]]}"
+
+    def _told(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """What policies are told beside observations: their commands, and the tasks."""
+        out = {}
+        if self.command is not None:
+            out[COMMAND] = self.command[rows][:, None].cpu()
+        if self.task is not None and self.policy.reads_language:
+            out[TASK] = torch.from_numpy(self.task[rows])[:, None]
+        return out
 
     def _observe(self, history: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Raw observations, oldest first -> LeRobot keys, (N, S, ...); images as uint8."""

@@ -16,7 +16,7 @@ def close_env(env: Any) -> None:
     Gymnasium's own `close` waits for ever for a process that hangs and raises for one that was killed.
     Ctrl-C meanwhile cuts the waiting short.
     """
-    vector = _asynchronous(env)
+    vector = asynchronous(env)
     if vector is None:
         env.close()
         return
@@ -43,7 +43,7 @@ def close_env(env: Any) -> None:
 
 def how_it_died(env: Any) -> str:
     """The fate of a process that has ended by itself; empty where all live."""
-    vector = _asynchronous(env)
+    vector = asynchronous(env)
     for i, process in enumerate(vector.processes if vector is not None and not vector.closed else ()):
         process.join(0.1)  # the pipe of a process closes a moment before it has ended
         if process.exitcode is not None:
@@ -56,7 +56,8 @@ def how_it_died(env: Any) -> str:
     return ""
 
 
-def _asynchronous(env: Any) -> gym.vector.AsyncVectorEnv | None:
+def asynchronous(env: Any) -> gym.vector.AsyncVectorEnv | None:
+    """The vector environment with processes inside `env`; None where there is none, or none yet."""
     inner = env.unwrapped
     inner = vars(inner).get("_env", inner)  # LeRobot's starts them when they are first used
     return inner if isinstance(inner, gym.vector.AsyncVectorEnv) else None

@@ -36,7 +36,7 @@ class Collector:
             return next(self.batches), {}
         seeds = iteration_seeds(self.config.seed, iteration)
         data = self._play(n_episodes or self.config.rollout.n_episodes, seeds)
-        return data, Evaluation.of(data.episodes, num_modes=None).means
+        return data, Evaluation.of(data.episodes, None, self.runner.tasks).means
 
     def reference(self) -> Rollout:
         """Episodes of the base, `rollout.n_reference` or a few more."""

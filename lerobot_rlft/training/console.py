@@ -9,8 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..configs.train import TrainConfig
+from ..evaluation.by_task import measure_tasks, with_head
 from ..evaluation.paired import success_change
 from ..metrics.modes import entropy_ratio
+from ..utils.tables import plain_table
 
 LINE_SECONDS = 10.0
 
@@ -58,6 +60,10 @@ def conclusion(summary: dict[str, Any]) -> str:
             )
     else:
         text += f"\nMean max reward: {base['max_reward']:.3f} before, {tuned['max_reward']:.3f} after."
+    if "tasks" in tuned:
+        by_task: dict[str, Any] = {}
+        measure_tasks(by_task, tuned["tasks"], base.get("tasks"))
+        text += f"\n\n{plain_table(with_head(by_task))}"
     return text
 
 

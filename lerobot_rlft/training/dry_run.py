@@ -36,7 +36,7 @@ def dry_run(trainer: "Trainer") -> None:
         max_steps = runner.max_steps
         runner.max_steps = min(max_steps, DRY_RUN_DECISIONS * policy.n_action_steps)
         collected: list = []
-        collect = timed(lambda: collected.append(trainer.collector.collect(0, DRY_RUN_ENVS)[0]))
+        collect = timed(lambda: collected.append(trainer.collector.collect(0, runner.env.num_envs)[0]))
         (data,) = collected
         update = timed(lambda: collected.append(trainer.algorithm.update(data)))
         metrics = collected[1]

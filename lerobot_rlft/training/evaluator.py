@@ -25,6 +25,7 @@ from ..rollout.episodes import Episodes
 from ..rollout.evaluation import Evaluation, play, play_chunks, summarise
 from ..rollout.film import film
 from ..rollout.runner import EpisodeRunner
+from ..rollout.suite import check_episodes
 from ..utils.files import replacing
 from ..utils.run_folder import SUMMARY
 from .checkpoint import last_checkpoint
@@ -61,6 +62,9 @@ class Outcome:
         base: the frozen pretrained policy; None for a run that starts from scratch.
         monitor: of a run with a base.
         records: where results go.
+
+    Raises:
+        UserError: there are more tasks than episodes.
     """
 
     def __init__(
@@ -75,6 +79,9 @@ class Outcome:
         self.monitor, self.records = monitor, records
         self._base_outcome: tuple[Evaluation, Episodes] | None = None
         self._no_videos = False
+        if tester is not None:
+            for name in ("n_episodes", "n_episodes_during"):
+                check_episodes(tester.tasks, f"eval.{name}", getattr(config.eval, name))
 
     def begin(self, policy: DenoisingPolicy, explore: Callable[[Tensor], Chain]) -> Evaluation:
         """Before the first iteration: the base as deployed, which is returned, and as it explores."""

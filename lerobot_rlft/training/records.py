@@ -5,7 +5,8 @@ and `env_steps` (taken for training so far); the rest depends on `kind`:
 
 train, every `log_freq` iterations, and with every alarm:
     seconds: of collection and update; the only number that differs between two equal runs.
-    success, return, max_reward: rate and means over the exploratory episodes (rollouts only).
+    success, return, max_reward: rate and means over the exploratory episodes (rollouts only); of several
+    tasks also success/NAME of each.
     mode_counts: successes in each mode; effective_modes, js_to_base (bits): of the newest 480 episodes or
     more beside the exploring base (`diversity/tracker.py`); guard_ratio, guard_strength, of a guarded run
     (`diversity/guard.py`); alarm: words, when modes are being lost.
@@ -17,7 +18,8 @@ train, every `log_freq` iterations, and with every alarm:
 eval, before the first iteration (dppo), every `eval_freq` iterations, and at the end:
     sampler: "deployed", the policy's own as users run it, or "exploratory", with the noise of collection.
     reloaded: true for the last line, of the checkpoint as it was read back from disk.
-    the fields of `evaluation.Evaluation`; those about modes only where the environment names modes.
+    the fields of `evaluation.Evaluation`; those about modes only where the environment names modes, and
+    `tasks` only where there are several.
 """
 
 import json

@@ -9,6 +9,7 @@ from .. import algorithms  # noqa: F401  registers the algorithms
 from ..configs.train import TrainConfig
 from ..hub.push import push_finished
 from ..rollout.environments import make_runner
+from ..rollout.suite import check_dealt
 from ..utils.errors import UserError
 from ..utils.signals import Interrupted, stop_on_signal
 from .checkpoint import last_checkpoint, way_on
@@ -38,6 +39,7 @@ class Trainer(Run):
         self.runner = self.base = self.monitor = None
         if config.algorithm.consumes == "rollouts":
             self.runner = self._open(config.rollout.n_envs)
+            check_dealt(self.runner.tasks, config.rollout.n_envs)
             self.base = make_base(config, self.policy)
         count = min(config.eval.batch_size, config.eval.n_episodes)
         self.tester = self._open(count) if config.env is not None else None

@@ -84,3 +84,12 @@ def test_a_card_takes_neither_markdown_nor_metadata_from_numbers():
     assert card.data.license == "mit"
     assert "<img" not in card.text and "[a]" not in card.text and "\n# Big" not in card.text
     assert "&#60;img" in card.text
+
+
+def test_tasks_stand_in_a_table_of_their_own():
+    task = {"success": 0.5, "success_ci": [0.4, 0.6], "n_episodes": 100}
+    numbers = NUMBERS | {"tasks": {"libero_10/<3>": task}, "base_tasks": {}, "task_success": 0.5}
+    text = policy_card("user/name", numbers, {}, FIELDS | {"stock": True}, None)
+    assert "| libero_10/&#60;3&#62; | - | 0.500 [0.400, 0.600] of 100 | - | - | - |" in text
+    assert "| mean of the tasks | - | 0.500 | - | - | - |" in text
+    assert "mean of the tasks" not in policy_card("user/name", NUMBERS, {}, FIELDS | {"stock": True}, None)

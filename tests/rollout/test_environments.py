@@ -50,9 +50,25 @@ def test_an_environment_that_raises_while_it_is_built(error, answer):
     assert caught.value.__cause__ is error
 
 
-def test_one_task_is_played():
-    with pytest.raises(UserError, match=r"has 2 tasks: choose one with --env.task"):
-        make_environments(BuiltHere(build=toy_envs, tasks=2), 2)
+def test_an_environment_without_tasks():
+    with pytest.raises(UserError, match=r"env.type=built_here has no task: choose others with --env.task"):
+        make_environments(BuiltHere(tasks=0), 2)
+
+
+def test_tasks_that_are_not_alike():
+    made = []
+
+    def build(n_envs):
+        made.append(toy_envs(n_envs))
+        if len(made) % 2 == 0:
+            made[-1].single_action_space = spaces.Box(-1, 1, (2,))
+        return made[-1]
+
+    with pytest.raises(
+        UserError, match=r"task suite/1 has single_action_space Box\(-1.0, 1.0.*task suite/0 Box"
+    ):
+        make_environments(BuiltHere(build=build, tasks=2), 2)
+    assert all(envs.closed for envs in made)
 
 
 def test_what_is_refused_is_closed():

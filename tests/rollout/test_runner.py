@@ -193,11 +193,11 @@ def test_processes_give_the_same_and_leave_ctrl_c_to_the_trainer(dppo_config, mo
     monkeypatch.setattr("multiprocessing.set_forkserver_preload", lambda modules: None)  # takes seconds
     runner = make_runner(config.env, ToyPolicy(), 4, asynchronous=True)
     try:
-        for process in made[0].processes:
+        for process in made[-1].processes:
             os.kill(process.pid, signal.SIGINT)
         data = collect(runner, 4, np.arange(4))
     finally:
-        made[0].close()
+        made[-1].close()
     one_process = collect(runner_in(toy_envs(4)), 4, np.arange(4))
     assert torch.equal(data.reward, one_process.reward)
     assert torch.equal(data.final_obs["observation.image"], one_process.final_obs["observation.image"])

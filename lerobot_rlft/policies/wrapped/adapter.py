@@ -37,11 +37,11 @@ class WrappingAdapter(DenoisingPolicy):
         self.n_action_steps, self.action_dim = inner.n_action_steps, inner.action_dim
 
     @property
-    def task(self) -> str:  # type: ignore[override]
+    def task(self) -> str | tuple[str, ...]:  # type: ignore[override]
         return self.inner.task
 
     @task.setter
-    def task(self, value: str) -> None:
+    def task(self, value: str | tuple[str, ...]) -> None:
         self.inner.task = value
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
