@@ -30,13 +30,16 @@ class SuiteTask(gym.Env):
     action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
     num_modes = MODES
 
-    def __init__(self, number: int, names_modes: bool = True, fail_at: int | None = None):
+    def __init__(
+        self, number: int, names_modes: bool = True, fail_at: int | None = None, state: str = "agent_pos"
+    ):
+        self.state = state
         self.number, self.names_modes, self.fail_at = number, names_modes, fail_at
         self.task, self.task_description = f"task{number}", f"do thing {number}"
         self._max_episode_steps = LENGTHS[number]
         self.observation_space = gym.spaces.Dict(
             {
-                "agent_pos": gym.spaces.Box(-1000, 1000, (4,), np.float64),
+                state: gym.spaces.Box(-1000, 1000, (4,), np.float64),
                 "environment_state": gym.spaces.Box(-1000, 1000, (9,), np.float64),
             }
         )
@@ -60,7 +63,7 @@ class SuiteTask(gym.Env):
     def _observe(self):
         state = np.zeros(4)
         state[:3] = self.seed % SEEDS, self.t, self.seed % MODES * self.t
-        return {"agent_pos": state, "environment_state": np.full(9, float(self.number))}
+        return {self.state: state, "environment_state": np.full(9, float(self.number))}
 
     def render(self):
         return np.full((16, 16, 3), self.number, np.uint8)
@@ -69,12 +72,13 @@ class SuiteTask(gym.Env):
 @EnvConfig.register_subclass("small_suite")
 @dataclass
 class SmallSuiteConfig(EnvConfig):
-    """`broken` fails at its third step, `modes` are named or left to an atlas."""
+    """Task `broken` fails at its third step; `modes`: whether they are named; `state`: name of the state."""
 
     n_tasks: int = 3
     broken: int | None = None
     modes: bool = True
     next_step: bool = True
+    state: str = "agent_pos"
     fps: int = 10
     features: dict[str, PolicyFeature] = field(
         default_factory=lambda: {
@@ -97,7 +101,7 @@ class SmallSuiteConfig(EnvConfig):
         mode = AutoresetMode.NEXT_STEP if self.next_step else AutoresetMode.SAME_STEP
         suites: dict = {"small": {}}
         for t in range(self.n_tasks):
-            make = partial(SuiteTask, t, self.modes, 3 if t == self.broken else None)
+            make = partial(SuiteTask, t, self.modes, 3 if t == self.broken else None, self.state)
             makers = [freeze_after_episode_end(make) if self.next_step else make] * n_envs
             if use_async_envs and n_envs > 1:
                 vector = AsyncVectorEnv(makers, autoreset_mode=mode, context="forkserver")

@@ -8,6 +8,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.envs import EnvConfig
 
 from ..configs.train import pretrained_config
+from ..policies.renaming import check_rename_map
 from ..utils.errors import UserError
 from . import run_command
 
@@ -38,6 +39,9 @@ class CheckConfig:
     use_async_envs: bool = False
     # First random seed of the episodes: episode i is reset with seed + i.
     seed: int = 1000
+    # New names of observations, those of the environment by those of the policy, as in lerobot-eval; null =
+    # as the policy was saved.
+    rename_map: dict[str, str] | None = None
     # Whether to load a checkpoint that may run code of its author, too: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
@@ -59,6 +63,7 @@ class CheckConfig:
         if self.env is None:
             known = ", ".join(sorted(EnvConfig.get_known_choices()))
             raise UserError(f"no environment: give --env.type=..., one of {known}")
+        check_rename_map(self.rename_map)
         for name, least in (("n_episodes", 1), ("batch_size", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
@@ -80,7 +85,7 @@ def run(config: CheckConfig) -> None:
     policy = None
     if config.policy is not None:
         path, trust = config.policy.pretrained_path, config.trust_remote_code
-        policy = load_policy(config.policy, path, trust=trust)
+        policy = load_policy(config.policy, path, trust=trust, rename_map=config.rename_map)
         policy.module.requires_grad_(False)
     seen = inspect(
         config.env,
@@ -89,6 +94,7 @@ def run(config: CheckConfig) -> None:
         min(config.batch_size, config.n_episodes),
         config.seed,
         config.use_async_envs,
+        config.rename_map,
     )
     who = "random actions" if policy is None else str(config.policy.pretrained_path)
     rows = [*facts(seen, who), ("", ""), *features(seen, hasattr(config.env, "blocked"))]
@@ -123,6 +129,7 @@ def facts(seen: "Inspection", who: str) -> list[tuple[str, str]]:
     return [
         ("observations", ", ".join(f"{key} {shape}" for key, shape in seen.observations.items())),
         ("actions", actions),
+        *([("tasks", f"{len(seen.tasks)}: {', '.join(seen.tasks)}")] if seen.tasks else []),
         ("instruction", seen.task or "none"),
         ("episodes", f"at most {seen.max_steps} steps; {starts}"),
         ("success", f"{succeeded} of {count} episodes of {who}"),

@@ -14,6 +14,7 @@ from lerobot.utils.constants import OBS_STATE
 
 from ..configs.check import check_seed
 from ..configs.train import pretrained_config
+from ..policies.renaming import check_rename_map
 from ..utils.errors import UserError
 from ..utils.files import replacing
 from . import run_command
@@ -48,6 +49,9 @@ class ExploreConfig:
     batch_size: int = 60
     # Random seed of episodes and noise.
     seed: int = 1000
+    # New names of observations, those of the environment by those of the policy, as in lerobot-eval; null =
+    # as the policy was saved.
+    rename_map: dict[str, str] | None = None
     # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
@@ -78,6 +82,7 @@ class ExploreConfig:
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
         check_seed("seed", self.seed)
+        check_rename_map(self.rename_map)
         if self.output_dir is None:
             self.output_dir = (
                 Path("outputs/rlft_explore") / f"{dt.datetime.now():%Y-%m-%d/%H-%M-%S}_{self.env.type}"
@@ -102,9 +107,11 @@ def run(config: ExploreConfig) -> None:
     from ..policies.loading import load_policy
     from ..rollout.environments import make_runner
 
-    policy = load_policy(config.policy, config.policy.pretrained_path, trust=config.trust_remote_code)
+    path, trust, renames = config.policy.pretrained_path, config.trust_remote_code, config.rename_map
+    policy = load_policy(config.policy, path, trust=trust, rename_map=renames)
     policy.module.requires_grad_(False)
-    runner = make_runner(config.env, policy, min(config.batch_size, config.n_episodes))
+    n_envs = min(config.batch_size, config.n_episodes)
+    runner = make_runner(config.env, policy, n_envs, rename_map=renames)
     folder, start = config.output_dir, time.perf_counter()
     try:
         check_state(config, runner.vector_sizes)

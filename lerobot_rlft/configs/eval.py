@@ -14,6 +14,7 @@ from lerobot.envs import EnvConfig
 from ..diversity.atlas import AtlasConfig
 from ..metrics.keys import MOST_ATTEMPTS
 from ..policies.pretrained_files import check_repo_id, fetch
+from ..policies.renaming import check_rename_map
 from ..utils.errors import UserError
 from ..utils.recipes import recipe
 from ..utils.run_folder import CONFIG_NAME
@@ -75,6 +76,9 @@ class EvalPipelineConfig:
     push_dataset: str | None = None
     # Whether others cannot see it on the Hub; null = public, or what your organisation prefers.
     private: bool | None = None
+    # New names of observations, those of the environment by those of the policies, as in lerobot-eval; null =
+    # as the tuned policy was saved, also for its base.
+    rename_map: dict[str, str] | None = None
     # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
@@ -106,6 +110,7 @@ class EvalPipelineConfig:
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
         check_seed("seed", self.seed)
+        check_rename_map(self.rename_map)
         if 0 < self.n_attempts < MOST_ATTEMPTS:
             raise UserError(
                 f"n_attempts={self.n_attempts} is too few for success at {MOST_ATTEMPTS} attempts: give at "

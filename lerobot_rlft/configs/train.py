@@ -22,6 +22,7 @@ from ..algorithms.refit import RefitConfig
 from ..diversity.atlas import AtlasConfig
 from ..diversity.guard import GuardConfig
 from ..policies.pretrained_files import check_repo_id
+from ..policies.renaming import check_rename_map
 from ..regularizers.mode_balance import BalanceConfig
 from ..regularizers.rehearsal import RehearsalConfig
 from ..utils.errors import UserError
@@ -112,6 +113,9 @@ class TrainConfig:
     # Packages that --env.discover_packages_path and --policy.discover_packages_path loaded, by the option
     # they were named for; remembered for commands and cards. Naming a package here loads nothing.
     packages: dict[str, str] = field(default_factory=dict)
+    # New names of observations, those of the environment by those of the policy, as in lerobot-train:
+    # --rename_map='{observation.images.top: observation.images.camera1}'; null = as the policy was saved.
+    rename_map: dict[str, str] | None = None
     # Whether to build everything, run one tiny iteration, print sizes and write nothing. Together with
     # --policy.type=pi0 instead of --policy.path it prints the memory that the policy would take, without its
     # weights.
@@ -193,6 +197,12 @@ class TrainConfig:
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} must not be negative")
         check_seed("seed", self.seed)
+        check_rename_map(self.rename_map)
+        if self.rename_map and self.algorithm.consumes != "rollouts":
+            raise UserError(
+                f"rename_map={self.rename_map} renames observations of an environment, algorithm.type="
+                f"{self.algorithm.type} learns from a dataset: rename the dataset's features instead"
+            )
         if self.tracker not in TRACKERS:
             raise UserError(f"tracker={self.tracker} is unknown, {suggest(self.tracker, list(TRACKERS))}")
         if self.wandb.enable and self.tracker == "trackio":

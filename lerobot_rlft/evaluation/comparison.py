@@ -22,6 +22,7 @@ from ..metrics.modes import mode_counts
 from ..policies.base import DenoisingPolicy
 from ..policies.loading import load_policy
 from ..policies.pretrained_files import fetch_weights, file_hash
+from ..policies.renaming import rename, renames_of
 from ..rollout.environments import check_features, make_runner, runner_in
 from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes, play, summarise
@@ -110,7 +111,8 @@ def compare(config: EvalPipelineConfig) -> Comparison:
     policies = load_policies(config, parts)
     # Known to environments whose config can close a way of solving the task.
     blocked = config.env.blocked() if hasattr(config.env, "blocked") and config.n_attempts else {}
-    first = make_runner(config.env, policies[BASE], min(config.batch_size, config.n_episodes))
+    n_envs = min(config.batch_size, config.n_episodes)
+    first = make_runner(config.env, policies[BASE], n_envs, rename_map=config.rename_map)
     check_episodes(first.tasks, "n_episodes", config.n_episodes)
     sides: dict[str, Side] = {}
     with closing(first.env):
@@ -211,9 +213,12 @@ def load_policies(
     """
     policies: dict[str, DenoisingPolicy] = {}
     for name, part in parts.items():
-        policies[name] = load_policy(part, part.pretrained_path, trust=config.trust_remote_code)
+        trust, renames = config.trust_remote_code, config.rename_map
+        policies[name] = load_policy(part, part.pretrained_path, trust=trust, rename_map=renames)
         if name != BASE:
             check_same_actions(policies[BASE], policies[name], config.option(name))
+    base, main = policies[BASE], policies[config.name]
+    rename(base, renames_of(base) or renames_of(main))  # what was tuned reads the base's observations
     return policies
 
 

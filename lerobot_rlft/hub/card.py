@@ -17,6 +17,8 @@ from ..evaluation.by_task import task_rows
 from ..evaluation.report import PICTURES
 from ..evaluation.tables import headlines, side_by_side
 from ..metrics.keys import BLOCKED, KEYS
+from ..policies.pretrained_files import read_processors
+from ..policies.renaming import saved_renames
 from ..utils.errors import UserError
 from ..utils.run_folder import CONFIG_NAME
 from ..utils.tables import markdown_table
@@ -202,6 +204,7 @@ def run_card(
     shares, paths = f"{PICTURES}/{SHARES}", f"{PICTURES}/trajectories.png"
     picture = shares if shares in files else paths if paths in files else None
     packages = dict(config.get("packages") or {})
+    renames = saved_renames(read_processors(str(run.policy)))
     summary = (run.summary or {}) if run.final and env is not None else {}
     guard = summary.get("guard")
     fields = {
@@ -226,7 +229,7 @@ def run_card(
             f"lerobot-rlft-train --config_path={CONFIG_NAME} --output_dir=outputs/again{flags(packages)}"
         ),
         "stock": not needs_plugin(kind),
-        "eval_command": one_text(eval_command(options.repo_id, env, stock_flags(packages)))
+        "eval_command": one_text(eval_command(options.repo_id, env, stock_flags(packages), renames))
         if env
         else f"lerobot-rollout{stock_flags(packages)} --policy.path={options.repo_id} ...",
         "limits": limits(m, run.config),

@@ -11,6 +11,7 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDatasetMetadata
 from lerobot.policies import make_policy, make_pre_post_processors
 from lerobot.policies.factory import get_policy_class
+from lerobot.processor import AbsoluteActionsProcessorStep
 from lerobot.processor.pipeline import ProcessorMigrationError
 from safetensors import SafetensorError
 
@@ -18,6 +19,7 @@ from ..utils.errors import UserError, one_line
 from . import load_adapters
 from .base import DenoisingPolicy, Exploration, adapter_class
 from .pretrained_files import WEIGHTS, check_own_files, check_safe, fetch_weights, pinned, read_processors
+from .renaming import rename
 
 
 def load_pretrained(
@@ -105,15 +107,18 @@ def load_policy(
     path: str | Path,
     exploration: Exploration = DEFAULT_EXPLORATION,
     trust: bool = False,
+    rename_map: dict[str, str] | None = None,
 ) -> DenoisingPolicy:
     """`load_pretrained`, with a chunk that is long enough.
 
     Args:
         exploration: the sampler of collection; the deployed one does not depend on it.
         trust: read pickled weights where there are no others.
+        rename_map: environment's name -> policy's name of observations; None is what it was saved with.
 
     Raises:
-        UserError: unknown policy type, or the checkpoint is missing, corrupt, or does not fit its config.
+        UserError: unknown policy type, or the checkpoint is missing, corrupt, does not fit its config, or has
+            relative actions.
     """
     try:
         with redirect_stdout(io.StringIO()):  # LeRobot prints that it loads
@@ -125,7 +130,23 @@ def load_policy(
             "belong to it"
         ) from error
     check_chunk(policy)
+    check_absolute(policy, str(path))
+    rename(policy, rename_map)
     return policy
+
+
+def check_absolute(policy: DenoisingPolicy, path: str) -> None:
+    """Raise a UserError if a processor turns actions relative to the state into absolute ones.
+
+    It adds the state that the preprocessor saw last, which in a batch of decisions is another one's.
+    """
+    for step in policy.postprocessor.steps:
+        if isinstance(step, AbsoluteActionsProcessorStep) and step.enabled:
+            raise UserError(
+                f"{path} has relative actions (absolute_actions_processor in policy_postprocessor.json), "
+                "which depend on the state that its preprocessor saw last and not on the chunk alone: give a "
+                "policy of absolute actions"
+            )
 
 
 def check_chunk(policy: DenoisingPolicy) -> None:

@@ -27,6 +27,7 @@ from ..utils.errors import UserError
 from .base import DenoisingPolicy, Exploration
 from .prefix import Prefix, PrefixShape
 from .processing import normalise_observations
+from .renaming import not_given
 
 BFLOAT16_RATIO_TOLERANCE = 0.05  # the same row in batches of two sizes differs in its last, 8th bit
 
@@ -116,12 +117,12 @@ class VLAAdapter(DenoisingPolicy):
     def _check_inputs(self, batch: dict[str, Tensor]) -> None:
         """Raise a UserError that names what is missing; LeRobot fills missing cameras with black."""
         wanted = {*self.module.config.input_features, OBS_LANGUAGE_TOKENS} - self.optional_inputs
-        missing = sorted(wanted - batch.keys())
+        missing = not_given(sorted(wanted - batch.keys()), self.module.config.empty_cameras)
         if missing:
             raise UserError(
                 f"the policy's inputs lack {', '.join(missing)}; there are {', '.join(sorted(batch))}. Give "
-                "the environment's cameras the policy's names (env.features_map), and keep the tokenizer in "
-                "policy_preprocessor.json"
+                "the environment's cameras the policy's names (--rename_map), say how many are left empty "
+                "(--policy.empty_cameras=1), and keep the tokenizer in policy_preprocessor.json"
             )
 
     @property

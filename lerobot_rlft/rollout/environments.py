@@ -15,6 +15,7 @@ from lerobot.utils.constants import ACTION, OBS_PREFIX
 from tqdm import tqdm
 
 from ..policies.base import DenoisingPolicy
+from ..policies.renaming import not_given, rename_problems, renames_of
 from ..policies.rlft_commanded.adapter import COMMANDED
 from ..utils.errors import UserError, one_line
 from .contract import check_contract
@@ -27,19 +28,24 @@ GRAPHICS = re.compile(r"\b(EGL|OpenGL|GLFW|OSMesa|DISPLAY)\b|eglQuery|gladLoad",
 
 
 def make_runner(
-    env: EnvConfig, policy: DenoisingPolicy, n_envs: int, asynchronous: bool = False
+    env: EnvConfig,
+    policy: DenoisingPolicy,
+    n_envs: int,
+    asynchronous: bool = False,
+    rename_map: dict[str, str] | None = None,
 ) -> EpisodeRunner:
     """`n_envs` environments and the policy that acts in them.
 
     Args:
         asynchronous: one process for each environment.
+        rename_map: that was asked for, see `check_features`.
 
     Raises:
         UserError, EnvironmentFailure: see `make_environments`; or they do not fit the policy.
     """
     envs = make_environments(env, n_envs, asynchronous)
     runner = runner_in(envs, env, policy)
-    check_features(env, runner)
+    check_features(env, runner, rename_map)
     return runner
 
 
@@ -179,11 +185,15 @@ def task_of(envs: gym.vector.VectorEnv, env: EnvConfig, name: str = "") -> str:
     )
 
 
-def check_features(env: EnvConfig, runner: EpisodeRunner) -> None:
-    """Compare what the policy expects with what the environment gives.
+def check_features(env: EnvConfig, runner: EpisodeRunner, rename_map: dict[str, str] | None = None) -> None:
+    """Compare what the policy expects with what the environment gives, renamed as the policy does.
 
     The environment itself is asked: LeRobot's env configs may declare other image sizes than the environment
     returns (pusht: 384 and 96).
+
+    Args:
+        rename_map: that was asked for, each of whose names must exist; one that a checkpoint brings along may
+            have been for another environment.
 
     Raises:
         UserError: names every feature that is missing or has another shape.
@@ -191,19 +201,30 @@ def check_features(env: EnvConfig, runner: EpisodeRunner) -> None:
     space, policy = runner.env.single_observation_space, runner.policy.module.config
     sample = _batched(space.sample())
     obs = runner.env_preprocessor(preprocess_observation(sample))
-    offered = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith(OBS_PREFIX)}
+    given = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith(OBS_PREFIX)}
+    expected = {**(policy.input_features or {}), **(policy.output_features or {})}
+    problems = rename_problems(rename_map or {}, given, expected)
+    renames = renames_of(runner.policy)
+    offered = {renames.get(key, key): shape for key, shape in given.items()}
     offered[ACTION] = runner.env.single_action_space.shape
-    problems = [
+    required = {key: f for key, f in expected.items() if key not in runner.policy.optional_inputs}
+    missing = [key for key in required if key not in offered]
+    unfilled = not_given(missing, vars(policy).get("empty_cameras", 0))
+    problems += [
         f"{key} is {offered.get(key, 'missing')} instead of {tuple(feature.shape)}"
-        for key, feature in {**(policy.input_features or {}), **(policy.output_features or {})}.items()
-        if key not in runner.policy.optional_inputs and offered.get(key) != tuple(feature.shape)
+        for key, feature in required.items()
+        if key in unfilled or (key in offered and offered[key] != tuple(feature.shape))
     ]
     if problems:
-        known = ", ".join(f"{key} {shape}" for key, shape in offered.items())
+        known = ", ".join(f"{key} {shape}" for key, shape in {**given, ACTION: offered[ACTION]}.items())
         raise UserError(
             f"policy and env.type={env.type} do not fit: {'; '.join(problems)}. The environment "
-            f"offers {known}. Choose the environment (or its obs_type) that the policy was trained for"
+            f"offers {known}{f', renamed by {renames}' if renames else ''}. Choose the environment (or its "
+            "obs_type) that the policy was trained for, or give its observations the policy's names with "
+            "--rename_map='{ENVIRONMENT_NAME: POLICY_NAME}'"
         )
+    if filled := [key for key in missing if key not in unfilled]:
+        tqdm.write(f"no camera gives {', '.join(filled)}: filled with black (policy.empty_cameras)")
 
 
 def _batched(value):  # type: ignore[no-untyped-def]

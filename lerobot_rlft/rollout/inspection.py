@@ -24,6 +24,7 @@ from .environments import check_features, make_environments, runner_in, task_of
 from .episodes import Episodes
 from .evaluation import name_modes, play
 from .runner import EpisodeRunner
+from .suite import SuiteVectorEnv
 
 
 @dataclass
@@ -33,7 +34,8 @@ class Inspection:
     Attributes:
         observations: LeRobot key -> shape of one environment's.
         actions: their space.
-        task: the sentence for policies that read language; None where there is none.
+        task: the sentence for policies that read language, of several tasks all; None where there is none.
+        tasks: names of the tasks, where there are several.
         n_envs: environments side by side.
         max_steps: of an episode.
         repeats: whether a seed gives the same start again; None where no vectors show it.
@@ -49,6 +51,7 @@ class Inspection:
     observations: dict[str, tuple[int, ...]]
     actions: gym.spaces.Box
     task: str | None
+    tasks: tuple[str, ...]
     n_envs: int
     max_steps: int
     repeats: bool | None
@@ -70,6 +73,7 @@ class RandomActions:
     """Stands where a policy would; one action at a time."""
 
     module, n_obs_steps, n_action_steps = SimpleNamespace(config=None), 1, 1
+    reads_language = False
 
     def __init__(self, space: gym.spaces.Box, seed: int) -> None:
         self.space = space
@@ -110,6 +114,7 @@ def inspect(
     n_envs: int,
     seed: int,
     asynchronous: bool = False,
+    rename_map: dict[str, str] | None = None,
 ) -> Inspection:
     """Build the environment, check its contract, play and look.
 
@@ -123,7 +128,7 @@ def inspect(
             runner = EpisodeRunner(envs, actor, *make_env_pre_post_processors(env, None))
         else:
             runner = runner_in(envs, env, policy)
-            check_features(env, runner)
+            check_features(env, runner, rename_map)
         return _look(env, runner, n_episodes, seed)
     finally:
         with suppress(Exception):  # a process that has raised
@@ -143,13 +148,16 @@ def _look(env: EnvConfig, runner: EpisodeRunner, n_episodes: int, seed: int) -> 
     frame, no_frame, frame_seconds = _render(envs)
     try:
         with process_errors_unsaid():
-            task = task_of(envs, env)  # the last question: a process that has no answer ends
+            # The last question: a process that has no answer ends.
+            vectors = envs.vectors if isinstance(envs, SuiteVectorEnv) else (envs,)
+            task = "; ".join(task_of(vector, env) for vector in vectors)
     except UserError:
         task = None
     return Inspection(
         observations={k: tuple(v.shape[1:]) for k, v in shown.items() if k.startswith(OBS_PREFIX)},
         actions=space,
         task=task,
+        tasks=runner.tasks,
         n_envs=envs.num_envs,
         max_steps=runner.max_steps,
         repeats=all(np.array_equal(again[key], first[key], equal_nan=True) for key in first)

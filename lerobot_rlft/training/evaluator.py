@@ -20,6 +20,7 @@ from ..metrics.modes import entropy_ratio
 from ..plots.run import draw_learning_curve, draw_trajectories, is_planar
 from ..policies.base import DenoisingPolicy
 from ..policies.loading import load_policy
+from ..policies.renaming import renames_of
 from ..rollout.environments import make_runner, runner_in
 from ..rollout.episodes import Episodes
 from ..rollout.evaluation import Evaluation, play, play_chunks, summarise
@@ -153,7 +154,7 @@ class Outcome:
         print("\n" + conclusion(summary | {"gained": gained}))
         print(f"\nPictures: {config.output_dir / 'pictures'}")
         ours = " (this plugin installed)" if needs_plugin(tuned.module.config.type) else ""
-        command = eval_command(folder, config.env, stock_flags(config.packages))
+        command = eval_command(folder, config.env, stock_flags(config.packages), renames_of(tuned))
         print(f"\nRun it with stock LeRobot{ours}:\n  {command}")
         self._film(tuned, "tuned")
 

@@ -21,6 +21,7 @@ from ..datasets.loader import BatchLoader, make_loader
 from ..policies.base import ADAPTER, DenoisingPolicy
 from ..policies.loading import check_chunk, load_policy, make_fresh
 from ..policies.lora import add_adapters
+from ..policies.renaming import renames_of
 from ..policies.rlft_commanded.adapter import COMMANDED
 from ..policies.rlft_commanded.commands import COMMAND, UNCOMMANDED
 from ..regularizers.base import Regularizer, RegularizerConfig
@@ -75,7 +76,11 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
     if config.peft is not None:
         # Also to resume: a checkpoint has the adapters merged, and the training state has them apart.
         policy = load_policy(
-            config.policy, config.policy.pretrained_path, exploration, config.trust_remote_code
+            config.policy,
+            config.policy.pretrained_path,
+            exploration,
+            config.trust_remote_code,
+            config.rename_map,
         )
         try:
             add_adapters(policy, asdict(config.peft))
@@ -102,7 +107,8 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
             ) from error
     if config.policy.pretrained_path is not None:
         trust = config.trust_remote_code
-        policy = load_policy(config.policy, config.policy.pretrained_path, exploration, trust)
+        path = config.policy.pretrained_path
+        policy = load_policy(config.policy, path, exploration, trust, config.rename_map)
         return config.algorithm.wrap(policy)
     with redirect_stdout(io.StringIO()):
         policy = make_fresh(config.policy, batches.dataset.meta, exploration)
@@ -123,7 +129,8 @@ def make_base(config: TrainConfig, policy: DenoisingPolicy) -> DenoisingPolicy:
         path = config.policy.pretrained_path
         try:
             trust = config.trust_remote_code
-            base = load_policy(deepcopy(config.policy), path, config.algorithm.exploration, trust)
+            exploration = config.algorithm.exploration
+            base = load_policy(deepcopy(config.policy), path, exploration, trust, config.rename_map)
             base = config.algorithm.wrap(base)
         except UserError as error:
             here = "" if Path(path).is_absolute() else f" seen from {Path.cwd()}"
@@ -199,7 +206,8 @@ def make_regularizers(
         trust, device = config.trust_remote_code, f"--device={config.policy.device}"
         reference = load_policy_config(path, [device], "references", trust)
         exploration = config.algorithm.exploration
-        loaded = load_policy(reference, reference.pretrained_path, exploration, trust)
+        path = reference.pretrained_path
+        loaded = load_policy(reference, path, exploration, trust, config.rename_map)
         loaded.task = policy.task
         return loaded
 
@@ -239,7 +247,8 @@ def remember_demonstrations(config: TrainConfig, policy: DenoisingPolicy, rehear
         )
         for _ in range(min(-(-capacity // 256), -(-len(loader.starts) // 256))):
             batch = next(loader)
-            obs = {key: batch[key] for key in config.policy.input_features}
+            shown = {new: old for old, new in renames_of(policy).items()}
+            obs = {shown.get(key, key): batch[key] for key in config.policy.input_features}
             obs = {k: (v * 255).round().to(torch.uint8) if v.ndim == 5 else v for k, v in obs.items()}
             if config.algorithm.commanded:  # nobody asked for them
                 obs[COMMAND] = torch.full((len(batch[ACTION]), 1), UNCOMMANDED)

@@ -55,7 +55,9 @@ class Trainer(Run):
 
     def _open(self, n_envs: int) -> Any:
         n_envs = DRY_RUN_ENVS if self.config.dry_run else n_envs
-        runner = make_runner(self.config.env, self.policy, n_envs, self.config.rollout.use_async_envs)
+        config = self.config
+        asynchronous = config.rollout.use_async_envs
+        runner = make_runner(config.env, self.policy, n_envs, asynchronous, config.rename_map)
         self.runners.append(runner)
         return runner
 

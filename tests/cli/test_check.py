@@ -202,7 +202,7 @@ def test_a_share_of_actions_outside_is_said():
     seen = SimpleNamespace(
         observations={"observation.image": (3, 8, 8)}, actions=box, outside=0.25, episodes=episodes,
         starts_vary=True, repeats=None, num_modes=None, frame=None, no_frame="none", frame_seconds=0.0,
-        n_envs=1, max_steps=4, task=None, steps_per_second=2.0,
+        n_envs=1, max_steps=4, task=None, tasks=(), steps_per_second=2.0,
     )  # fmt: skip
     said = dict(command.facts(seen, "random actions"))
     assert said["actions"].startswith("(2,), -1 to 1; 25 % of those played lie outside and are sent as they")

@@ -476,7 +476,11 @@ def test_features_are_compared_with_the_environment_itself(dppo_config):
     """LeRobot's config of pusht declares images of 384 pixels, the environment gives 96."""
     config = dppo_config(env=PushtEnv())
     vector = config.env.create_envs(1)["pusht"][0]
-    policy = SimpleNamespace(module=SimpleNamespace(config=config.policy), optional_inputs=())
+    policy = SimpleNamespace(
+        module=SimpleNamespace(config=config.policy),
+        optional_inputs=(),
+        preprocessor=SimpleNamespace(steps=()),
+    )
     runner = EpisodeRunner(vector, policy, *config.env.get_env_processors())
     config.policy.input_features = {"observation.image": PolicyFeature(FeatureType.VISUAL, (3, 96, 96))}
     check_features(config.env, runner)

@@ -9,6 +9,7 @@ from toy_policy import ToyPolicy, identity
 from lerobot_rlft.policies.processing import TASK
 from lerobot_rlft.rollout.environments import make_environments
 from lerobot_rlft.rollout.evaluation import play, summarise
+from lerobot_rlft.rollout.inspection import inspect
 from lerobot_rlft.rollout.recorder import write_rollouts
 from lerobot_rlft.rollout.runner import EpisodeRunner
 from lerobot_rlft.rollout.suite import SuiteVectorEnv
@@ -145,3 +146,9 @@ def test_recorded_episodes_have_the_name_or_the_instruction_of_their_task(tmp_pa
     first = [int(i) for i in dataset.meta.episodes["dataset_from_index"]]
     assert [dataset[i]["task"] for i in first] == ["do thing 0", "do thing 1", "do thing 2"] * 2
     assert episodes.task.tolist() == [0, 1, 2] * 2
+
+
+def test_a_look_at_a_suite():
+    seen = inspect(SmallSuiteConfig(), None, 6, 6, seed=100)
+    assert seen.tasks == SUITE and seen.task == "do thing 0; do thing 1; do thing 2"
+    assert seen.episodes.success.tolist() == [True, True, True, False, True, True] and seen.num_modes == 6
