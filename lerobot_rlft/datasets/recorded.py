@@ -13,8 +13,8 @@ import numpy as np
 from lerobot.configs import PreTrainedConfig
 from lerobot.utils.constants import ACTION, DONE, REWARD, SUCCESS
 
-from ..diversity.atlas import ModeAtlas
 from ..diversity.attempts import Attempts
+from ..diversity.suite_atlas import Atlas
 from ..metrics.points import join_paths
 from ..utils.errors import UserError
 from .configuration import INTERVENTION, MODE, EpisodeData
@@ -75,7 +75,7 @@ def read_recorded(
     *,
     demonstration: bool,
     key: str,
-    atlas: ModeAtlas | None = None,
+    atlas: Atlas | None = None,
     seed: int = 0,
     num_workers: int = 0,
 ) -> Recorded:
@@ -101,8 +101,8 @@ def read_recorded(
     )
     columns = {k: v.numpy() for k, v in finite_columns(loader.dataset.source).items()}
     episode_index = columns["episode_index"]
-    numbers, episode = np.unique(episode_index, return_inverse=True)
-    tasks = loader.dataset.meta.tasks.index.to_numpy()
+    numbers, first, episode = np.unique(episode_index, return_index=True, return_inverse=True)
+    task = loader.dataset.meta.tasks.index.to_numpy()[columns["task_index"]]
     paths = None
     if key in columns:
         paths = join_paths([columns[key][episode == e][None] for e in range(len(numbers))])
@@ -110,7 +110,7 @@ def read_recorded(
     if MODE in columns:
         mode[episode] = columns[MODE].reshape(-1)
     elif atlas is not None and paths is not None:
-        mode = atlas.assign(paths)
+        mode = atlas.assign(paths, task[first])
     frames = len(episode)
     return Recorded(
         name=name,
@@ -120,7 +120,7 @@ def read_recorded(
         episode_index=episode_index,
         frame_index=columns["frame_index"],
         episode=episode,
-        task=tasks[columns["task_index"]],
+        task=task,
         reward=columns[REWARD].reshape(-1).astype(float) if REWARD in columns else None,
         intervention=columns[INTERVENTION].reshape(-1).astype(bool)
         if INTERVENTION in columns

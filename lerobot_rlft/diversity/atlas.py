@@ -163,11 +163,12 @@ class ModeAtlas:
         paths = resample(states[..., list(self.dims)] / self.scale)
         return paths.reshape(len(paths), -1).astype(np.float32)
 
-    def assign(self, states: np.ndarray) -> np.ndarray:
+    def assign(self, states: np.ndarray, task: np.ndarray | None = None) -> np.ndarray:
         """The mode of each episode, (E,) int64; -1 where it goes no way that the atlas knows.
 
         Args:
             states: (E, L+1, S) with any L; failures too.
+            task: of each episode, for atlases of several tasks (`SuiteAtlas`); this one has one.
         """
         return self._nearest(self.features(states)) if len(states) else np.zeros(0, np.int64)
 

@@ -57,7 +57,14 @@ class Attempts:
             ) from error
         return self
 
-    def name(self, paths: np.ndarray, modes: np.ndarray, success: np.ndarray) -> np.ndarray:
+    def name(
+        self,
+        paths: np.ndarray,
+        modes: np.ndarray,
+        success: np.ndarray,
+        task: np.ndarray | None = None,
+        num_tasks: int = 1,
+    ) -> np.ndarray:
         """(E,) the modes of all episodes: those given where known, else of the nearest success so far.
 
         Successes of the base and of these episodes are compared, at equal times and with each dimension in
@@ -67,6 +74,8 @@ class Attempts:
             paths: (E, L+1, S).
             modes: (E,) int, -1 where unknown.
             success: (E,) bool.
+            task: (E,) int, of `num_tasks` tasks whose modes are m num_tasks + task: only successes at the
+                same task are compared, and a failure at one without any stays unknown.
         """
         modes = modes.copy()
         known = success & (modes >= 0)
@@ -77,7 +86,12 @@ class Attempts:
         names = np.concatenate([self.modes, modes[known]])
         for i in np.flatnonzero(modes < 0):
             n = length[i]
-            modes[i] = names[np.square(candidates[:, :n] - held[i, :n]).sum((1, 2)).argmin()]
+            apart = np.square(candidates[:, :n] - held[i, :n]).sum((1, 2))
+            if task is not None:
+                apart = np.where(names % num_tasks == task[i], apart, np.inf)
+                if np.isinf(apart).all():
+                    continue
+            modes[i] = names[apart.argmin()]
         return modes
 
 

@@ -15,8 +15,8 @@ from lerobot.envs import EnvConfig
 from tqdm import tqdm
 
 from ..configs.eval import BASE, EvalPipelineConfig
-from ..diversity.atlas import ModeAtlas
 from ..diversity.probe import Probe
+from ..diversity.suite_atlas import Atlas
 from ..envs.options import env_options
 from ..metrics.modes import mode_counts
 from ..policies.base import DenoisingPolicy
@@ -28,7 +28,7 @@ from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes, play, summarise
 from ..rollout.modes import fit_atlas, load_atlas
 from ..rollout.runner import EpisodeRunner
-from ..rollout.suite import check_episodes
+from ..rollout.suite import check_episodes, sentences
 from ..utils.errors import UserError
 from .by_task import measure_tasks
 from .measures import (
@@ -87,7 +87,7 @@ class Comparison:
     config: EvalPipelineConfig
     base: Side
     tuned: dict[str, Side]
-    atlas: ModeAtlas | None
+    atlas: Atlas | None
     probe: Probe | None
     numbers: dict[str, Metrics]
     kl: dict[str, dict[str, np.ndarray]]
@@ -124,7 +124,8 @@ def compare(config: EvalPipelineConfig) -> Comparison:
             for title, runner in runners.items():
                 episodes = play(runner, config.n_episodes, config.seed)
                 if title == BASE:
-                    atlas = atlas_for(config, given, episodes)
+                    told = sentences(runner.policy, runner.tasks)
+                    atlas = atlas_for(config, given, episodes, told)
                 elif sides[BASE].episodes.mode is not None and atlas is None and episodes.mode is None:
                     # An environment that names modes at success has named none to a policy without.
                     episodes = replace(episodes, mode=np.full(config.n_episodes, -1))
@@ -244,7 +245,7 @@ def check_same_actions(base: DenoisingPolicy, tuned: DenoisingPolicy, option: st
         )
 
 
-def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> ModeAtlas | None:
+def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> Atlas | None:
     """The atlas of `--atlas.path`; None where none is given.
 
     Args:
@@ -265,7 +266,9 @@ def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> ModeAtlas 
     return atlas
 
 
-def atlas_for(config: EvalPipelineConfig, given: ModeAtlas | None, episodes: Episodes) -> ModeAtlas | None:
+def atlas_for(
+    config: EvalPipelineConfig, given: Atlas | None, episodes: Episodes, tasks: tuple[str, ...]
+) -> Atlas | None:
     """None where the environment names modes, else the `given` atlas or one fitted on the base's episodes."""
     if episodes.mode is not None:
         if given is not None:
@@ -275,7 +278,7 @@ def atlas_for(config: EvalPipelineConfig, given: ModeAtlas | None, episodes: Epi
         return None
     if given is not None:
         return given
-    atlas, said = fit_atlas(config.atlas, config.env.type, [], episodes)
+    atlas, said = fit_atlas(config.atlas, config.env.type, [], episodes, tasks)
     tqdm.write(said)
     return atlas
 
@@ -300,7 +303,7 @@ def attempts(env: EnvConfig, policy: DenoisingPolicy, config: EvalPipelineConfig
     return int(episodes.success.sum())
 
 
-def counts_by_state(side: Side, config: EvalPipelineConfig, atlas: ModeAtlas | None) -> np.ndarray | None:
+def counts_by_state(side: Side, config: EvalPipelineConfig, atlas: Atlas | None) -> np.ndarray | None:
     """(S, M) successes in each mode from each of S initial states; None without modes, of several tasks, or
     if not asked for.
 

@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from tqdm import tqdm
 
 from ..configs.eval import BASE
+from ..diversity.atlas import ModeAtlas
 from ..metrics.keys import BLOCKED, MOST_ATTEMPTS
 from ..plots.run import draw_atlas, draw_mode_shares, draw_trajectories, is_planar
 from ..utils.errors import one_line
@@ -63,8 +64,8 @@ def trajectories(comparison: Comparison, path: Path) -> str | None:
 
 
 def atlas(comparison: Comparison, path: Path) -> str | None:
-    if comparison.atlas is None:
-        return None
+    if not isinstance(comparison.atlas, ModeAtlas):
+        return None  # a map for each of several tasks would be more than a page holds
     draw_atlas(path, comparison.atlas, comparison.base.runner.env)
     return (
         f"The {comparison.atlas.num_modes} modes that clustering found in the base's paths, one typical path "

@@ -142,6 +142,12 @@ def draw_kl(path: Path, iterations: list[int], kl: np.ndarray) -> None:
     save(figure, path)
 
 
+def padded(rows: list[list[float]]) -> np.ndarray:
+    """Rows of different lengths (a resume may change the number of steps) as one array, filled with NaN."""
+    longest = max(map(len, rows))
+    return np.array([row + [np.nan] * (longest - len(row)) for row in rows])
+
+
 def draw_atlas(path: Path, atlas: ModeAtlas, env: Any) -> None:
     """A typical path of each mode; over the first two dimensions, or over time where there is one."""
     figure, axis = pyplot().subplots(figsize=(5.2, 5.6))

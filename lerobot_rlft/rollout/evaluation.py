@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..chains.chain import Chain
-from ..diversity.atlas import ModeAtlas
+from ..diversity.suite_atlas import Atlas
 from ..metrics.intervals import wilson_interval
 from ..metrics.modes import entropy, mode_counts
 from .contract import check_modes, number_of_modes
@@ -154,7 +154,7 @@ def bare_chain(act: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Chain]:
 
 
 def name_modes(
-    env: gym.vector.VectorEnv, episodes: Episodes, atlas: ModeAtlas | None
+    env: gym.vector.VectorEnv, episodes: Episodes, atlas: Atlas | None
 ) -> tuple[Episodes, int | None]:
     """The episodes with their modes, from the environment or else from the atlas, and how many modes exist.
 
@@ -170,11 +170,11 @@ def name_modes(
         return episodes, num_modes
     if atlas is None:
         return episodes, None
-    return replace(episodes, mode=atlas.assign(episodes.states[atlas.key])), atlas.num_modes
+    return replace(episodes, mode=atlas.assign(episodes.states[atlas.key], episodes.task)), atlas.num_modes
 
 
 def summarise(
-    env: gym.vector.VectorEnv, episodes: Episodes, atlas: ModeAtlas | None = None
+    env: gym.vector.VectorEnv, episodes: Episodes, atlas: Atlas | None = None
 ) -> tuple[Evaluation, Episodes]:
     """The outcomes of episodes of `env`, and the episodes with their modes (see `name_modes`)."""
     named, num_modes = name_modes(env, episodes, atlas)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..diversity.atlas import AtlasConfig, ModeAtlas
+from ..diversity.suite_atlas import Atlas, SuiteAtlas, load_any
 from ..metrics.points import join_paths
 from ..utils.errors import UserError
 from .episodes import Episodes
@@ -13,26 +14,32 @@ ENOUGH_SUCCESSES = 20  # with fewer, an atlas clusters all episodes of the base
 MANY_PATHS = 500  # with fewer, clusters of a task with 24 modes are not stable under resampling
 
 
-def load_atlas(folder: Path, env: str, key: str) -> ModeAtlas:
+def load_atlas(folder: Path, env: str, key: str) -> Atlas:
     """Read an atlas that fits the environment.
 
     Raises:
         UserError: it is missing, damaged, or of another environment or observation.
     """
-    atlas = ModeAtlas.load(folder)
+    atlas = load_any(folder)
     atlas.check(env, key)
     return atlas
 
 
 def fit_atlas(
-    options: AtlasConfig, env: str, demonstrations: list[np.ndarray], episodes: Episodes
-) -> tuple[ModeAtlas | None, str]:
-    """Cluster the paths of the base's successes and of demonstrations.
+    options: AtlasConfig,
+    env: str,
+    demonstrations: list[np.ndarray],
+    episodes: Episodes,
+    tasks: tuple[str, ...] = (),
+) -> tuple[Atlas | None, str]:
+    """Cluster the paths of the base's successes and of demonstrations; of several tasks each by itself.
 
     Args:
         env: type of the environment.
         demonstrations: arrays (E, L+1, S).
         episodes: of the base.
+        tasks: of several, their names or the sentences that recorded episodes carry; demonstrations, whose
+            tasks are not known, are then left out.
 
     Returns:
         the atlas, None where there is nothing to cluster, and a sentence about it.
@@ -46,19 +53,27 @@ def fit_atlas(
     chosen, of = episodes[episodes.success], "successes"
     if chosen.success.sum() < ENOUGH_SUCCESSES:
         chosen, of = episodes, f"episodes (only {int(episodes.success.sum())} succeeded)"
-    paths = [chosen.states[options.key], *demonstrations]
-    try:
-        atlas = ModeAtlas.fit(
-            join_paths(paths),
-            options.dims,
-            env=env,
-            key=options.key,
-            min_cluster_size=options.min_cluster_size,
+    several = bool(tasks) and chosen.task is not None
+    paths = [chosen.states[options.key], *([] if several else demonstrations)]
+
+    def fit(states: np.ndarray) -> ModeAtlas:
+        return ModeAtlas.fit(
+            states, options.dims, env=env, key=options.key, min_cluster_size=options.min_cluster_size
         )
+
+    atlas: Atlas
+    try:
+        if several:
+            atlas = SuiteAtlas.fit(fit, tasks, paths[0], chosen.task, options.key)
+        else:
+            atlas = fit(join_paths(paths))
     except UserError as error:
         return None, f"warning: no modes, {error}"
     count = sum(map(len, paths))
-    said = f"mode atlas: {atlas.num_modes} modes in {count} paths of {options.key}, the base's {of}; "
+    found = f"{atlas.num_modes} modes"
+    if isinstance(atlas, SuiteAtlas):
+        found = f"{sum(a.num_modes for a in atlas.atlases if a is not None)} modes of {len(tasks)} tasks"
+    said = f"mode atlas: {found} in {count} paths of {options.key}, the base's {of}; "
     said += f"{100 * atlas.unknown_share:.0f} % belong to none"
     if count < MANY_PATHS:
         said += f". Below {MANY_PATHS} paths modes may be split or merged: play more episodes"

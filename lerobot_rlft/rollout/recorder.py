@@ -17,10 +17,11 @@ from lerobot.utils.constants import ACTION, DONE, REWARD, SUCCESS
 
 from ..datasets.configuration import INTERVENTION, MODE
 from ..datasets.writer import write_dataset
-from ..diversity.atlas import ModeAtlas
+from ..diversity.suite_atlas import Atlas
 from .episodes import Episodes
 from .evaluation import name_modes
 from .runner import EpisodeRunner
+from .suite import sentences
 
 PER_FRAME = {REWARD: "float32", DONE: "bool", SUCCESS: "bool", MODE: "int64", INTERVENTION: "bool"}
 
@@ -34,7 +35,7 @@ def write_rollouts(
     *,
     fps: int,
     task: str = "",
-    atlas: ModeAtlas | None = None,
+    atlas: Atlas | None = None,
     progress: bool = True,
 ) -> tuple[LeRobotDataset, Episodes]:
     """Play episodes on seeds `seed, seed + 1, ...` and write them; the global random state is left alone.
@@ -68,14 +69,13 @@ def _named_rounds(
     runner: EpisodeRunner,
     n_episodes: int,
     seed: int,
-    atlas: ModeAtlas | None,
+    atlas: Atlas | None,
     played: list[Episodes],
 ) -> Iterator[dict[str, Any]]:
     """The columns of each episode, feature name -> (L, *shape), and its `task`; finished
     rounds are added to `played`.
     """
-    told = runner.policy.task
-    sentences = told if runner.policy.reads_language and isinstance(told, tuple) else runner.tasks
+    of_tasks = sentences(runner.policy, runner.tasks)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for episodes, frames in runner.record(n_episodes, seed + np.arange(n_episodes), runner.deployed):
@@ -94,7 +94,7 @@ def _named_rounds(
                     INTERVENTION: np.zeros(length, bool),
                 }
                 columns |= {key: per_frame[key].astype(PER_FRAME[key])[:, None] for key in PER_FRAME}
-                yield columns if episodes.task is None else columns | {"task": sentences[episodes.task[i]]}
+                yield columns if episodes.task is None else columns | {"task": of_tasks[episodes.task[i]]}
 
 
 def _chained(first: dict[str, Any], others: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

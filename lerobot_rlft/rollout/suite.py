@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import batch_space
 
+from ..policies.base import DenoisingPolicy
 from ..utils.errors import UserError
 from .contract import MODE, NUM_MODES, TaskFailure, number_of_modes, shape_problems
 from .workers import asynchronous, close_env, how_it_died
@@ -187,6 +188,11 @@ def _scattered(parts: list[tuple[np.ndarray, np.ndarray]], count: int) -> np.nda
 def tasks_of(env: gym.vector.VectorEnv) -> tuple[str, ...]:
     """Names of the tasks where there are several, else nothing."""
     return env.tasks if isinstance(env, SuiteVectorEnv) and len(env.tasks) > 1 else ()
+
+
+def sentences(policy: DenoisingPolicy, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """Of several tasks the instructions that a policy reads, or else their names; else nothing."""
+    return policy.task if tasks and policy.reads_language and isinstance(policy.task, tuple) else tasks
 
 
 def check_dealt(tasks: Sequence[str], n_envs: int) -> None:

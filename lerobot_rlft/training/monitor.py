@@ -23,14 +23,16 @@ from ..diversity.atlas import ModeAtlas
 from ..diversity.attempts import Attempts
 from ..diversity.guard import DiversityGuard
 from ..diversity.probe import Probe, probe_size
+from ..diversity.suite_atlas import Atlas
 from ..diversity.tracker import ADVICE_TO_ROUNDS, ModeTracker
 from ..metrics.modes import effective_counts, mode_counts
-from ..plots.run import draw_atlas, draw_kl, draw_mode_shares
+from ..plots.run import draw_atlas, draw_kl, draw_mode_shares, padded
 from ..policies.base import DenoisingPolicy
 from ..policies.rlft_commanded.commands import COMMAND, episode_commands
 from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes
 from ..rollout.modes import fit_atlas, load_atlas
+from ..rollout.suite import sentences, tasks_of
 from ..utils.errors import UserError
 from ..utils.run_folder import DIVERSITY
 from .records import Records
@@ -63,7 +65,7 @@ class DiversityMonitor:
         self.holders = algorithm.holders if algorithm is not None else []
         floor = algorithm and algorithm.floor
         self.floor = base.std_floor if floor is None else floor  # smallest std of log-probabilities
-        self.atlas: ModeAtlas | None = None
+        self.atlas: Atlas | None = None
         self.tracker: ModeTracker | None = None
         self.probe: Probe | None = None
         self.attempts: Attempts | None = None
@@ -91,13 +93,13 @@ class DiversityMonitor:
         """Fit and save the atlas on the base's episodes where the environment names no modes."""
         self.folder.mkdir(exist_ok=True)
         if deployed.mode is None and self.atlas is None:
-            self.atlas, said = fit_atlas(
-                self.config.atlas, self.config.env.type, self.demonstrations, deployed
-            )
+            env_type, told = self.config.env.type, sentences(self.base, tasks_of(env))
+            self.atlas, said = fit_atlas(self.config.atlas, env_type, self.demonstrations, deployed, told)
             tqdm.write(said)
         if self.atlas is not None:
             self.atlas.save(self.folder)
-            draw_atlas(self.config.output_dir / "pictures" / "atlas.png", self.atlas, env)
+            if isinstance(self.atlas, ModeAtlas):
+                draw_atlas(self.config.output_dir / "pictures" / "atlas.png", self.atlas, env)
 
     def track(self, explored: Evaluation) -> None:
         """Take the exploring base's episodes as what later iterations are compared with."""
@@ -147,20 +149,22 @@ class DiversityMonitor:
         if key in episodes.states and known.any():
             self.attempts = Attempts(episodes.states[key][known], episodes.mode[known])
             self.attempts.save(self.folder / ATTEMPTS)
-        self._name_attempts(reference)
+        self._name_attempts(env, reference)
         return num_modes
 
     def name(self, env: gym.vector.VectorEnv, data: Rollout) -> int | None:
         """Give episodes their modes, and failures the modes they attempted. Returns M."""
         num_modes = self._name(env, data)
         if num_modes is not None:
-            self._name_attempts(data)
+            self._name_attempts(env, data)
         return num_modes
 
-    def _name_attempts(self, data: Rollout) -> None:
+    def _name_attempts(self, env: gym.vector.VectorEnv, data: Rollout) -> None:
         modes, key = data.episodes.mode, self.config.atlas.key
         if self.attempts is not None:
-            modes = self.attempts.name(data.episodes.states[key], modes, data.episodes.success)
+            states, task = data.episodes.states[key], data.episodes.task
+            num_tasks = 1 if task is None else len(tasks_of(env))
+            modes = self.attempts.name(states, modes, data.episodes.success, task, num_tasks)
         data.attempt = torch.from_numpy(modes).long()
 
     def _name(self, env: gym.vector.VectorEnv, data: Rollout) -> int | None:
@@ -339,9 +343,3 @@ def deployed_weight(data: Rollout, odds: Tensor | None) -> np.ndarray | None:
 def successes(episodes: Episodes, weight: np.ndarray | None) -> int:
     """Successes, as many as `deployed_weight` makes of them."""
     return round(float(episodes.success.sum() if weight is None else weight[episodes.success].sum()))
-
-
-def padded(rows: list[list[float]]) -> np.ndarray:
-    """Rows of different lengths (a resume may change the number of steps) as one array, filled with NaN."""
-    longest = max(map(len, rows))
-    return np.array([row + [np.nan] * (longest - len(row)) for row in rows])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from ..configs.train import TrainConfig
-from ..diversity.atlas import ModeAtlas
+from ..diversity.suite_atlas import Atlas
 from ..metrics.modes import entropy_ratio
 from ..rollout.environments import make_runner, runner_in
 from ..rollout.modes import load_atlas
@@ -27,7 +27,7 @@ class RoundEvaluator:
         self.monitor = DiversityMonitor(config, stages.base, records)
         self.outcome = Outcome(config, self.tester, stages.base, self.monitor, records)
 
-    def begin(self) -> ModeAtlas | None:
+    def begin(self) -> Atlas | None:
         """Play the base, unless a resumed run has; returns the atlas that names modes."""
         if not self._evaluated(0):
             self.outcome.begin_deployed()

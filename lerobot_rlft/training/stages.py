@@ -23,8 +23,8 @@ from ..datasets.configuration import EpisodeData
 from ..datasets.label_table import read_sidecar, write_sidecar
 from ..datasets.mixing import make_mixed
 from ..datasets.recorded import Recorded, check_alike, check_outcomes, data_name, name_attempts, read_recorded
-from ..diversity.atlas import ModeAtlas
 from ..diversity.probe import CANDIDATES
+from ..diversity.suite_atlas import Atlas, load_any
 from ..policies.base import DenoisingPolicy
 from ..policies.conditioning import NEGATIVE, POSITIVE, UNKNOWN
 from ..policies.loading import load_policy
@@ -60,7 +60,7 @@ class Stages:
     def __init__(self, config: TrainConfig, base: DenoisingPolicy, records: Records) -> None:
         self.config, self.algorithm, self.base, self.records = config, config.algorithm, base, records
         # Names the modes of episodes that come without; of the run, once it has one.
-        self.atlas: ModeAtlas | None = config.atlas.path and ModeAtlas.load(config.atlas.path)
+        self.atlas: Atlas | None = config.atlas.path and load_any(config.atlas.path)
 
     def run(self, stage: str, number: int) -> None:
         """Run one stage of round `number`, 1 for the first.

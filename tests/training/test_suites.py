@@ -10,6 +10,7 @@ from lerobot_rlft.cli.eval import run as evaluate
 from lerobot_rlft.configs.default import EvalConfig, RolloutConfig
 from lerobot_rlft.configs.eval import EvalPipelineConfig
 from lerobot_rlft.configs.pretrained import load_policy_config
+from lerobot_rlft.diversity.atlas import AtlasConfig
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import EnvironmentFailure, UserError
 
@@ -83,3 +84,21 @@ def test_a_broken_task_stops_the_run_by_its_name(dppo_config):
     config = suite_run(dppo_config, env=SmallSuiteConfig(broken=1))
     with pytest.raises(EnvironmentFailure, match="in step 3 of task small/1"):
         Trainer(config).train()
+
+
+@pytest.mark.slow
+def test_an_atlas_of_each_task(dppo_config, capsys):
+    """The paths of even and odd seeds differ, in tasks 1 and 2 enough of them succeed."""
+    config = suite_run(
+        dppo_config, env=SmallSuiteConfig(modes=False),
+        rollout=RolloutConfig(n_envs=6, n_episodes=60, n_reference=60),
+        eval=EvalConfig(n_episodes=240, n_episodes_during=60, batch_size=30, n_videos=0), iterations=1,
+        atlas=AtlasConfig(dims=[2]),
+    )  # fmt: skip
+    Trainer(config).train()
+    assert "modes of 3 tasks" in capsys.readouterr().out
+    summary = json.loads((config.output_dir / "summary.json").read_text())
+    assert summary["tuned"]["tasks"]["small/2"]["modes"] == 2
+    assert summary["tuned"]["tasks"] == summary["base"]["tasks"]
+    train = json.loads((config.output_dir / "metrics.jsonl").read_text().splitlines()[2])
+    assert train["kind"] == "train" and len(train["mode_counts"]) == summary["tuned"]["num_modes"]
