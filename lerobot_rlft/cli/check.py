@@ -37,7 +37,7 @@ class CheckConfig:
     batch_size: int = 8
     # Whether each environment runs in a process of its own.
     use_async_envs: bool = False
-    # First random seed of the episodes: episode i is reset with seed + i.
+    # First random seed of the episodes: episode i (of each task) is reset with seed + i.
     seed: int = 1000
     # New names of observations, those of the environment by those of the policy, as in lerobot-eval; null =
     # as the policy was saved.

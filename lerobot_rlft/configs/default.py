@@ -22,7 +22,7 @@ class DatasetConfig:
 class RolloutConfig:
     """Collection of experience."""
 
-    # Environments that run side by side.
+    # Environments that run side by side; where there are several tasks, a multiple of their number.
     n_envs: int = 50
     # Whole episodes of one iteration, a multiple of n_envs.
     n_episodes: int = 100
@@ -70,10 +70,10 @@ class EvalConfig:
     n_episodes: int = 240
     # Episodes of each evaluation in between.
     n_episodes_during: int = 120
-    # Environments that run side by side.
+    # Environments that run side by side; where there are several tasks, as many of each, and at least one.
     batch_size: int = 120
-    # First random seed of the episodes: episode i is reset with seed + i. Evaluations in between begin
-    # 500,000 seeds later, so that no episode both chooses a checkpoint and reports on it.
+    # First random seed of the episodes: episode i (of each task) is reset with seed + i. Evaluations in
+    # between begin 500,000 seeds later, so that no episode both chooses a checkpoint and reports on it.
     seed: int = 1_000_000
     # Episodes that are filmed at the first and the last evaluation; 0 = none.
     n_videos: int = 4

@@ -55,7 +55,7 @@ class EvalPipelineConfig:
     n_episodes: int = 960
     # Environments that run side by side.
     batch_size: int = 240
-    # First random seed of the episodes: episode i is reset with seed + i.
+    # First random seed of the episodes: episode i (of each task) is reset with seed + i.
     seed: int = 1_000_000
     # Initial states at which the entropy of modes is measured, where the environment has several; at most
     # n_episodes more are played from them, at least two from each. 0 = leave out.

@@ -289,7 +289,7 @@ def explore(runner: EpisodeRunner, seed: int) -> Rollout:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return runner.collect(
-            count, seed + np.arange(count), lambda condition: runner.policy.sample(condition, floor, floor)
+            count, runner.seeds(seed, count), lambda condition: runner.policy.sample(condition, floor, floor)
         )
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 
 import gymnasium as gym
 from lerobot.envs import EnvConfig, make_env, make_env_pre_post_processors, preprocess_observation
-from lerobot.envs.configs import LiberoEnv
+from lerobot.envs.configs import LiberoEnv, RoboCasaEnv
 from lerobot.utils.constants import ACTION, OBS_PREFIX
 from tqdm import tqdm
 
@@ -20,7 +20,7 @@ from ..policies.rlft_commanded.adapter import COMMANDED
 from ..utils.errors import UserError, one_line
 from .contract import check_contract
 from .runner import EpisodeRunner
-from .suite import SuiteVectorEnv, tasks_of
+from .suite import Place, SuiteVectorEnv, tasks_of
 from .workers import asynchronous as asynchronous_vector
 from .workers import close_env
 
@@ -75,14 +75,15 @@ def make_environments(env: EnvConfig, n_envs: int, asynchronous: bool = False) -
         except BaseException:
             _close(tasks)
             raise
-    if not several and not isinstance(env, LiberoEnv):
+    place = next((place for kind, place in PLACES.items() if isinstance(env, kind)), None)
+    if not several and place is None:
         return next(iter(tasks.values()))
     if asynchronous and copies == 1 < n_envs:
         tqdm.write(
             f"warning: {n_envs} environments are one for each of {len(tasks)} tasks, which LeRobot keeps in "
             f"this process: use_async_envs=true takes {2 * len(tasks)} or more"
         )
-    return SuiteVectorEnv(tasks, _choose_initial_states if isinstance(env, LiberoEnv) else None)
+    return SuiteVectorEnv(tasks, place)
 
 
 def _build(env: EnvConfig, copies: int, asynchronous: bool) -> dict[str, gym.vector.VectorEnv]:
@@ -116,12 +117,25 @@ def _check_alike(env: EnvConfig, tasks: dict[str, gym.vector.VectorEnv]) -> None
                 )
 
 
-def _choose_initial_states(vector: gym.vector.VectorEnv, seeds: list[int]) -> None:
-    """Let LIBERO begin episodes in the initial state that their seeds choose.
+def _place_libero(vector: gym.vector.VectorEnv, seeds: list[int]) -> None:
+    """Begin episodes in the initial states that their seeds choose, as many as there are.
 
-    By itself it counts resets, so that a state depends on how often and in how many copies was played.
+    LIBERO by itself counts resets: a state then depends on how often, and in how many copies, was played.
     """
-    (asynchronous_vector(vector) or vector).set_attr("init_state_id", seeds)  # type: ignore[attr-defined]
+    _set(vector, "init_state_id", seeds)
+
+
+def _place_robocasa(vector: gym.vector.VectorEnv, seeds: list[int]) -> None:
+    """Begin episodes from their seeds alone: RoboCasa by itself adds the number of the copy."""
+    _set(vector, "episode_index", [0] * len(seeds))
+
+
+def _set(vector: gym.vector.VectorEnv, name: str, values: list[int]) -> None:
+    (asynchronous_vector(vector) or vector).set_attr(name, values)  # type: ignore[attr-defined]
+
+
+# Environments whose initial states do not follow from a seed alone.
+PLACES: dict[type[EnvConfig], Place] = {LiberoEnv: _place_libero, RoboCasaEnv: _place_robocasa}
 
 
 def _explained(error: Exception) -> str:

@@ -128,7 +128,7 @@ def play_chunks(
     seed: int,
     attempts: int = 1,
 ) -> Episodes:
-    """Play episodes on seeds `seed, seed + 1, ...` without touching the global random state.
+    """Play episodes on seeds `seed, seed + 1, ...` (of each task) without touching the global random state.
 
     Args:
         act: condition (B, C) -> chunk (B, H, D).
@@ -140,7 +140,7 @@ def play_chunks(
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return runner.evaluate(n_episodes, seed + np.arange(n_episodes) // attempts, bare_chain(act))
+        return runner.evaluate(n_episodes, runner.seeds(seed, n_episodes, attempts), bare_chain(act))
 
 
 def bare_chain(act: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Chain]:

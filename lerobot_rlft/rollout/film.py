@@ -57,7 +57,7 @@ def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
     ):
         torch.manual_seed(seed)
         camera = Camera(runner.env, steps, bar)
-        episodes = runner.evaluate(count, seed + np.arange(count), runner.deployed, camera)
+        episodes = runner.evaluate(count, runner.seeds(seed, count), runner.deployed, camera)
     path.parent.mkdir(parents=True, exist_ok=True)
     fps = max(1, round(runner.env.metadata.get("render_fps", 30) / camera.stride))
     for i in range(count):

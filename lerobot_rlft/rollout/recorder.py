@@ -78,7 +78,7 @@ def _named_rounds(
     of_tasks = sentences(runner.policy, runner.tasks)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for episodes, frames in runner.record(n_episodes, seed + np.arange(n_episodes), runner.deployed):
+        for episodes, frames in runner.record(n_episodes, runner.seeds(seed, n_episodes), runner.deployed):
             episodes, _ = name_modes(runner.env, episodes, atlas)
             played.append(episodes)
             for i, length in enumerate(episodes.length):

@@ -61,6 +61,10 @@ class EpisodeRunner:
         """Close the environments, within seconds, whatever their processes do."""
         close_env(self.env)
 
+    def seeds(self, first: int, n_episodes: int, attempts: int = 1) -> np.ndarray:
+        """Seeds of episodes, (n_episodes,): `first`, `first + 1`, ... of each task, `attempts` times each."""
+        return first + np.arange(n_episodes) // (attempts * max(1, len(self.tasks)))
+
     def vectors(self, raw: dict[str, Any]) -> dict[str, np.ndarray]:
         """The vectors that a policy is shown of raw observations, LeRobot key -> (N, S) float32, copied.
 
