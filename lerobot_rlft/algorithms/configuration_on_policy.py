@@ -49,14 +49,15 @@ class OnPolicyConfig(AlgorithmConfig):
     # Number of final denoising steps that are fine-tuned; null = all. The earlier steps are held at the base
     # by anchor_coef.
     finetuned_steps: int | None = None
-    # Weight of the squared difference to the outputs of the base at the denoising steps that are not
-    # fine-tuned.
+    # Weight of the squared difference to the outputs of the base where no reward speaks: in the part of a
+    # chunk that is not executed, and at the denoising steps that are not fine-tuned.
     anchor_coef: float = 30.0
     # Smallest standard deviation of the exploration noise at every denoising step; null = 0 where the sampler
-    # adds noise at every step by itself, as those of flow policies do, else 0.1.
+    # adds noise at every step by itself, as those of flow policies do, else 0.1. With 0, steps without noise
+    # of their own, as the last of a diffusion sampler, are left out of the policy gradient of dppo.
     min_sampling_std: float | None = None
     # Smallest standard deviation in log-probabilities and KL divergences; null = 0 where the sampler adds
-    # noise at every step by itself, else 0.1.
+    # noise at every step by itself, else 0.1, or with min_sampling_std=0 the smallest noise of the sampler.
     min_log_prob_std: float | None = None
     # Noise of the DDIM sampler that collects experience, from 0 to 1; the deployed sampler has eta 0.
     eta: float = 1.0

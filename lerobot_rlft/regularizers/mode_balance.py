@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from ..critics.advantages import gae
 from ..critics.networks import MLP
-from .base import Experience, Regularizer
+from .base import Experience, Regularizer, success_value
 
 TARGETS = ("attempted", "successful", "uniform")
 SHARE_DECAY = 0.5  # of the shares of older iterations
@@ -109,8 +109,7 @@ class ModeBalance(Regularizer):
         self.make(num_modes)
         self.aim(reference.attempt, reference.success)
         self.attempt = reference.attempt[reference.episode].to(self.device)
-        earned = (reference.reward * reference.valid).sum(0)[reference.success]
-        self.success_value = earned.mean().abs().clamp(min=1e-8).item() if len(earned) else 1.0
+        self.success_value = success_value(reference)
 
     def aim(self, attempt: Tensor, success: Tensor) -> None:
         """Set the shares to restore.
