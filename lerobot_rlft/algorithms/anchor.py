@@ -1,6 +1,6 @@
-"""Distance of the policy that is trained to its base: the KL that is logged, and the anchor of all
-outputs that no reward speaks of. Shapes: B (decision, denoising step) pairs, D decisions, K denoising steps, H horizon,
-A action dim.
+"""Distance to the base: the KL that is logged, and the anchor of all outputs that no reward speaks of.
+
+Shapes: B (decision, denoising step) pairs, D decisions, K denoising steps, H horizon, A action dim.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """All regularizers of a run as one list: every hook, called in their order. Plain torch.
 
-Their coefficients are in units of what a success of the base earns, which is measured once: rewards in
-another unit, and the running scale that rewards are divided by, change nothing about what a coefficient means.
+Coefficients are in units of what a success of the base earns, measured once: rewards in another unit, and
+the running scale that rewards are divided by, change nothing about what a coefficient means.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,9 +38,10 @@ class Holders(dict[str, Regularizer]):
                 regularizer.coef = self.coefs[name] * strength
 
     def begin(self, reference: Experience, num_modes: int | None) -> None:
-        self.unit = success_value(reference)
         for regularizer in self.values():
             regularizer.begin(reference, num_modes)
+        if self:
+            self.unit = success_value(reference)
 
     def reward(
         self, data: Experience, steps: Callable[[], Iterator[tuple[Tensor, Step]]], log: Log
