@@ -33,7 +33,7 @@ from .pretrained import load_policy_config
 
 # Under --guard.enable=true, where nothing else was chosen.
 RECOMMENDED_BALANCE: dict[str, Any] = {"center": True, "tau": 0.5}
-RECOMMENDED_REHEARSAL: dict[str, Any] = {"source": "recent", "coef": 0.1, "batch_size": 128}
+RECOMMENDED_REHEARSAL: dict[str, Any] = {"source": "recent", "coef": 0.05, "batch_size": 128}
 TRACKERS = ("none", "wandb", "trackio")
 WANDB_MODES = ("online", "offline", "disabled")
 
