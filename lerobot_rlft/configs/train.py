@@ -260,10 +260,10 @@ class TrainConfig:
             return
         commands = algorithm.commands
         if commands.enable is None:
-            chosen = algorithm.balance.enabled or bool(algorithm.regularizers)
+            has_holder = algorithm.balance.enabled or bool(algorithm.regularizers)
             # PPO on the chain made commanded policies deaf (docs/results/avoiding_guarded.md).
             fits = isinstance(algorithm, NFTConfig) and self.peft is None
-            commands.enable = self.guard.enable and not chosen and fits
+            commands.enable = self.guard.enable and not has_holder and fits
         if commands.enable and self.peft is not None:
             raise UserError(
                 "algorithm.commands.enable=true trains an embedding that low-rank adapters do not merge into "

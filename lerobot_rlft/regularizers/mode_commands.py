@@ -127,9 +127,9 @@ class ModeCommands(Regularizer):
         if COMMAND not in data.obs or data.attempt is None:
             return None
         command = episode_commands(data.obs[COMMAND], data.episode, len(data.attempt))
-        obeyed = command == data.attempt
-        self.log = {"obeyed": obeyed.float().mean().item()}
-        return -data.reward * ~obeyed
+        match = command == data.attempt
+        self.log = {"obeyed": match.float().mean().item()}
+        return -data.reward * ~match
 
 
 def fit_commands(
