@@ -38,7 +38,7 @@ class CheckConfig:
     use_async_envs: bool = False
     # First random seed of the episodes: episode i is reset with seed + i.
     seed: int = 1000
-    # Whether to load a checkpoint that may run code of its author, too: pickled weights, and processor steps
+    # Whether to also load a checkpoint that can run code of its author: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
 

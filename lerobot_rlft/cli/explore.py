@@ -48,7 +48,7 @@ class ExploreConfig:
     batch_size: int = 60
     # Random seed of episodes and noise.
     seed: int = 1000
-    # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
+    # Whether to also load checkpoints that can run code of their author: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
     # Folder to create for exploration.json and exploration.png; null = outputs/rlft_explore/DATE/TIME_ENV.

@@ -73,9 +73,9 @@ class EvalPipelineConfig:
     # Name of the dataset repository on the Hub to publish those episodes to, user/name; null = do not
     # publish.
     push_dataset: str | None = None
-    # Whether others cannot see it on the Hub; null = public, or what your organisation prefers.
+    # Whether the repository is private; null = public, or what your organisation prefers.
     private: bool | None = None
-    # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
+    # Whether to also load checkpoints that can run code of their author: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
     # Folder to create for the report; null = outputs/rlft_eval/DATE/TIME_ENV.

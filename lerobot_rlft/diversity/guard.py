@@ -47,9 +47,10 @@ class GuardConfig:
     metric: str = "entropy"
     # Smallest allowed ratio, above 0 and at most 1.
     floor: float = 0.95
-    # Change of the strength in an iteration, for each unit by which the ratio is below the floor.
+    # Change of the guard's strength in an iteration, for each unit by which the ratio is below the floor. The
+    # strength multiplies balance and regularizers; it does not act on commands.
     rate: float = 4.0
-    # Smallest strength of the guard; 1 leaves coefficients as they are given.
+    # Smallest strength of the guard; 1 leaves coefficients as they are configured.
     least: float = 1.0
     # Largest strength of the guard.
     most: float = 4.0

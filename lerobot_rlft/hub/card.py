@@ -148,8 +148,8 @@ def limits(m: dict[str, Any] | None, run: dict[str, Any]) -> list[str]:
     out.append(f"Measured in `{escaped(m['env'])}` and nowhere else.")
     if m.get("base_mode_counts") and m.get("mode_counts"):
         sides = enumerate(zip(m["mode_counts"], m["base_mode_counts"], strict=True))
-        if lost := [str(i) for i, (tuned, base) in sides if base and not tuned]:
-            out.append(f"Modes of the base without a success: {', '.join(lost)}.")
+        if gaps := [str(i) for i, (tuned, base) in sides if base and not tuned]:
+            out.append(f"Modes of the base without a success: {', '.join(gaps)}.")
     if m.get(f"{BLOCKED}_mean") is None:
         out.append("How it fares when a way of solving the task is blocked was not measured.")
     return out

@@ -16,7 +16,7 @@ LINE_SECONDS = 10.0
 
 
 def conclusion(summary: dict[str, Any]) -> str:
-    """What became of the policy, in plain words.
+    """The end of a run in plain words: success and modes before and after.
 
     Args:
         summary: `env_steps`, and `tuned` and optionally `base` as `Evaluation.to_dict` gives them, and with

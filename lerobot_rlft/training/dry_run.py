@@ -49,12 +49,12 @@ def dry_run(trainer: "Trainer") -> None:
 
 
 def decisions(trainer: "Trainer", max_steps: int) -> int:
-    """Of an iteration, at most."""
+    """Most decisions of an iteration."""
     return -(-max_steps // trainer.policy.n_action_steps) * trainer.config.rollout.n_episodes
 
 
 def sizes(trainer: "Trainer") -> str:
-    """What a user wants to know before a long run."""
+    """Sizes of policy, chain, iteration, dataset and memory, as lines of text."""
     config, policy = trainer.config, trainer.policy
     parameters = list(policy.module.parameters())
     num_trainable = sum(p.numel() for p in parameters if p.requires_grad)
@@ -77,7 +77,7 @@ def sizes(trainer: "Trainer") -> str:
 
 
 def memory(trainer: "Trainer") -> str:
-    """What an update needs, beside libraries and environments, in words."""
+    """Memory of an update, without libraries and environments, as lines of text."""
     policy = trainer.policy
     trainable = 4 * sum(p.numel() for p in policy.trainable_parameters())  # float32, as each moment
     parts = {

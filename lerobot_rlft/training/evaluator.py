@@ -78,7 +78,7 @@ class Outcome:
 
     def begin(self, policy: DenoisingPolicy, explore: Callable[[Tensor], Chain]) -> Evaluation:
         """Before the first iteration: the base as deployed, which is returned, and as it explores."""
-        deployed = self.begin_deployed()
+        base_result = self.begin_deployed()
         eval_ = self.config.eval
         episodes = play_chunks(
             self.tester, lambda condition: explore(condition).x[:, 0], eval_.n_episodes_during, eval_.seed
@@ -87,7 +87,7 @@ class Outcome:
         self.monitor.track(result)
         warn_of_reward(self.config.rollout.reward, episodes)
         self._film(policy, "base")
-        return deployed
+        return base_result
 
     def begin_deployed(self) -> Evaluation:
         """The base as deployed."""

@@ -203,7 +203,7 @@ class DiversityMonitor:
         return bool(every) and (number % every == 0 or number == 1)
 
     def compare(self, number: int, data: Rollout, policy: DenoisingPolicy) -> dict[str, Any]:
-        """What the probe shows after an iteration whose `probes` holds, for its line in metrics.jsonl.
+        """Metrics of the probe after an iteration for which `probes` is true, for its line in metrics.jsonl.
 
         Args:
             number: 1 for the first iteration, whose episodes are still the base's.

@@ -16,7 +16,7 @@ from ..utils.run_folder import TRACKIO_RUN
 
 
 class Tracker(Protocol):
-    """What a run is shown with; any method may raise whatever its library raises."""
+    """A service that shows a run; any method may raise whatever its library raises."""
 
     def log(self, kind: str, scalars: dict[str, float], iteration: int) -> None: ...
 
