@@ -95,8 +95,8 @@ class OnPolicyConfig(AlgorithmConfig):
             std = getattr(self, name)
             check(name, std, std is None or std >= 0, "a number >= 0")
         level = self.noise_level
-        wanted = f"0 to {MAX_NOISE_LEVEL}, for example 0.5; with more the SDE explodes"
-        check("noise_level", level, 0 <= level <= MAX_NOISE_LEVEL, wanted)
+        choice = f"0 to {MAX_NOISE_LEVEL}, for example 0.5; with more the SDE explodes"
+        check("noise_level", level, 0 <= level <= MAX_NOISE_LEVEL, choice)
         for name in ("gamma", "gae_lambda", "gamma_denoising"):
             check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         check("anchor_coef", self.anchor_coef, self.anchor_coef >= 0, "a number >= 0")

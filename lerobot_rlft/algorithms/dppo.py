@@ -71,8 +71,8 @@ class DPPOConfig(OnPolicyConfig):
         if self.flow_noise not in ("sde", "head"):
             raise ValueError(f"algorithm.flow_noise={self.flow_noise!r} is unknown, choose sde or head")
         low, high = self.noise_std_range
-        wanted = "two numbers > 0, the smaller first, for example [0.08, 0.16]"
-        check("noise_std_range", self.noise_std_range, 0 < low < high, wanted)
+        choices = "two numbers > 0, the smaller first, for example [0.08, 0.16]"
+        check("noise_std_range", self.noise_std_range, 0 < low < high, choices)
         check("hybrid", self.hybrid, not self.hybrid or self.finetuned_steps is None, HYBRID_NEEDS_ALL)
         for name in ("clip_range", "clip_range_base"):
             check(
@@ -118,8 +118,8 @@ class ChainObjective(Objective):
         return self.chain.x[rows, k + 1]
 
     def loss(self, step: Step, rows: Tensor, first: bool) -> tuple[Tensor, dict[str, float]]:
-        taken = self.chain.x[rows, step.k]
-        new = step_log_prob(step.normal, taken, self.policy.executed, step.floor)
+        x_next = self.chain.x[rows, step.k]
+        new = step_log_prob(step.normal, x_next, self.policy.executed, step.floor)
         log_ratio = new - self.chain.log_prob[rows, step.k]
         log = (
             {"first_ratio_error": check_first_ratio(log_ratio, self.policy.ratio_tolerance)} if first else {}

@@ -74,8 +74,8 @@ class OnPolicy(Algorithm):
         least, sampling = config.min_log_prob_std, config.min_sampling_std
         self.sampling_floor = policy.std_floor if sampling is None else sampling
         self.floor = self._default_floor() if least is None else least
-        allowed = self.floor > 0 or not policy.std_floor
-        check("min_log_prob_std", least, allowed, "a number > 0; this sampler has noise-free steps")
+        usable = self.floor > 0 or not policy.std_floor
+        check("min_log_prob_std", least, usable, "a number > 0; this sampler has noise-free steps")
         self.objective = self.make_objective()
         if policy.guided:
             raise ValueError(GUIDED)
@@ -176,7 +176,7 @@ class OnPolicy(Algorithm):
 
     @property
     def reward_scale(self) -> float:
-        """What rewards are divided by."""
+        """Divisor of rewards."""
         return self.reward_scaler.std if self.config.scale_reward else 1.0
 
     def update(self, data: Experience) -> dict[str, Any]:
@@ -227,15 +227,15 @@ class OnPolicy(Algorithm):
                     continue
                 rows, k = all_rows[pair], all_steps[pair]
                 step = self._step(self.objective.noisy(rows, k), rows, k, encode)
-                loss, seen = self.objective.loss(step, rows, first=epoch == 0 and i == 0)
-                log.add(policy_loss=loss, **seen)
+                loss, numbers = self.objective.loss(step, rows, first=epoch == 0 and i == 0)
+                log.add(policy_loss=loss, **numbers)
                 loss = self.regularizers.loss(step, loss, self.reward_scale, log.add)
                 anchor = self.anchor.loss(chain.x, step, encode) if config.anchor_coef > 0 else None
                 if anchor is not None:
                     log.add(anchor_loss=anchor)
                     loss = loss + config.anchor_coef * anchor
                 log.add(grad_norm=self._descend(loss))
-                stop = self.objective.stops(seen)
+                stop = self.objective.stops(numbers)
         self.iterations_done += 1
         kl = self.anchor.kl(chain.x, encode)
         chunks = self.policy.executed(chain.x[:, 0]).flatten(1)
@@ -251,7 +251,7 @@ class OnPolicy(Algorithm):
         }
 
     def _value_rows(self, decisions: int, minibatches: int) -> list[Tensor]:
-        """What the critic sees in one epoch: decisions `critic_epochs` times each, for each minibatch."""
+        """Decisions for each minibatch of the critic in one epoch, each decision `critic_epochs` times."""
         passes = [torch.randperm(decisions, device=self.device) for _ in range(self.config.critic_epochs)]
         return list(torch.cat(passes).tensor_split(minibatches))
 
@@ -322,10 +322,12 @@ class OnPolicy(Algorithm):
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.iterations_done = state["iterations_done"]
         self.warm = state.get("warm", True)
-        held = state["regularizers"]
+        regularizers = state["regularizers"]
         if state.get("balance"):  # training states of older versions keep it apart
-            held["balance"] = state["balance"] | {key: state[key] for key in ("num_modes", "success_value")}
-        self.regularizers.load_state_dict(held)
+            regularizers["balance"] = state["balance"] | {
+                key: state[key] for key in ("num_modes", "success_value")
+            }
+        self.regularizers.load_state_dict(regularizers)
         self.regularizers.unit = state.get("reward_unit", 1.0)
         self.hold(state["strength"])  # times the coefficients of this configuration
 

@@ -51,10 +51,11 @@ class Chain:
 
     def pairs(self, steps: int) -> tuple[Tensor, Tensor]:
         """Row and step of all stochastic steps k < `steps`, (P,) each, in the order of rows."""
-        taken = (
-            torch.ones_like(self.log_prob, dtype=torch.bool) if self.stochastic is None else self.stochastic
-        )
-        rows, k = taken[:, :steps].nonzero().T
+        if self.stochastic is None:
+            is_noisy = torch.ones_like(self.log_prob, dtype=torch.bool)
+        else:
+            is_noisy = self.stochastic
+        rows, k = is_noisy[:, :steps].nonzero().T
         return rows, k
 
 

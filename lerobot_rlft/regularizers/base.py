@@ -112,11 +112,11 @@ class RegularizerConfig(draccus.ChoiceRegistry):
     def type(self) -> str:
         return self.get_choice_name(type(self))
 
-    def check(self, field: str, ok: bool, wanted: str) -> None:
+    def check(self, field: str, ok: bool, choice: str) -> None:
         """Raise a ValueError that names field, value and what is wanted unless `ok`."""
         if not ok:
             value = getattr(self, field)
-            raise ValueError(f"{field}={value!r} of regularizer {self.type} is unusable, choose {wanted}")
+            raise ValueError(f"{field}={value!r} of regularizer {self.type} is unusable, choose {choice}")
 
     @abstractmethod
     def build(

@@ -129,9 +129,9 @@ class ModeCommands(Regularizer):
         if COMMAND not in data.obs or data.attempt is None:
             return None
         command = episode_commands(data.obs[COMMAND], data.episode, len(data.attempt))
-        obeyed = command == data.attempt
-        self.log = {"obeyed": obeyed.float().mean().item()}
-        return -data.reward * ~obeyed
+        match = command == data.attempt
+        self.log = {"obeyed": match.float().mean().item()}
+        return -data.reward * ~match
 
     def advantage(self, advantage: Tensor, data: Experience, features: Tensor, reward_scale: float) -> Tensor:
         """Advantages (T, E) less their mean at the same decision index of the episodes with the same command:
