@@ -143,10 +143,10 @@ def _explained(error: Exception) -> str:
     if isinstance(error, (ImportError, ValueError, OSError, gym.error.Error)):
         return str(error)  # they say it in words
     *_, frame = traceback.extract_tb(error.__traceback__)
-    said = f"{one_line(error)} ({frame.filename}, line {frame.lineno})"
-    if GRAPHICS.search(said):
-        said += ". Without a display, tell MuJoCo how to draw: MUJOCO_GL=egl or osmesa before the command"
-    return said
+    message = f"{one_line(error)} ({frame.filename}, line {frame.lineno})"
+    if GRAPHICS.search(message):
+        message += ". Without a display, tell MuJoCo how to draw: MUJOCO_GL=egl or osmesa before the command"
+    return message
 
 
 def runner_in(envs: gym.vector.VectorEnv, env: EnvConfig, policy: DenoisingPolicy) -> EpisodeRunner:
@@ -215,26 +215,26 @@ def check_features(env: EnvConfig, runner: EpisodeRunner, rename_map: dict[str, 
     space, policy = runner.env.single_observation_space, runner.policy.module.config
     sample = _batched(space.sample())
     obs = runner.env_preprocessor(preprocess_observation(sample))
-    given = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith(OBS_PREFIX)}
+    shapes = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith(OBS_PREFIX)}
     expected = {**(policy.input_features or {}), **(policy.output_features or {})}
-    problems = rename_problems(rename_map or {}, given, expected)
+    problems = rename_problems(rename_map or {}, shapes, expected)
     renames = renames_of(runner.policy)
-    offered = {renames.get(key, key): shape for key, shape in given.items()}
-    offered[ACTION] = runner.env.single_action_space.shape
+    inputs = {renames.get(key, key): shape for key, shape in shapes.items()}
+    inputs[ACTION] = shapes[ACTION] = runner.env.single_action_space.shape
     required = {key: f for key, f in expected.items() if key not in runner.policy.optional_inputs}
-    missing = [key for key in required if key not in offered]
+    missing = [key for key in required if key not in inputs]
     unfilled = not_given(missing, vars(policy).get("empty_cameras", 0))
     problems += [
-        f"{key} is {offered.get(key, 'missing')} instead of {tuple(feature.shape)}"
+        f"{key} is {inputs.get(key, 'missing')} instead of {tuple(feature.shape)}"
         for key, feature in required.items()
-        if key in unfilled or (key in offered and offered[key] != tuple(feature.shape))
+        if key in unfilled or (key in inputs and inputs[key] != tuple(feature.shape))
     ]
     if problems:
-        known = ", ".join(f"{key} {shape}" for key, shape in {**given, ACTION: offered[ACTION]}.items())
+        features = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
         raise UserError(
             f"policy and env.type={env.type} do not fit: {'; '.join(problems)}. The environment "
-            f"offers {known}{f', renamed by {renames}' if renames else ''}. Choose the environment (or its "
-            "obs_type) that the policy was trained for, or give its observations the policy's names with "
+            f"offers {features}{f', renamed by {renames}' if renames else ''}. Choose the environment (or "
+            "its obs_type) that the policy was trained for, or give its observations the policy's names with "
             "--rename_map='{ENVIRONMENT_NAME: POLICY_NAME}'"
         )
     if filled := [key for key in missing if key not in unfilled]:

@@ -45,16 +45,16 @@ def fit_atlas(
         the atlas, None where there is nothing to cluster, and a sentence about it.
     """
     if options.key not in episodes.states:
-        known = ", ".join(episodes.states) or "none"
+        keys = ", ".join(episodes.states) or "none"
         return None, (
             f"warning: no modes, the environment gives no {options.key} whose path could be clustered "
-            f"(--atlas.key, known here: {known})"
+            f"(--atlas.key, known here: {keys})"
         )
-    chosen, of = episodes[episodes.success], "successes"
-    if chosen.success.sum() < ENOUGH_SUCCESSES:
-        chosen, of = episodes, f"episodes (only {int(episodes.success.sum())} succeeded)"
-    several = bool(tasks) and chosen.task is not None
-    paths = [chosen.states[options.key], *([] if several else demonstrations)]
+    selection, of = episodes[episodes.success], "successes"
+    if selection.success.sum() < ENOUGH_SUCCESSES:
+        selection, of = episodes, f"episodes (only {int(episodes.success.sum())} succeeded)"
+    several = bool(tasks) and selection.task is not None
+    paths = [selection.states[options.key], *([] if several else demonstrations)]
 
     def fit(states: np.ndarray) -> ModeAtlas:
         return ModeAtlas.fit(
@@ -64,17 +64,17 @@ def fit_atlas(
     atlas: Atlas
     try:
         if several:
-            atlas = SuiteAtlas.fit(fit, tasks, paths[0], chosen.task, options.key)
+            atlas = SuiteAtlas.fit(fit, tasks, paths[0], selection.task, options.key)
         else:
             atlas = fit(join_paths(paths))
     except UserError as error:
         return None, f"warning: no modes, {error}"
     count = sum(map(len, paths))
-    found = f"{atlas.num_modes} modes"
+    modes = f"{atlas.num_modes} modes"
     if isinstance(atlas, SuiteAtlas):
-        found = f"{sum(a.num_modes for a in atlas.atlases if a is not None)} modes of {len(tasks)} tasks"
-    said = f"mode atlas: {found} in {count} paths of {options.key}, the base's {of}; "
-    said += f"{100 * atlas.unknown_share:.0f} % belong to none"
+        modes = f"{sum(a.num_modes for a in atlas.atlases if a is not None)} modes of {len(tasks)} tasks"
+    message = f"mode atlas: {modes} in {count} paths of {options.key}, the base's {of}; "
+    message += f"{100 * atlas.unknown_share:.0f} % belong to none"
     if count < MANY_PATHS:
-        said += f". Below {MANY_PATHS} paths modes may be split or merged: play more episodes"
-    return atlas, said
+        message += f". Below {MANY_PATHS} paths modes may be split or merged: play more episodes"
+    return atlas, message

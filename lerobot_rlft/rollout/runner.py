@@ -72,11 +72,11 @@ class EpisodeRunner:
         several in `robot_state` before that.
         """
         if getattr(self.env_preprocessor, "steps", None):
-            shown = self.env_preprocessor(preprocess_observation(raw))
-            found = {key: shown[key].cpu() for key in VECTORS.values() if key in shown}
+            batch = self.env_preprocessor(preprocess_observation(raw))
+            vectors = {key: batch[key].cpu() for key in VECTORS.values() if key in batch}
         else:  # the same numbers, without making tensors of all images at every step
-            found = {key: raw[name] for name, key in VECTORS.items() if name in raw}
-        return {key: np.array(value, np.float32).reshape(len(value), -1) for key, value in found.items()}
+            vectors = {key: raw[name] for name, key in VECTORS.items() if name in raw}
+        return {key: np.array(value, np.float32).reshape(len(value), -1) for key, value in vectors.items()}
 
     @property
     def vector_sizes(self) -> dict[str, int]:
@@ -201,7 +201,7 @@ class _Round:
             rows = self.alive.nonzero()[0]
             shown = {key: value[rows] for key, value in self._observe(self.history).items()}
             obs = finite(shown, lambda i, rows=rows: self._of_task(rows[i]))  # type: ignore[misc]
-            obs |= self._told(rows)
+            obs |= self._instructions(rows)
             chain = decide(self._encode(obs))
             chunk = self._env_action(chain.x[:, 0])  # (rows, n_action_steps, D)
             valids.append(self.alive.copy())
@@ -270,13 +270,13 @@ class _Round:
         self._keep_vectors(raw, info, done)
         self.alive = alive & ~done
         self.on_step()
-        succeeded = (done & self.success).astype(float)
-        earned = {
+        successes = (done & self.success).astype(float)
+        rewards = {
             "env": reward,
             "best": np.maximum(self.best, 0.0) - best_before,
-            "success": succeeded,
+            "success": successes,
         }[self.reward]
-        return earned + self.success_bonus * succeeded
+        return rewards + self.success_bonus * successes
 
     def _keep_vectors(self, raw: dict[str, Any], info: dict[str, Any], done: np.ndarray) -> None:
         """Append what this step showed; NaN where the episode had been over, the last one where it is now."""
@@ -302,15 +302,15 @@ class _Round:
             frames = [{k: row(v, i) for k, v in raw.items()} for raw in past] + [
                 final_observation(newest, info, i)
             ]
-            shown = self._observe([alone(frame) for frame in frames])
-            self.final_obs[i] = {k: v[0] for k, v in finite(shown, lambda _: self._of_task(i)).items()}
-            self.final_obs[i] |= {key: value[0] for key, value in self._told(np.array([i])).items()}
+            last = self._observe([alone(frame) for frame in frames])
+            self.final_obs[i] = {k: v[0] for k, v in finite(last, lambda _: self._of_task(i)).items()}
+            self.final_obs[i] |= {key: value[0] for key, value in self._instructions(np.array([i])).items()}
 
     def _of_task(self, i: int) -> str:
         return "" if self.task is None else f" of task {self.runner.tasks[self.task[i]]}"
 
-    def _told(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """What policies are told beside observations: their commands, and the tasks."""
+    def _instructions(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Entries beside observations that policies read: their commands, and the tasks."""
         out = {}
         if self.command is not None:
             out[COMMAND] = self.command[rows][:, None].cpu()
