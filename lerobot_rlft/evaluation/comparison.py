@@ -267,7 +267,7 @@ def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> Atlas | No
 
 
 def atlas_for(
-    config: EvalPipelineConfig, preset: Atlas | None, episodes: Episodes, tasks: tuple[str, ...]
+    config: EvalPipelineConfig, preset: Atlas | None, episodes: Episodes, tasks: tuple[str, ...] = ()
 ) -> Atlas | None:
     """None where the environment names modes, else the `preset` or one fitted on the base's episodes."""
     if episodes.mode is not None:

@@ -65,7 +65,9 @@ def test_no_more_episodes_are_played_from_fixed_states_than_were_asked_for(
     options = SimpleNamespace(n_episodes=n_episodes, n_initial_states=30, seed=7)
     envs = SimpleNamespace(call=lambda name: (2,))
     played = SimpleNamespace(states={KEY: np.arange(4.0).reshape(2, 1, 2)})
-    side = SimpleNamespace(counts=np.ones(2), title="base", runner=SimpleNamespace(env=envs), episodes=played)
+    side = SimpleNamespace(
+        counts=np.ones(2), title="base", runner=SimpleNamespace(env=envs, tasks=()), episodes=played
+    )
     counts = comparison.counts_by_state(side, options, None)
     assert counts.tolist() == [[repeats, 0] if i % 2 == 0 else [0, repeats] for i in range(states)]
     said = capsys.readouterr()
