@@ -55,6 +55,8 @@ class EvalPipelineConfig:
     n_episodes: int = 960
     # Environments that run side by side.
     batch_size: int = 240
+    # Whether each environment runs in a process of its own; for slow simulators.
+    use_async_envs: bool = False
     # First random seed of the episodes: episode i (of each task) is reset with seed + i.
     seed: int = 1_000_000
     # Initial states at which the entropy of modes is measured, where the environment has several; at most

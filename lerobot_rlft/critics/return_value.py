@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ..datasets.recorded import Recorded
 from ..datasets.windows import Batch
 from ..policies.base import DenoisingPolicy
+from ..policies.processing import task_numbers
 from ..utils.errors import UserError, one_line
 from ..utils.files import replacing
 from ..utils.optimization import check_finite
@@ -108,7 +109,7 @@ def observations(batch: Batch, policy: DenoisingPolicy) -> dict[str, Tensor]:
     obs = {key: batch[key] for key in keys if key in batch}
     if policy.module.config.observation_delta_indices is None:  # a family without history
         obs = {key: value[:, None] for key, value in obs.items()}
-    return obs
+    return obs | task_numbers(policy.task, batch)
 
 
 def attempted(data: Recorded) -> Tensor:

@@ -112,7 +112,7 @@ def compare(config: EvalPipelineConfig) -> Comparison:
     # Known to environments whose config can close a way of solving the task.
     ways = config.env.blocked() if hasattr(config.env, "blocked") and config.n_attempts else {}
     n_envs = min(config.batch_size, config.n_episodes)
-    first = make_runner(config.env, policies[BASE], n_envs, rename_map=config.rename_map)
+    first = make_runner(config.env, policies[BASE], n_envs, config.use_async_envs, config.rename_map)
     check_episodes(first.tasks, "n_episodes", config.n_episodes)
     sides: dict[str, Side] = {}
     with closing(first.env):
@@ -295,7 +295,7 @@ def explore(runner: EpisodeRunner, seed: int) -> Rollout:
 
 def attempts(env: EnvConfig, policy: DenoisingPolicy, config: EvalPipelineConfig) -> int:
     """Successes of `n_attempts` attempts from one initial state."""
-    runner = make_runner(env, policy, min(config.batch_size, config.n_attempts))
+    runner = make_runner(env, policy, min(config.batch_size, config.n_attempts), config.use_async_envs)
     try:
         episodes = play(runner, config.n_attempts, config.seed, attempts=config.n_attempts)
     finally:

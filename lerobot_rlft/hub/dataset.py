@@ -43,7 +43,8 @@ def record(comparison: Comparison, folder: Path, repo_id: str) -> tuple[LeRobotD
         FileExistsError, EnvironmentFailure, FloatingPointError: see `write_rollouts`.
     """
     config, side = comparison.config, [*comparison.tuned.values()][-1]
-    runner = make_runner(config.env, side.policy, min(config.batch_size, config.n_episodes))
+    n_envs = min(config.batch_size, config.n_episodes)
+    runner = make_runner(config.env, side.policy, n_envs, config.use_async_envs)
     with closing(runner.env):
         dataset, episodes = write_rollouts(
             runner, folder, repo_id, config.n_episodes, config.seed,

@@ -1,11 +1,28 @@
 """Processing of environment observations into a policy's inputs."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.constants import OBS_PREFIX
 from torch import Tensor
 
 TASK = "rlft.task"  # among observations where there are several tasks, (B, 1) long: the number of the task
+
+
+def task_numbers(task: str | tuple[str, ...], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """`TASK` for the rows of a dataset's batch, by their instructions; nothing where there is one task.
+
+    Raises:
+        ValueError: an instruction is of no task.
+    """
+    if isinstance(task, str):
+        return {}
+    sentences = batch["task"]
+    if unknown := sorted({*sentences} - {*task}):
+        raise ValueError(f"the instruction {unknown[0]!r} is of none of the tasks: {'; '.join(task)}")
+    return {TASK: torch.tensor([[task.index(sentence)] for sentence in sentences])}
 
 
 def normalise_observations(

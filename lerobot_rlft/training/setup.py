@@ -21,6 +21,7 @@ from ..datasets.loader import BatchLoader, make_loader
 from ..policies.base import ADAPTER, DenoisingPolicy
 from ..policies.loading import check_chunk, load_policy, make_fresh
 from ..policies.lora import add_adapters
+from ..policies.processing import task_numbers
 from ..policies.renaming import renames_of
 from ..policies.rlft_commanded.adapter import COMMANDED
 from ..policies.rlft_commanded.commands import COMMAND, UNCOMMANDED
@@ -250,6 +251,7 @@ def remember_demonstrations(config: TrainConfig, policy: DenoisingPolicy, rehear
             shown = {new: old for old, new in renames_of(policy).items()}
             obs = {shown.get(key, key): batch[key] for key in config.policy.input_features}
             obs = {k: (v * 255).round().to(torch.uint8) if v.ndim == 5 else v for k, v in obs.items()}
+            obs |= task_numbers(policy.task, batch)
             if config.algorithm.commanded:  # nobody asked for them
                 obs[COMMAND] = torch.full((len(batch[ACTION]), 1), UNCOMMANDED)
             rehearsal.remember(obs, policy.preprocessor(batch).get(ACTION), None)

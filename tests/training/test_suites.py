@@ -3,14 +3,21 @@
 import json
 
 import pytest
+from lerobot.datasets import LeRobotDataset
 from lerobot.utils.constants import PRETRAINED_MODEL_DIR
 from suite_env import SmallSuiteConfig
 
+from lerobot_rlft.algorithms.nft import NFTConfig
+from lerobot_rlft.algorithms.recap import RecapConfig
 from lerobot_rlft.cli.eval import run as evaluate
 from lerobot_rlft.configs.default import EvalConfig, RolloutConfig
 from lerobot_rlft.configs.eval import EvalPipelineConfig
 from lerobot_rlft.configs.pretrained import load_policy_config
+from lerobot_rlft.configs.train import TrainConfig
+from lerobot_rlft.critics.configuration import ValueConfig
 from lerobot_rlft.diversity.atlas import AtlasConfig
+from lerobot_rlft.regularizers.mode_commands import CommandConfig
+from lerobot_rlft.training.rounds import Rounds
 from lerobot_rlft.training.trainer import Trainer
 from lerobot_rlft.utils.errors import EnvironmentFailure, UserError
 
@@ -102,3 +109,36 @@ def test_an_atlas_of_each_task(dppo_config, capsys):
     assert summary["tuned"]["tasks"] == summary["base"]["tasks"]
     train = json.loads((config.output_dir / "metrics.jsonl").read_text().splitlines()[2])
     assert train["kind"] == "train" and len(train["mode_counts"]) == summary["tuned"]["num_modes"]
+
+
+@pytest.mark.slow
+def test_rounds_over_a_suite(base_policy, tmp_path):
+    policy = load_policy_config(str(base_policy), ["--scheduler_warmup_steps=0"])
+    policy.pretrained_path = base_policy
+    config = TrainConfig(
+        algorithm=RecapConfig(n_rounds=1, label="quantile", batch_size=8, value=ValueConfig(steps=3)),
+        policy=policy, env=SmallSuiteConfig(modes=False), rollout=RolloutConfig(n_envs=6, n_episodes=60),
+        eval=EvalConfig(n_episodes=120, n_episodes_during=30, batch_size=30, n_videos=0), iterations=4,
+        atlas=AtlasConfig(dims=[2]), output_dir=tmp_path / "run",
+    )  # fmt: skip
+    config.resolve()
+    Rounds(config).train()
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert list(summary["tuned"]["tasks"]) == TASKS
+    (root,) = (tmp_path / "run").glob("**/rollouts")
+    recorded = LeRobotDataset("local/rollouts", root=root)
+    first = [int(i) for i in recorded.meta.episodes["dataset_from_index"]]
+    assert [recorded[i]["task"] for i in first] == TASKS * 20
+
+
+@pytest.mark.slow
+def test_a_dry_run_over_a_suite(dppo_config, capsys):
+    Trainer(suite_run(dppo_config, dry_run=True)).dry_run()
+    assert "12 episodes in 6 environments" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_commands_are_of_one_task(dppo_config):
+    algorithm = NFTConfig(commands=CommandConfig(enable=True))
+    with pytest.raises(UserError, match=r"told its mode .*small_suite has 3: .*commands.enable=false"):
+        Trainer(suite_run(dppo_config, algorithm=algorithm))
