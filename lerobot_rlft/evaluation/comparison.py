@@ -115,7 +115,7 @@ def compare(config: EvalPipelineConfig) -> Comparison:
     first = make_runner(config.env, policies[BASE], n_envs, config.use_async_envs, config.rename_map)
     check_episodes(first.tasks, "n_episodes", config.n_episodes)
     sides: dict[str, Side] = {}
-    with closing(first.env):
+    with closing(first):
         runners = {title: runner_in(first.env, config.env, policy) for title, policy in policies.items()}
         for title in policies.keys() - {BASE}:  # the base's have been checked
             check_features(config.env, runners[title])

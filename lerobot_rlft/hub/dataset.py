@@ -45,7 +45,7 @@ def record(comparison: Comparison, folder: Path, repo_id: str) -> tuple[LeRobotD
     config, side = comparison.config, [*comparison.tuned.values()][-1]
     n_envs = min(config.batch_size, config.n_episodes)
     runner = make_runner(config.env, side.policy, n_envs, config.use_async_envs)
-    with closing(runner.env):
+    with closing(runner):
         dataset, episodes = write_rollouts(
             runner, folder, repo_id, config.n_episodes, config.seed,
             fps=config.env.fps, task=task_of(config.env), atlas=comparison.atlas,

@@ -64,7 +64,7 @@ def test_a_run_over_a_suite(dppo_config, tmp_path, capsys):
     report = EvalPipelineConfig(
         policy=load_policy_config(str(checkpoint), []),
         base=load_policy_config(str(config.policy.pretrained_path), []),
-        env=config.env, n_episodes=60, batch_size=30, output_dir=tmp_path / "report",
+        env=config.env, n_episodes=60, batch_size=6, use_async_envs=True, output_dir=tmp_path / "report",
     )  # fmt: skip
     for side in (report.policy, report.base):
         side.pretrained_path = checkpoint if side is report.policy else config.policy.pretrained_path
