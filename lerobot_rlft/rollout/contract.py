@@ -18,6 +18,7 @@ from ..utils.errors import EnvironmentFailure, UserError
 from .workers import how_it_died
 
 SUCCESS, MODE, MAX_STEPS, NUM_MODES = "is_success", "mode", "_max_episode_steps", "num_modes"
+SUCCEED = "succeed"  # the name of success in gym_hil and in environments that follow it
 NUMBERS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 NO_SUCCESS = (
     f"the environment never says whether an episode succeeded: put info[{SUCCESS!r}], true or false, into "
@@ -108,6 +109,7 @@ def _play_problems(envs: gym.vector.VectorEnv, of_task: str) -> Iterator[str]:
     for step in range(envs.call(MAX_STEPS)[0]):
         with blame_environment(f"step {step + 1}{of_task}"):
             raw, _, terminated, truncated, info = envs.step(action)
+            name_success(info)
         if problems := list(shape_problems(raw, envs.single_observation_space)):
             yield from problems
             return
@@ -121,6 +123,15 @@ def _play_problems(envs: gym.vector.VectorEnv, of_task: str) -> Iterator[str]:
         if done.any():
             break
     yield NO_SUCCESS
+
+
+def name_success(info: dict[str, Any]) -> None:
+    """Give success the name that LeRobot reads, in infos of environments that call it `succeed`."""
+    for outcome in (info, info.get("final_info", {})):
+        if SUCCEED in outcome and SUCCESS not in outcome:
+            outcome[SUCCESS] = outcome[SUCCEED]
+            if f"_{SUCCEED}" in outcome:
+                outcome[f"_{SUCCESS}"] = outcome[f"_{SUCCEED}"]
 
 
 def _outcome_problems(envs: gym.vector.VectorEnv, info: dict[str, Any]) -> Iterator[str]:

@@ -27,7 +27,16 @@ from ..policies.processing import TASK
 from ..policies.rlft_commanded.commands import COMMAND
 from ..utils.errors import EnvironmentFailure
 from .arrays import alone, cat, final_observation, finite, row, side_by_side
-from .contract import MAX_STEPS, MODE, NO_SUCCESS, SUCCESS, blame_environment, mode_number, shape_problems
+from .contract import (
+    MAX_STEPS,
+    MODE,
+    NO_SUCCESS,
+    SUCCESS,
+    blame_environment,
+    mode_number,
+    name_success,
+    shape_problems,
+)
 from .episodes import Episodes, Frames, Rollout
 from .suite import SuiteVectorEnv, tasks_of
 from .workers import close_env
@@ -242,6 +251,7 @@ class _Round:
         where = f"step {int(self.length.max()) + 1}"
         with blame_environment(where, self.env):
             raw, reward, terminated, truncated, info = self.env.step(action)
+            name_success(info)
         if problems := list(shape_problems(raw, self.env.single_observation_space)):
             raise EnvironmentFailure(f"the environment breaks its contract in {where}: {'; '.join(problems)}")
         if self.frames is not None:

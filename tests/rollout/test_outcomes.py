@@ -125,3 +125,11 @@ def test_paths_are_those_of_the_state_that_the_policy_is_shown():
     # Position, no rotation, gripper; the last one from before the autoreset.
     path = [[t, 0, 1, 0, 0, 0, 0.5, -0.5] for t in range(STEPS + 1)]
     assert episodes.states["observation.state"].tolist() == [path, path]
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_success_under_the_name_of_gym_hil(mode):
+    said = lambda seed, t: {"succeed": seed == 1 and t == STEPS}  # noqa: E731
+    assert runner(said, 2, mode).evaluate(2, np.arange(2), always(0.0)).success.tolist() == [False, True]
+    both = lambda seed, t: {"succeed": True, "is_success": False}  # noqa: E731
+    assert not runner(both, 2, mode).evaluate(2, np.arange(2), always(0.0)).success.any()
