@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import gymnasium as gym
@@ -104,9 +105,7 @@ class SuiteVectorEnv(gym.vector.VectorEnv):
             if MODE in outcome:
                 outcome[MODE] = np.array(
                     [
-                        mode * len(self.tasks) + t
-                        if isinstance(mode, (int, np.integer)) and mode >= 0
-                        else mode
+                        mode * len(self.tasks) + t if isinstance(mode, Real) and mode >= 0 else mode
                         for mode, t in zip(outcome[MODE], self.task_of, strict=True)
                     ]
                 )
