@@ -3,7 +3,12 @@
 Training changes the adapters alone; a checkpoint has them merged and is an ordinary policy.
 """
 
+from pathlib import Path
 from typing import Any
+
+import torch
+from lerobot.policies import PreTrainedPolicy
+from safetensors.torch import load_file
 
 from ..utils.errors import UserError, one_line
 from .base import DenoisingPolicy
@@ -41,3 +46,35 @@ def add_adapters(policy: DenoisingPolicy, options: dict[str, Any]) -> None:
     finally:
         config.pretrained_path = pretrained
         config.use_peft = False  # what is saved has them merged
+
+
+def merge_adapters(module: PreTrainedPolicy, folder: Path) -> PreTrainedPolicy:
+    """The policy with the adapters of a folder merged into its weights.
+
+    Merged, they are never wrapped a second time, and a run may train adapters of its own.
+
+    Args:
+        folder: with adapter_model.safetensors and adapter_config.json.
+
+    Raises:
+        UserError: peft is not installed, or the adapters do not fit or cannot be merged.
+    """
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+    except ImportError as error:
+        raise UserError(
+            f"{folder} holds low-rank adapters and needs the package peft: {one_line(error)}"
+        ) from error
+    stored = load_file(folder / "adapter_model.safetensors")
+    try:
+        adapted = PeftModel.from_pretrained(module, str(folder), torch_device="cpu")
+        own = get_peft_model_state_dict(adapted)
+        if own.keys() != stored.keys() or not all(torch.equal(own[k].cpu(), stored[k]) for k in stored):
+            raise ValueError(f"peft did not load {', '.join(sorted(own.keys() ^ stored.keys())[:3])}")
+        return adapted.merge_and_unload()
+    except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"the low-rank adapters of {folder} do not fit policy.type={module.config.type} "
+            f"({one_line(error)}): give the policy that they were trained on as base_model_name_or_path in "
+            "their adapter_config.json"
+        ) from error

@@ -1,0 +1,69 @@
+"""A checkpoint rewritten into the layouts that lie on the Hub."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+PROCESSORS = ("policy_preprocessor", "policy_postprocessor")
+WEIGHTS = "model.safetensors"
+
+
+def statistics(checkpoint: Path) -> dict[str, Tensor]:
+    """The statistics of the preprocessor, by "key.name"."""
+    (file,) = checkpoint.glob("policy_preprocessor*normalizer*.safetensors")
+    return load_file(file)
+
+
+def with_buffers(checkpoint: Path, place: Path, processors: bool = False, **fields: Any) -> Path:
+    """A copy with the statistics inside the weights, as LeRobot wrote them before 0.4.
+
+    Args:
+        processors: also keep those of today.
+        fields: added to its config.json, the removed ones of old versions.
+    """
+    shutil.copytree(checkpoint, place)
+    config = edit(place / "config.json", **fields)
+    features = config["input_features"] | config["output_features"]
+    tensors = load_file(place / WEIGHTS)
+    for name, tensor in statistics(checkpoint).items():
+        key, _, statistic = name.rpartition(".")
+        if features[key]["type"] not in config["normalization_mapping"]:
+            continue
+        written = f"buffer_{key.replace('.', '_')}.{statistic}"
+        modules = ("normalize_targets", "unnormalize_outputs") if key == "action" else ("normalize_inputs",)
+        tensors |= {f"{module}.{written}": tensor.clone() for module in modules}
+    save_file(tensors, place / WEIGHTS)
+    if not processors:
+        for name in PROCESSORS:
+            for file in place.glob(f"{name}*"):
+                file.unlink()
+    return place
+
+
+def sharded(checkpoint: Path, place: Path) -> Path:
+    """A copy with the weights in several files and their index."""
+    shutil.copytree(checkpoint, place)
+    tensors = load_file(place / WEIGHTS)
+    (place / WEIGHTS).unlink()
+    save_torch_state_dict(tensors, place, max_shard_size=sum(t.nbytes for t in tensors.values()) // 3)
+    return place
+
+
+def edit(file: Path, **fields: Any) -> dict[str, Any]:
+    """Set fields of a JSON file; its content."""
+    content = json.loads(file.read_text()) | fields
+    file.write_text(json.dumps(content))
+    return content
+
+
+def edit_statistics(checkpoint: Path, change) -> None:
+    """Let `change` edit the statistics of both processors, by "key.name"."""
+    for file in checkpoint.glob("*normalizer_processor.safetensors"):
+        tensors = load_file(file)
+        change(tensors)
+        save_file(tensors, file)
