@@ -32,7 +32,7 @@ def with_buffers(checkpoint: Path, place: Path, processors: bool = False, **fiel
     tensors = load_file(place / WEIGHTS)
     for name, tensor in statistics(checkpoint).items():
         key, _, statistic = name.rpartition(".")
-        if features[key]["type"] not in config["normalization_mapping"]:
+        if key not in features or features[key]["type"] not in config["normalization_mapping"]:
             continue
         written = f"buffer_{key.replace('.', '_')}.{statistic}"
         modules = ("normalize_targets", "unnormalize_outputs") if key == "action" else ("normalize_inputs",)

@@ -97,8 +97,7 @@ def load_policy_config(
         _warn(f"policy.use_peft=true is left out, {option} holds no adapters: --peft.r=16 trains new ones")
     config.use_peft = False  # adapters are merged when they are loaded
     config.pretrained_path, config.pretrained_revision = Path(path), commit
-    if dataset is not None:
-        set_statistics_from(config, dataset)
+    set_statistics_from(config, dataset)
     return config
 
 

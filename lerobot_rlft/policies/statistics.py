@@ -28,8 +28,8 @@ STATS_FROM = "stats_from"
 Statistics = dict[str, dict[str, Any]]
 
 
-def set_statistics_from(config: PreTrainedConfig, dataset: str) -> None:
-    """Let the statistics of a dataset take the place of the checkpoint's when the policy is loaded."""
+def set_statistics_from(config: PreTrainedConfig, dataset: str | None) -> None:
+    """Let the statistics of a dataset, unless it is None, take the place of the checkpoint's."""
     vars(config)[STATS_FROM] = dataset  # no field of LeRobot's config, and not saved with the policy
 
 

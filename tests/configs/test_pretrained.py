@@ -1,11 +1,13 @@
 """A base that lies on the Hub: downloaded, fine-tuned, asked for again by a resume; a stand-in serves it."""
 
+import json
 import shutil
 
 import pytest
 import yaml
 from hub_client import Client, Finished
 from mini_hub import MiniHub, serve
+from old_layouts import sharded, with_buffers
 from runs import metrics
 
 from lerobot_rlft.configs.pretrained import CHECKPOINT_FILES
@@ -16,16 +18,19 @@ TINY_RUN = (
     "--env.type=avoiding", "--env.episode_length=8", "--rollout.n_envs=2", "--rollout.n_episodes=4",
     "--eval.n_episodes=2", "--eval.n_episodes_during=2", "--eval.n_videos=0",
 )  # fmt: skip
+TINY_EVAL = ("--env.type=avoiding", "--env.episode_length=8", "--n_episodes=2", "--n_attempts=0")
 
 
 @pytest.fixture(scope="module")
 def hub(base_policy, tmp_path_factory):
-    """Serves the tiny policy as user/tiny, and as user/half without its preprocessor."""
+    """Serves the tiny policy as user/tiny, in old layouts, and as user/half without its preprocessor."""
     root = tmp_path_factory.mktemp("hub")
     shutil.copytree(base_policy, root / "user/tiny")
     shutil.copytree(
         base_policy, root / "user/half", ignore=shutil.ignore_patterns("policy_preprocessor.json")
     )
+    with_buffers(base_policy, root / "user/old", mlp_hidden_dim=1024)
+    sharded(base_policy, root / "user/sharded")
     with serve(root) as hub:
         yield hub
 
@@ -51,13 +56,23 @@ def downloads(hub: MiniHub) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_base_on_the_hub_is_fine_tuned_and_asked_for_again_by_a_resume(hub, client, tmp_path):
+@pytest.mark.parametrize(
+    "repo, files, words",
+    [
+        ("user/tiny", set(CHECKPOINT_FILES), ""),
+        ("user/old", {"config.json", "model.safetensors"}, "dropped: mlp_hidden_dim=1024"),
+    ],
+)
+def test_a_base_on_the_hub_is_fine_tuned_and_asked_for_again_by_a_resume(
+    repo, files, words, hub, client, tmp_path
+):
     run = tmp_path / "run"
-    first = train(hub, client, *TINY_RUN, "--policy.path=user/tiny", f"--output_dir={run}", "--iterations=1")
-    assert first.status == 0, first.err
-    assert downloads(hub) >= set(CHECKPOINT_FILES)
+    first = train(hub, client, *TINY_RUN, f"--policy.path={repo}", f"--output_dir={run}", "--iterations=1")
+    assert first.status == 0 and words in first.err, first.err
+    assert downloads(hub) >= files
     checkpoint = run / "checkpoints/last/pretrained_model"
-    assert yaml.safe_load((checkpoint / CONFIG_NAME).read_text())["policy"]["pretrained_path"] == "user/tiny"
+    assert {file.name for file in checkpoint.iterdir()} >= set(CHECKPOINT_FILES)
+    assert yaml.safe_load((checkpoint / CONFIG_NAME).read_text())["policy"]["pretrained_path"] == repo
 
     resumed = train(hub, client, f"--resume={run}", "--iterations=2")
     assert resumed.status == 0, resumed.err
@@ -65,6 +80,21 @@ def test_a_base_on_the_hub_is_fine_tuned_and_asked_for_again_by_a_resume(hub, cl
     assert [line["iteration"] for line in metrics(run, "train")] == [1, 2]
     # The base beside the policy is the one of the Hub, and the policy has moved away from it.
     assert metrics(run, "train")[1]["kl_to_base"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repo", ["user/old", "user/sharded"])
+def test_an_old_layout_on_the_hub_is_evaluated_and_again_without_network(repo, hub, client, tmp_path):
+    shutil.rmtree(client.home / "hf", ignore_errors=True)
+    options = (f"--policy.path={repo}", "--base.path=user/tiny", *TINY_EVAL)
+    first = client.run("eval", *options, f"--output_dir={tmp_path / 'first'}", token=None)
+    assert first.status == 0, first.err
+    away = {"HF_HUB_OFFLINE": "1"}
+    again = client.run("eval", *options, f"--output_dir={tmp_path / 'again'}", token=None, **away)
+    assert again.status == 0, again.err
+    for folder in ("first", "again"):
+        numbers = json.loads((tmp_path / folder / "diversity.json").read_text())
+        assert numbers["kl_to_base"] == 0 and numbers["success"] == numbers["base_success"]
 
 
 @pytest.mark.slow

@@ -14,10 +14,15 @@ from old_layouts import WEIGHTS, edit, sharded, with_buffers
 from safetensors.torch import load_file, save_file
 from tiny import OBSERVATIONS, save_policy
 
+from lerobot_rlft.configs.eval import EvalPipelineConfig
 from lerobot_rlft.configs.pretrained import load_policy_config
+from lerobot_rlft.envs.grasps.configuration_grasps import GraspsEnvConfig
+from lerobot_rlft.evaluation.comparison import compare
 from lerobot_rlft.policies.base import DenoisingPolicy
 from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 def load(place: Path, *options: str) -> DenoisingPolicy:
@@ -60,6 +65,22 @@ def test_an_old_policy_is_saved_in_todays_layout(base_policy, tmp_path, capsys):
     assert capsys.readouterr().err == ""
     assert_alike(policy, load(base_policy))
     assert load_file(tmp_path / "new" / WEIGHTS).keys() == load_file(base_policy / WEIGHTS).keys()
+
+
+def test_an_old_policy_is_as_good_as_the_new_one(tmp_path):
+    """Its success is the same, of the same episodes, and no nat lies between the two."""
+    new = ROOT / "recipes/grasps_base"
+    old = with_buffers(new, tmp_path / "old")
+    policy, base = (load_policy_config(str(place), ["--device=cpu"]) for place in (old, new))
+    config = EvalPipelineConfig(
+        policy, base=base, env=GraspsEnvConfig(),
+        n_episodes=40, n_attempts=0, output_dir=tmp_path / "report",
+    )  # fmt: skip
+    comparison = compare(config)
+    (episodes,) = (side.episodes for side in comparison.tuned.values())
+    assert episodes.success.any() and (episodes.success == comparison.base.episodes.success).all()
+    (kl,) = comparison.kl.values()
+    assert (kl["reverse"] == 0).all() and (kl["forward"] == 0).all()
 
 
 def test_keys_with_underscores_are_told_apart(tmp_path):
