@@ -3,6 +3,7 @@
 Training changes the adapters alone; a checkpoint has them merged and is an ordinary policy.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,15 @@ from safetensors.torch import load_file
 
 from ..utils.errors import UserError, one_line
 from .base import DenoisingPolicy
+
+# Fields of an adapter_config.json that only say where the adapters are and how large. Others make peft import
+# modules, fetch further repositories, or change the base when it is wrapped.
+PLAIN = {
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out",
+    "inference_mode", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_bias", "lora_dropout",
+    "modules_to_save", "peft_version", "r", "rank_pattern", "revision", "target_modules", "task_type",
+    "use_dora", "use_rslora",
+}  # fmt: skip
 
 
 def add_adapters(policy: DenoisingPolicy, options: dict[str, Any]) -> None:
@@ -60,14 +70,25 @@ def merge_adapters(module: PreTrainedPolicy, folder: Path) -> PreTrainedPolicy:
         UserError: peft is not installed, or the adapters do not fit or cannot be merged.
     """
     try:
-        from peft import PeftModel, get_peft_model_state_dict
+        from peft import LoraConfig, PeftModel, get_peft_model_state_dict
     except ImportError as error:
         raise UserError(
             f"{folder} holds low-rank adapters and needs the package peft: {one_line(error)}"
         ) from error
     stored = load_file(folder / "adapter_model.safetensors")
+    content = json.loads((folder / "adapter_config.json").read_text())
+    defaults = LoraConfig().to_dict()
+    others = {k: v for k, v in content.items() if k not in PLAIN and v and v != defaults.get(k)}
+    if others:
+        raise UserError(
+            f"the adapter_config.json of {folder} has {', '.join(f'{k}={v}' for k, v in others.items())}, "
+            "which may import code or cannot be merged, and is refused: merge them where they were trained, "
+            "with peft's merge_and_unload() and save_pretrained()"
+        )
     try:
-        adapted = PeftModel.from_pretrained(module, str(folder), torch_device="cpu")
+        config = LoraConfig(**{k: v for k, v in content.items() if k in PLAIN and k in defaults})
+        config.auto_mapping = None
+        adapted = PeftModel.from_pretrained(module, str(folder), config=config, torch_device="cpu")
         own = get_peft_model_state_dict(adapted)
         if own.keys() != stored.keys() or not all(torch.equal(own[k].cpu(), stored[k]) for k in stored):
             raise ValueError(f"peft did not load {', '.join(sorted(own.keys() ^ stored.keys())[:3])}")

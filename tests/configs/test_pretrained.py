@@ -94,7 +94,10 @@ def test_an_old_layout_on_the_hub_is_evaluated_and_again_without_network(repo, h
     assert again.status == 0, again.err
     for folder in ("first", "again"):
         numbers = json.loads((tmp_path / folder / "diversity.json").read_text())
-        assert numbers["kl_to_base"] == 0 and numbers["success"] == numbers["base_success"]
+        assert (
+            numbers["kl_reverse"] == numbers["kl_forward"] == 0
+            and numbers["success"] == numbers["base_success"]
+        )
 
 
 @pytest.mark.slow

@@ -279,6 +279,20 @@ def test_adapters_of_another_policy_are_told(adapters):
         load(adapters)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"megatron_config": {"a": 1}, "megatron_core": "os"},
+        {"init_lora_weights": "pissa"},
+        {"peft_type": "XLORA", "adapters": {"a": "user/other"}},
+    ],
+)
+def test_adapters_that_import_or_fetch_more_are_refused(fields, adapters):
+    edit(adapters / "adapter_config.json", **fields)
+    with pytest.raises(UserError, match=rf"adapter_config.json .* has {next(iter(fields))}=.* is refused"):
+        load(adapters)
+
+
 def test_use_peft_without_adapters_is_left_out(base_policy, capsys):
     """LeRobot looks for adapters in the base then."""
     policy = load(base_policy, "--use_peft=true")
