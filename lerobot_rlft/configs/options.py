@@ -20,8 +20,7 @@ from ..policies.base import ADAPTERS
 from ..policies.statistics import STATS_FROM
 
 # Fields of LeRobot's environments and policies that say how they are wired, and not what a user chooses.
-# The last is set by --policy.stats_from.
-WIRING = ("features", "features_map", "input_features", "output_features", STATS_FROM)
+WIRING = ("features", "features_map", "input_features", "output_features")
 PLAIN_NAMES = {
     int: "INT",
     float: "NUMBER",

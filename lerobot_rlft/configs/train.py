@@ -120,7 +120,8 @@ class TrainConfig:
     # Low-rank adapters that are trained instead of the weights of the policy (dppo and nft only), for example
     # --peft.r=16, with the options of lerobot-train. Checkpoints have them merged and are ordinary policies.
     peft: PeftConfig | None = None
-    # What --policy.stats_from named, kept for a resume and for the base of an evaluation.
+    # Dataset, its folder or user/name on the Hub, whose statistics normalise in place of those of the
+    # pretrained policy. --policy.stats_from sets it, too.
     stats_from: str | None = None
     # Service that shows the metrics of the run as it goes, beside its metrics.jsonl: "none", "wandb" (Weights
     # & Biases) or "trackio", a local dashboard (pip install 'lerobot_policy_rlft[trackio]'). The project in
