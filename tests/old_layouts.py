@@ -67,3 +67,15 @@ def edit_statistics(checkpoint: Path, change) -> None:
         tensors = load_file(file)
         change(tensors)
         save_file(tensors, file)
+
+
+def with_prefix(checkpoint: Path, place: Path) -> Path:
+    """A copy whose statistics of actions lie under the name of their dataset, as in lerobot/smolvla_base."""
+    shutil.copytree(checkpoint, place)
+
+    def change(tensors: dict[str, Tensor]) -> None:
+        for name in [name for name in tensors if name.startswith("action.")]:
+            tensors[f"so100.buffer.{name}"] = tensors.pop(name)
+
+    edit_statistics(place, change)
+    return place

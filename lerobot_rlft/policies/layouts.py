@@ -16,6 +16,7 @@ from .statistics import is_buffer
 from .weights import INDEX, shapes
 
 ADAPTERS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+READABLE = (WEIGHTS, INDEX, ADAPTERS)  # without running code, the first that is there
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 DISTRIBUTED = ".distcp"  # shards of torch.distributed.checkpoint
 CONVERTER = "lerobot-convert-dcp"
@@ -126,12 +127,12 @@ def fetch_weights(path: str, revision: str | None, trust: bool) -> Path:
         if not trust or distributed(names):
             raise UserError(f"{path} lacks {WEIGHTS}{reason}")
         return fetch(path, pickles(names)[0], revision)
-    raise EntryNotFoundError(f"{path} has no weights: no {WEIGHTS}, no {INDEX} and no {ADAPTERS}")
+    raise EntryNotFoundError(f"{path} has no weights, none of {', '.join(READABLE)}")
 
 
 def has_weights(names: set[str]) -> bool:
     """Whether there are weights that run no code when they are read."""
-    return bool(names & {WEIGHTS, INDEX, ADAPTERS})
+    return bool(names & set(READABLE))
 
 
 def pickles(names: set[str]) -> list[str]:

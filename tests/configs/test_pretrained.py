@@ -7,7 +7,8 @@ import pytest
 import yaml
 from hub_client import Client, Finished
 from mini_hub import MiniHub, serve
-from old_layouts import sharded, with_buffers
+from old_layouts import sharded, with_buffers, with_prefix
+from recorded_data import record
 from runs import metrics
 
 from lerobot_rlft.configs.pretrained import CHECKPOINT_FILES
@@ -31,6 +32,7 @@ def hub(base_policy, tmp_path_factory):
     )
     with_buffers(base_policy, root / "user/old", mlp_hidden_dim=1024)
     sharded(base_policy, root / "user/sharded")
+    with_prefix(base_policy, root / "user/prefixed")
     with serve(root) as hub:
         yield hub
 
@@ -80,6 +82,26 @@ def test_a_base_on_the_hub_is_fine_tuned_and_asked_for_again_by_a_resume(
     assert [line["iteration"] for line in metrics(run, "train")] == [1, 2]
     # The base beside the policy is the one of the Hub, and the policy has moved away from it.
     assert metrics(run, "train")[1]["kl_to_base"] > 0
+
+
+@pytest.mark.slow
+def test_statistics_of_a_dataset_are_those_of_the_run_of_its_resume_and_of_its_base(hub, client, tmp_path):
+    run, data = tmp_path / "run", tmp_path / "data"
+    record(data, (6, 7))
+    options = (*TINY_RUN, "--policy.path=user/prefixed", f"--output_dir={run}", "--iterations=1")
+    failed = train(hub, client, *options)
+    assert failed.status == 1 and "none for action, but for" in failed.err
+    assert f"--policy.stats_from={data}" in failed.err.replace("DATASET", str(data))
+
+    first = train(hub, client, *options, f"--policy.stats_from={data}")
+    assert first.status == 0, first.err
+    resumed = train(hub, client, f"--resume={run}", "--iterations=2")
+    assert resumed.status == 0, resumed.err
+    tuned = f"--policy.path={run}/checkpoints/last/pretrained_model"
+    measured = client.run("eval", tuned, *TINY_EVAL, f"--output_dir={tmp_path / 'report'}", token=None)
+    assert measured.status == 0, measured.err
+    numbers = json.loads((tmp_path / "report/diversity.json").read_text())
+    assert numbers["base"] == "user/prefixed" and numbers["kl_reverse"] > 0
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from old_layouts import WEIGHTS, edit_statistics, statistics, with_buffers
+from old_layouts import WEIGHTS, edit_statistics, statistics, with_buffers, with_prefix
 from recorded_data import record
 from safetensors.torch import load_file, save_file
 from tiny import save_policy
@@ -107,9 +107,7 @@ def limits(policy: DenoisingPolicy, folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_those_of_a_dataset_take_their_place(base_policy, dataset, tmp_path):
-    place = shutil.copytree(base_policy, tmp_path / "copy")
-    edit_statistics(place, lambda t: rename(t, "action", "so100.buffer.action"))
-    policy = load(place, f"--stats_from={dataset}")
+    policy = load(with_prefix(base_policy, tmp_path / "prefixed"), f"--stats_from={dataset}")
     saved = limits(policy, tmp_path / "saved")
     assert (saved["action.min"] >= -0.01).all() and (saved["action.max"] <= 0.01).all()
     chunk = torch.tensor([[[-1.0, 1.0]] * 4])
