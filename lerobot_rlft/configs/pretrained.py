@@ -72,10 +72,10 @@ def load_policy_config(
             f"{option} has a corrupt config.json or processor ({type(error).__name__}: {error}): download or "
             "save it again"
         ) from error
-    known = PreTrainedConfig.get_known_choices()
-    if kind not in known:
+    choices = PreTrainedConfig.get_known_choices()
+    if kind not in choices:
         raise UserError(
-            f"{option} is a policy of type {kind!r}, {suggest(kind, list(known))} A plugin's "
+            f"{option} is a policy of type {kind!r}, {suggest(kind, list(choices))} A plugin's "
             f"types need --{name}.discover_packages_path=PACKAGE"
         )
     if not (processed or buffers or dataset):
@@ -91,8 +91,8 @@ def load_policy_config(
     elif buffers:
         _warn(f"{option} has statistics inside the weights, too: those of its processors are used")
     with draccus.config_type("json"):  # as LeRobot reads overrides of a policy: `off` is a word
-        given, _ = split(overrides)
-        config = build(known[kind], _declared(option, kind, content), given, prefix=f"{name}.")
+        flags, _ = split(overrides)
+        config = build(choices[kind], _declared(option, kind, content), flags, prefix=f"{name}.")
     if config.use_peft and files.base is None:
         _warn(f"policy.use_peft=true is left out, {option} holds no adapters: --peft.r=16 trains new ones")
     config.use_peft = False  # adapters are merged when they are loaded

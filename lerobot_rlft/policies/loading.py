@@ -174,10 +174,10 @@ def check_chunk(policy: DenoisingPolicy) -> None:
 
     Stock LeRobot then decides earlier than configured, without a word.
     """
-    wanted = policy.module.config.n_action_steps
+    steps = policy.module.config.n_action_steps
     most = policy.executed(torch.empty(1, policy.horizon, policy.action_dim)).shape[1]
-    if not 1 <= wanted <= most:
+    if not 1 <= steps <= most:
         raise UserError(
-            f"policy.n_action_steps={wanted} does not fit policy.horizon={policy.horizon} with "
+            f"policy.n_action_steps={steps} does not fit policy.horizon={policy.horizon} with "
             f"policy.n_obs_steps={policy.n_obs_steps}: choose 1 to {most}"
         )
