@@ -45,6 +45,24 @@ def with_buffers(checkpoint: Path, place: Path, processors: bool = False, **fiel
     return place
 
 
+def with_shapes(checkpoint: Path, place: Path) -> Path:
+    """`with_buffers`, and a config.json as LeRobot wrote it in 2024: shapes for features, and no type."""
+    file = with_buffers(checkpoint, place) / "config.json"
+    config = json.loads(file.read_text())
+    modes = config.pop("normalization_mapping")
+    del config["type"]
+    for new, old in (("input_features", "input"), ("output_features", "output")):
+        features = config.pop(new)
+        config[f"{old}_shapes"] = {key: feature["shape"] for key, feature in features.items()}
+        config[f"{old}_normalization_modes"] = {
+            key: modes[feature["type"]].lower()
+            for key, feature in features.items()
+            if feature["type"] in modes
+        }
+    file.write_text(json.dumps(config))
+    return place
+
+
 def sharded(checkpoint: Path, place: Path) -> Path:
     """A copy with the weights in several files and their index."""
     shutil.copytree(checkpoint, place)

@@ -1,13 +1,10 @@
 """The config of a pretrained policy: in a folder, or in `user/name` or `user/name@revision` on the Hub."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import draccus
-import lerobot
-import lerobot.policies
 from httpx import HTTPError
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from lerobot.configs import PreTrainedConfig, parser
@@ -18,12 +15,11 @@ from ..policies.pretrained_files import PROCESSORS, WEIGHTS, commit_of, fetch, s
 from ..policies.statistics import STATS_FROM, set_statistics_from
 from ..utils.errors import UserError, one_line
 from ..utils.recipes import located
-from .check import names, suggest
+from .check import suggest
+from .old_policy import current_policy, declared_fields, warn
 from .parser import build, split
 
 CHECKPOINT_FILES = ("config.json", WEIGHTS, *PROCESSORS)
-# Fields that LeRobot renamed, old to new, by policy type.
-RENAMED = {"pi0": {"num_steps": "num_inference_steps", "resize_imgs_with_padding": "image_resolution"}}
 
 
 def load_policy_config(
@@ -84,17 +80,17 @@ def load_policy_config(
             f"dataset that it was trained on, with --{name}.{STATS_FROM}=DATASET"
         )
     if buffers and not processed:
-        _warn(
+        warn(
             f"{option} has its statistics inside the weights, as LeRobot wrote it before 0.4; what is saved "
             "has today's layout"
         )
     elif buffers:
-        _warn(f"{option} has statistics inside the weights, too: those of its processors are used")
+        warn(f"{option} has statistics inside the weights, too: those of its processors are used")
     with draccus.config_type("json"):  # as LeRobot reads overrides of a policy: `off` is a word
         flags, _ = split(overrides)
-        config = build(choices[kind], _declared(option, kind, content), flags, prefix=f"{name}.")
+        config = build(choices[kind], declared_fields(option, kind, content), flags, prefix=f"{name}.")
     if config.use_peft and files.base is None:
-        _warn(f"policy.use_peft=true is left out, {option} holds no adapters: --peft.r=16 trains new ones")
+        warn(f"policy.use_peft=true is left out, {option} holds no adapters: --peft.r=16 trains new ones")
     config.use_peft = False  # adapters are merged when they are loaded
     config.pretrained_path, config.pretrained_revision = Path(path), commit
     set_statistics_from(config, dataset)
@@ -128,33 +124,7 @@ def _read_config(option: str, path: str, commit: str | None) -> dict[str, Any]:
             f"{option} has an empty config.json, as LeRobot's migrate_policy_normalization leaves it: give "
             "the checkpoint that was to be migrated, which is read as it is"
         )
-    content = json.loads(text)
-    if "type" not in content and "input_shapes" in content:
-        raise UserError(
-            f"{option} has a config.json without type, from before LeRobot 0.1: add its type, and "
-            "input_features and output_features instead of input_shapes and output_shapes"
-        )
-    return content
-
-
-def _declared(option: str, kind: str, content: dict[str, Any]) -> dict[str, Any]:
-    """The fields that the config of this type has today; the others are dropped and named."""
-    content = dict(content)
-    declared = names(PreTrainedConfig.get_choice_class(kind))
-    for old, new in RENAMED.get(kind, {}).items():
-        if old in content and new in declared and old not in declared:
-            content.setdefault(new, content.pop(old))
-    unknown = [field for field in content if field not in declared]
-    if unknown:
-        _warn(
-            f"{option} has fields in its config.json that {kind} has not in LeRobot {lerobot.__version__}, "
-            f"they are dropped: {', '.join(f'{field}={content[field]}' for field in unknown)}"
-        )
-    return {field: value for field, value in content.items() if field in declared}
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    return current_policy(option, json.loads(text))
 
 
 def needs_plugin(policy_type: str) -> bool:

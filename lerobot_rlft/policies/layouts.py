@@ -96,9 +96,10 @@ def read_processors(path: str, revision: str | None = None) -> list[Any] | None:
 
 
 def list_files(path: str, revision: str | None = None) -> set[str]:
-    """Names of the files of a folder, without those in folders of it, or of a Hub repository."""
+    """Paths of the files of a folder, at most one folder deep, or of a Hub repository."""
     if Path(path).is_dir():
-        return {file.name for file in Path(path).iterdir() if file.is_file()}
+        files = (file for pattern in ("*", "*/*") for file in Path(path).glob(pattern))
+        return {file.relative_to(path).as_posix() for file in files if file.is_file()}
     return set(HfApi().list_repo_files(path, revision=revision))
 
 
@@ -136,7 +137,7 @@ def has_weights(names: set[str]) -> bool:
 
 
 def pickles(names: set[str]) -> list[str]:
-    return sorted(name for name in names if name.endswith(PICKLES))
+    return sorted(name for name in names if name.endswith(PICKLES) and "/" not in name)
 
 
 def distributed(names: set[str]) -> list[str]:

@@ -83,7 +83,7 @@ def load_module(config: PreTrainedConfig, files: PretrainedFiles) -> PreTrainedP
             module = policy_class.from_pretrained(str(folder), config=config, strict=True)
             check_loaded(module, folder / WEIGHTS)
         except (RuntimeError, ValueError) as error:
-            if not (reason := misfit(policy_class(config), folder / WEIGHTS)):
+            if not (reason := misfit(config, folder / WEIGHTS)):
                 raise
             raise UserError(
                 f"{files.path} is not a whole checkpoint that fits its config.json ({reason}): leave options "

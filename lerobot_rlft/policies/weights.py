@@ -7,7 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from lerobot.configs import PreTrainedConfig
 from lerobot.policies import PreTrainedPolicy
+from lerobot.policies.factory import get_policy_class
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -103,19 +105,25 @@ def check_loaded(module: PreTrainedPolicy, weights: Path) -> None:
         raise ValueError(f"LeRobot did not load {listed(others)} from {weights.name}")
 
 
-def misfit(module: PreTrainedPolicy, weights: Path) -> str:
-    """The difference between a policy and its weights in words; empty where they fit."""
+def misfit(config: PreTrainedConfig, weights: Path) -> str:
+    """The difference between weights and the policy of a config in words; empty where they fit."""
+    policy_class = get_policy_class(config.type)
+    try:
+        with torch.device("meta"):  # names and shapes without memory
+            module = policy_class(config)
+    except Exception:  # of whatever the family computes while it is built
+        module = policy_class(config)
     stored = shapes(weights)
     state = module.state_dict(keep_vars=True)
-    tied = {tensor.data_ptr() for name, tensor in state.items() if name in stored and tensor.numel()}
+    tied = {id(tensor) for name, tensor in state.items() if name in stored}
     own = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    missing = [name for name in own if name not in stored and state[name].data_ptr() not in tied]
+    missing = [name for name in own if name not in stored and id(state[name]) not in tied]
     surplus = [name for name in stored if name not in own]
     changed = [name for name in own if name in stored and own[name] != stored[name]]
     if len(missing) > len(own) / 2:
         return (
             f"its weights are of another family: they hold {listed(surplus)}, policy.type="
-            f"{module.config.type} has {listed(missing)}"
+            f"{config.type} has {listed(missing)}"
         )
     parts = []
     if changed:
@@ -124,7 +132,7 @@ def misfit(module: PreTrainedPolicy, weights: Path) -> str:
     if missing:
         parts.append(f"its weights lack {listed(missing)}")
     if surplus:
-        parts.append(f"its weights hold {listed(surplus)}, which policy.type={module.config.type} has not")
+        parts.append(f"its weights hold {listed(surplus)}, which policy.type={config.type} has not")
     return "; ".join(parts)
 
 

@@ -10,7 +10,7 @@ import vlas
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.default import PeftConfig
 from lerobot.policies.factory import get_policy_class
-from old_layouts import WEIGHTS, edit, sharded, with_buffers
+from old_layouts import WEIGHTS, edit, sharded, with_buffers, with_shapes
 from safetensors.torch import load_file, save_file
 from tiny import OBSERVATIONS, save_policy
 
@@ -136,6 +136,24 @@ def test_renamed_fields_keep_their_values(tmp_path, capsys):
     assert "dropped: proj_width=1024" in capsys.readouterr().err
 
 
+def test_a_config_with_shapes_and_no_type(tmp_path):
+    modes = dict.fromkeys(("STATE", "ENV", "ACTION"), "MIN_MAX")
+    new = save_policy(tmp_path / "new", normalization_mapping=modes)
+    old = with_shapes(new, tmp_path / "old")
+    policy = load(old)
+    assert policy.module.config.input_features == load(new).module.config.input_features
+    assert_alike(policy, load(new))
+    modes = {"observation.state": "mean_std", "observation.velocity_state": "min_max"}
+    edit(old / "config.json", input_normalization_modes=modes)
+    with pytest.raises(UserError, match="normalises its features of type STATE in several ways"):
+        load(old)
+    config = json.loads((old / "config.json").read_text())
+    del config["down_dims"]
+    (old / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="without type, from before 2025: add the type"):
+        load(old)
+
+
 def test_an_empty_config_is_explained(base_policy, tmp_path):
     broken = shutil.copytree(base_policy, tmp_path / "broken")
     (broken / "config.json").write_text("")
@@ -195,16 +213,25 @@ def test_weights_of_another_family_are_told(base_policy, tmp_path):
     "file, answer",
     [
         ("README.md", r"lacks model.safetensors.*: give the folder of one"),
-        ("__0_0.distcp", r"__0_0.distcp, a shard of a distributed checkpoint.*lerobot-convert-dcp"),
+        ("dcp/__0_0.distcp", r"dcp/__0_0.distcp, a shard of a distributed checkpoint.*lerobot-convert-dcp"),
         ("model.bin", r"a pickle.*is refused"),
     ],
 )
 def test_without_weights_that_can_be_read_the_reason_is_told(file, answer, base_policy, tmp_path):
     place = shutil.copytree(base_policy, tmp_path / "none")
     (place / WEIGHTS).unlink()
+    (place / file).parent.mkdir(exist_ok=True)
     (place / file).write_text("")
     with pytest.raises(UserError, match=answer):
         load(place)
+
+
+def test_trusted_pickles_may_hold_statistics(base_policy, tmp_path):
+    place = with_buffers(base_policy, tmp_path / "pickled")
+    torch.save(load_file(place / WEIGHTS), place / "model.bin")
+    (place / WEIGHTS).unlink()
+    policy = load_policy(load_policy_config(str(place), [], trust=True), place, trust=True)
+    assert_alike(policy, load(base_policy))
 
 
 # Adapters
