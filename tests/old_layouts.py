@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import save_torch_state_dict
+from lerobot.configs import PreTrainedConfig
+from lerobot.configs.default import PeftConfig
+from lerobot.policies.factory import get_policy_class
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -69,6 +72,19 @@ def sharded(checkpoint: Path, place: Path) -> Path:
     tensors = load_file(place / WEIGHTS)
     (place / WEIGHTS).unlink()
     save_torch_state_dict(tensors, place, max_shard_size=sum(t.nbytes for t in tensors.values()) // 3)
+    return place
+
+
+def adapted(base: Path, place: Path) -> Path:
+    """New adapters of a diffusion policy, as `lerobot-train --peft.method_type=LORA` writes them."""
+    config = PreTrainedConfig.from_pretrained(base)
+    config.pretrained_path = base
+    module = get_policy_class("diffusion").from_pretrained(base, config=config)
+    options = PeftConfig(target_modules=["diffusion_step_encoder.1", "diffusion_step_encoder.3"], r=2)
+    module.wrap_with_peft(peft_cli_overrides=vars(options)).save_pretrained(place)
+    config.save_pretrained(place)
+    for file in base.glob("policy_*"):
+        shutil.copy(file, place)
     return place
 
 

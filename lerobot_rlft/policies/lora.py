@@ -4,6 +4,7 @@ Training changes the adapters alone; a checkpoint has them merged and is an ordi
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def merge_adapters(module: PreTrainedPolicy, folder: Path) -> PreTrainedPolicy:
     try:
         config = LoraConfig(**{k: v for k, v in content.items() if k in PLAIN and k in defaults})
         config.auto_mapping = None
-        adapted = PeftModel.from_pretrained(module, str(folder), config=config, torch_device="cpu")
+        with warnings.catch_warnings(action="ignore"):  # what is missing is told below
+            adapted = PeftModel.from_pretrained(module, str(folder), config=config, torch_device="cpu")
         own = get_peft_model_state_dict(adapted)
         if own.keys() != stored.keys() or not all(torch.equal(own[k].cpu(), stored[k]) for k in stored):
             raise ValueError(f"peft did not load {', '.join(sorted(own.keys() ^ stored.keys())[:3])}")

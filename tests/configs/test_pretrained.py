@@ -7,9 +7,11 @@ import pytest
 import yaml
 from hub_client import Client, Finished
 from mini_hub import MiniHub, serve
-from old_layouts import sharded, with_buffers, with_prefix
+from old_layouts import adapted, edit, sharded, with_buffers, with_prefix
 from recorded_data import record
 from runs import metrics
+from safetensors.torch import load_file, save_file
+from vlas import needs
 
 from lerobot_rlft.configs.pretrained import CHECKPOINT_FILES
 from lerobot_rlft.utils.run_folder import CONFIG_NAME
@@ -102,6 +104,29 @@ def test_statistics_of_a_dataset_are_those_of_the_run_of_its_resume_and_of_its_b
     assert measured.status == 0, measured.err
     numbers = json.loads((tmp_path / "report/diversity.json").read_text())
     assert numbers["base"] == "user/prefixed" and numbers["kl_reverse"] > 0
+
+
+@pytest.mark.slow
+def test_adapters_on_the_hub_belong_to_the_revision_that_they_name(hub, client, base_policy, tmp_path):
+    """The base has moved on since."""
+    needs("peft")
+    repo = hub.add("user/moving", base_policy)
+    first = repo.sha("main")
+    adapters = adapted(base_policy, tmp_path / "adapters")
+    edit(adapters / "adapter_config.json", base_model_name_or_path="user/moving", revision=first)
+    hub.add("user/adapted", adapters)
+    place = shutil.copytree(base_policy, tmp_path / "moved")
+    halved = {name: tensor / 2 for name, tensor in load_file(place / "model.safetensors").items()}
+    save_file(halved, place / "model.safetensors")
+    hub.add("user/moving", place)
+    assert repo.sha("main") != first
+    options = ("--policy.path=user/adapted", *TINY_EVAL)
+    for base, same in ((f"user/moving@{first}", True), ("user/moving", False)):
+        report = tmp_path / f"report_{same}"
+        done = client.run("eval", *options, f"--base.path={base}", f"--output_dir={report}", token=None)
+        assert done.status == 0, done.err
+        numbers = json.loads((report / "diversity.json").read_text())
+        assert (numbers["kl_reverse"] < 1e-6) is same
 
 
 @pytest.mark.slow

@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import vlas
-from lerobot.configs import PreTrainedConfig
-from lerobot.configs.default import PeftConfig
-from lerobot.policies.factory import get_policy_class
-from old_layouts import WEIGHTS, edit, sharded, with_buffers, with_shapes
+from old_layouts import WEIGHTS, adapted, edit, sharded, with_buffers, with_shapes
 from safetensors.torch import load_file, save_file
 from tiny import OBSERVATIONS, save_policy
 
@@ -239,22 +236,12 @@ def test_trusted_pickles_may_hold_statistics(base_policy, tmp_path):
 
 @pytest.fixture
 def adapters(base_policy, tmp_path) -> Path:
-    """As `lerobot-train --peft.method_type=LORA` writes them, with weights that change the actions."""
+    """Of `base_policy`, with weights that change the actions."""
     vlas.needs("peft")
-    config = PreTrainedConfig.from_pretrained(base_policy)
-    config.pretrained_path = base_policy
-    module = get_policy_class("diffusion").from_pretrained(base_policy, config=config)
-    options = PeftConfig(target_modules=["diffusion_step_encoder.1", "diffusion_step_encoder.3"], r=2)
-    adapted = module.wrap_with_peft(peft_cli_overrides=vars(options))
+    place = adapted(base_policy, tmp_path / "adapters")
+    file = place / "adapter_model.safetensors"
     torch.manual_seed(1)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight)
-    place = tmp_path / "adapters"
-    adapted.save_pretrained(place)
-    config.save_pretrained(place)
-    for file in base_policy.glob("policy_*"):
-        shutil.copy(file, place)
+    save_file({name: torch.randn_like(tensor) for name, tensor in load_file(file).items()}, file)
     return place
 
 
