@@ -6,7 +6,7 @@ from typing import Any
 
 import draccus
 from httpx import HTTPError
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from lerobot.configs import PreTrainedConfig, parser
 from safetensors import SafetensorError
 
@@ -55,7 +55,16 @@ def load_policy_config(
         processed, buffers = files.processed.processors is not None, files.processed.buffers
     except UserError:
         raise
-    except (EntryNotFoundError, HTTPError, OSError, HFValidationError) as error:
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):  # no network, which says nothing about the repository
+            raise UserError(
+                f"{option} is no folder here and cannot be read from the Hub: {one_line(error)}"
+            ) from error
+        raise UserError(
+            f"{option} lacks a file of a policy ({one_line(error)}): give a repository or folder with "
+            f"{', '.join(CHECKPOINT_FILES)}"
+        ) from error
+    except (HTTPError, OSError, HFValidationError) as error:
         raise UserError(
             f"{option} is no folder here and cannot be read from the Hub: {one_line(error)}"
         ) from error

@@ -10,10 +10,11 @@ import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies import PreTrainedPolicy
 from lerobot.policies.factory import get_policy_class
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..utils.errors import StorageFailure, one_line
 from .pretrained_files import WEIGHTS
 from .statistics import is_buffer
 
@@ -66,6 +67,9 @@ def in_todays_layout(weights: Path) -> Iterator[Path]:
     """A folder with one model.safetensors that has the policy's tensors alone.
 
     Statistics that lie among them are left out, several files become one, and so does a pickle.
+
+    Raises:
+        StorageFailure: there is no room for the copy that this takes.
     """
     names = shapes(weights)
     if weights.name == WEIGHTS and not any(is_buffer(name) or COMPILED in name for name in names):
@@ -77,7 +81,14 @@ def in_todays_layout(weights: Path) -> Iterator[Path]:
             for name, tensor in read(weights).items()
             if not is_buffer(name)
         }
-        save_file(tensors, Path(folder) / WEIGHTS)
+        try:
+            save_file(tensors, Path(folder) / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            size = sum(tensor.nbytes for tensor in tensors.values()) / 1e9
+            raise StorageFailure(
+                f"no copy of {weights} ({size:.1f} GB) can be written to {folder} ({one_line(error)}): name "
+                "a folder with room in the variable TMPDIR"
+            ) from error
         del tensors
         yield Path(folder)
 

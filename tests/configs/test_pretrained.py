@@ -32,6 +32,8 @@ def hub(base_policy, tmp_path_factory):
     shutil.copytree(
         base_policy, root / "user/half", ignore=shutil.ignore_patterns("policy_preprocessor.json")
     )
+    ignored = shutil.ignore_patterns("model.safetensors")
+    shutil.copytree(base_policy, root / "user/empty", ignore=ignored)
     with_buffers(base_policy, root / "user/old", mlp_hidden_dim=1024)
     sharded(base_policy, root / "user/sharded")
     with_prefix(base_policy, root / "user/prefixed")
@@ -153,6 +155,7 @@ def test_an_old_layout_on_the_hub_is_evaluated_and_again_without_network(repo, h
     [
         ("user/none", "--policy.path=user/none is no folder here and cannot be read from the Hub: "),
         ("user/half", "policy_preprocessor.json"),
+        ("user/empty", "--policy.path=user/empty lacks a file of a policy (EntryNotFoundError: user/empty "),
     ],
 )
 def test_what_is_not_on_the_hub_is_one_line(repo, words, hub, client, tmp_path):

@@ -15,9 +15,10 @@ from lerobot_rlft.configs.eval import EvalPipelineConfig
 from lerobot_rlft.configs.pretrained import load_policy_config
 from lerobot_rlft.envs.grasps.configuration_grasps import GraspsEnvConfig
 from lerobot_rlft.evaluation.comparison import compare
+from lerobot_rlft.policies import weights
 from lerobot_rlft.policies.base import DenoisingPolicy
 from lerobot_rlft.policies.loading import load_policy
-from lerobot_rlft.utils.errors import UserError
+from lerobot_rlft.utils.errors import StorageFailure, UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,6 +166,15 @@ def test_weights_in_several_files(base_policy, tmp_path):
     place = sharded(base_policy, tmp_path / "sharded")
     assert len(list(place.glob("model-*.safetensors"))) > 1
     assert_alike(load(place), load(base_policy))
+
+
+def test_without_room_for_the_copy_the_way_is_named(base_policy, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    with pytest.raises(StorageFailure, match=r"0.0 GB.*No space left on device.*TMPDIR"):
+        load(sharded(base_policy, tmp_path / "sharded"))
 
 
 def test_an_index_names_files_beside_it_alone(base_policy, tmp_path):
