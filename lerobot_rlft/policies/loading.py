@@ -22,7 +22,6 @@ from .layouts import PretrainedFiles, find_files
 from .lora import merge_adapters
 from .pretrained_files import WEIGHTS, pinned
 from .statistics import (
-    STATS_FROM,
     check_statistics,
     complete_modes,
     dataset_statistics,
@@ -106,7 +105,7 @@ def load_processors(
         features = (config.input_features or {}) | (config.output_features or {})
         statistics = statistics_in(read(source.weights, source.buffers), features)
         if dataset is not None:
-            statistics = dataset_statistics(f"--policy.{STATS_FROM}", dataset)
+            statistics = dataset_statistics(config, dataset)
         complete_modes(config, statistics)
         processors = make_pre_post_processors(config, dataset_stats=statistics)
     else:
@@ -115,9 +114,9 @@ def load_processors(
             config, source.path, source.revision, preprocessor_overrides=device
         )
         if dataset is not None:
-            statistics = dataset_statistics(f"--policy.{STATS_FROM}", dataset)
+            statistics = dataset_statistics(config, dataset)
             processors = tuple(hotswap_stats(processor, statistics) for processor in processors)
-    check_statistics(option, config, processors)
+    check_statistics(option, config, processors, dataset)
     return processors
 
 

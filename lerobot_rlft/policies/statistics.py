@@ -5,11 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from httpx import HTTPError
 from huggingface_hub.errors import HFValidationError
 from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature, PreTrainedConfig
-from lerobot.datasets import LeRobotDatasetMetadata
+from lerobot.datasets import LeRobotDataset, LeRobotDatasetMetadata
+from lerobot.datasets.compute_stats import get_feature_stats
 from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline, UnnormalizerProcessorStep
 from lerobot.utils.constants import ACTION
 from torch import Tensor
@@ -70,38 +72,55 @@ def complete_modes(config: PreTrainedConfig, statistics: Statistics) -> None:
             config.normalization_mapping[feature.type.value] = modes[0]
 
 
-def dataset_statistics(option: str, dataset: str) -> Statistics:
-    """The statistics of a LeRobot dataset.
+def dataset_statistics(config: PreTrainedConfig, dataset: str) -> Statistics:
+    """The statistics of a LeRobot dataset; those that older ones lack, the quantiles, from its frames.
 
     Args:
-        option: that names it, for messages.
+        config: says what is normalised, and how.
         dataset: its folder, or its id on the Hub.
 
     Raises:
         UserError: it cannot be read.
     """
     root = Path(dataset) if Path(dataset).is_dir() else None
+    repo_id = root.resolve().name if root else dataset
     try:
-        meta = LeRobotDatasetMetadata(root.resolve().name if root else dataset, root=root)
+        meta = LeRobotDatasetMetadata(repo_id, root=root)
+        statistics = {key: dict(of_feature) for key, of_feature in (meta.stats or {}).items()}
+        lacking = [
+            key for key in _of_vectors(config) if _missing(config, key, statistics) and key in meta.features
+        ]
+        if lacking:
+            frames = LeRobotDataset(repo_id, root=root, download_videos=False).hf_dataset.with_format("numpy")
+            for key in lacking:
+                computed = get_feature_stats(np.stack(frames[key]), axis=0, keepdims=False)
+                statistics[key] = computed | statistics.get(key, {})
     except (OSError, HTTPError, ValueError, KeyError, HFValidationError) as error:
         raise UserError(
-            f"{option}={dataset} is no LeRobot dataset here or on the Hub ({one_line(error)}): give the "
-            "folder or the id of the dataset that the policy was trained on"
+            f"--policy.{STATS_FROM}={dataset} is no LeRobot dataset here or on the Hub ({one_line(error)}): "
+            "give the folder or the id of the dataset that the policy was trained on"
         ) from error
-    return meta.stats
+    return statistics
 
 
 def check_statistics(
-    option: str, config: PreTrainedConfig, processors: Iterable[PolicyProcessorPipeline]
+    option: str, config: PreTrainedConfig, processors: Iterable[PolicyProcessorPipeline], dataset: str | None
 ) -> None:
     """Raise a UserError unless all that the config normalises has statistics that can.
 
-    LeRobot leaves a feature without statistics as it is, without a word. Where a processor has none at all
-    the policy was trained without, and nothing is said.
+    LeRobot leaves a feature without statistics as it is, without a word. A processor without any is of a
+    policy that was trained so, and nothing is said.
 
     Args:
         option: of the command line that named the policy.
+        dataset: whose statistics the processors have; None of those of the checkpoint.
     """
+    mending = f"Take those of the dataset that it was trained on, with --policy.{STATS_FROM}=DATASET"
+    if dataset is not None:
+        option, mending = (
+            f"--policy.{STATS_FROM}={dataset}",
+            "Choose the dataset that the policy was trained on",
+        )
     for processor in processors:
         for step in processor.steps:
             if not isinstance(step, NormalizerProcessorStep | UnnormalizerProcessorStep):
@@ -118,10 +137,20 @@ def check_statistics(
             }
             padded = "max_state_dim" in vars(config)  # its states may be shorter than it says
             if statistics and (reasons := list(_mistakes(statistics, features, step.norm_map, padded))):
-                raise UserError(
-                    f"{option} has unusable statistics: {'; '.join(reasons[:3])}. Take those of the dataset "
-                    f"that it was trained on, with --policy.{STATS_FROM}=DATASET"
-                )
+                raise UserError(f"{option} has unusable statistics: {'; '.join(reasons[:3])}. {mending}")
+
+
+def _of_vectors(config: PreTrainedConfig) -> list[str]:
+    """Keys of the features that are no images."""
+    features = (config.input_features or {}) | (config.output_features or {})
+    return [key for key, feature in features.items() if feature.type != FeatureType.VISUAL]
+
+
+def _missing(config: PreTrainedConfig, key: str, statistics: Statistics) -> bool:
+    """Whether a feature lacks a statistic that its normalisation needs."""
+    feature = ((config.input_features or {}) | (config.output_features or {}))[key]
+    mode = config.normalization_mapping.get(feature.type.value, NormalizationMode.IDENTITY)
+    return not set(NEEDED.get(mode, ())) <= statistics.get(key, {}).keys()
 
 
 def _mistakes(

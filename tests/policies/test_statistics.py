@@ -1,5 +1,6 @@
 """Statistics that do not serve are named, and those of a dataset take their place."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -121,6 +122,28 @@ def test_a_policy_without_any_is_given_those_of_a_dataset(base_policy, dataset, 
     save_file({n: t for n, t in load_file(bare / WEIGHTS).items() if not is_buffer(n)}, bare / WEIGHTS)
     saved = limits(load(bare, f"--stats_from={dataset}"), tmp_path / "saved")
     assert (saved["action.max"] <= 0.01).all()
+
+
+def test_quantiles_that_an_older_dataset_lacks_are_computed(tmp_path):
+    place = save_policy(
+        tmp_path / "quantiles", normalization_mapping={"STATE": "QUANTILES", "ACTION": "MIN_MAX"}
+    )
+    older = tmp_path / "older"
+    record(older, (60, 70))
+    file = older / "meta/stats.json"
+    stats = json.loads(file.read_text())
+    expected = stats["observation.state"].pop("q01")
+    file.write_text(json.dumps(stats))
+    saved = limits(load(place, f"--stats_from={older}"), tmp_path / "saved")
+    torch.testing.assert_close(saved["observation.state.q01"], torch.tensor(expected), rtol=0, atol=5e-4)
+
+
+def test_a_dataset_that_does_not_serve_is_named(base_policy, tmp_path):
+    record(tmp_path / "other", (6,), state=7)
+    with pytest.raises(
+        UserError, match=r"--policy.stats_from=.*other has unusable.* 7 numbers .*Choose the dataset"
+    ):
+        load(base_policy, f"--stats_from={tmp_path / 'other'}")
 
 
 def test_what_is_no_dataset_is_told(base_policy, tmp_path):
