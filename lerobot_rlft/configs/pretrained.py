@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import draccus
+import lerobot.policies  # noqa: F401  registers the policy types
 from httpx import HTTPError
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from lerobot.configs import PreTrainedConfig, parser
 from safetensors import SafetensorError
 
-from ..policies.layouts import find_files, has_weights, list_files, pickles, refusal
+from ..policies.layouts import check_processed, find_files, has_weights, list_files, pickles, refusal
 from ..policies.pretrained_files import PROCESSORS, WEIGHTS, commit_of, fetch, split_revision
 from ..policies.statistics import STATS_FROM, set_statistics_from
 from ..utils.errors import UserError, one_line
@@ -83,11 +84,7 @@ def load_policy_config(
             f"{option} is a policy of type {kind!r}, {suggest(kind, list(choices))} A plugin's "
             f"types need --{name}.discover_packages_path=PACKAGE"
         )
-    if not (processed or buffers or dataset):
-        raise UserError(
-            f"{option} lacks {', '.join(PROCESSORS)}, and its weights hold no statistics: give those of the "
-            f"dataset that it was trained on, with --{name}.{STATS_FROM}=DATASET"
-        )
+    check_processed(option, files, dataset)
     if buffers and not processed:
         warn(
             f"{option} has its statistics inside the weights, as LeRobot wrote it before 0.4; what is saved "

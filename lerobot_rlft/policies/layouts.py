@@ -12,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from ..utils.errors import UserError
 from .pretrained_files import PROCESSORS, TRUST, WEIGHTS, check_own_files, check_safe, commit_of, fetch
-from .statistics import is_buffer
+from .statistics import STATS_FROM, is_buffer
 from .weights import INDEX, shapes
 
 ADAPTERS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -51,7 +51,9 @@ class PretrainedFiles:
         return self if self.processors is not None or self.base is None else self.base.processed
 
 
-def find_files(option: str, path: str, revision: str | None, trust: bool) -> PretrainedFiles:
+def find_files(
+    option: str, path: str, revision: str | None, trust: bool, of_adapters: bool = False
+) -> PretrainedFiles:
     """Fetch the weights and processors of a policy in any layout, and check that they run no foreign code.
 
     Args:
@@ -59,6 +61,7 @@ def find_files(option: str, path: str, revision: str | None, trust: bool) -> Pre
         path: Hub id or folder.
         revision: commit on the Hub, see `commit_of`.
         trust: let through what may run code of its author.
+        of_adapters: it is the base of adapters, and must not be adapters itself.
 
     Raises:
         UserError: there are no weights that can be used, or the files are not safe.
@@ -72,8 +75,28 @@ def find_files(option: str, path: str, revision: str | None, trust: bool) -> Pre
     base = None
     if weights.name == ADAPTERS:
         base_path, base_revision = _base_of_adapters(option, weights.parent / ADAPTER_CONFIG)
-        base = find_files(option, base_path, commit_of(base_path, base_revision), trust)
+        if of_adapters:
+            raise UserError(
+                f"{option} holds low-rank adapters of {path}, which holds adapters, too, of {base_path}: save "
+                "those merged first (lerobot_rlft does when it loads and saves them), and name that policy"
+            )
+        base = find_files(option, base_path, commit_of(base_path, base_revision), trust, of_adapters=True)
     return PretrainedFiles(path, revision, weights, processors, base)
+
+
+def check_processed(option: str, files: PretrainedFiles, dataset: str | None) -> None:
+    """Raise a UserError if nothing says how to normalise: LeRobot then does not, without a word.
+
+    Args:
+        option: of the command line that named the policy, for messages.
+        dataset: whose statistics are taken; None of those of the checkpoint.
+    """
+    source = files.processed
+    if source.processors is None and not source.buffers and dataset is None:
+        raise UserError(
+            f"{option} lacks {', '.join(PROCESSORS)}, and its weights hold no statistics: give those of the "
+            f"dataset that it was trained on, with --policy.{STATS_FROM}=DATASET"
+        )
 
 
 def read_processors(path: str, revision: str | None = None) -> list[Any] | None:
@@ -194,8 +217,8 @@ def _base_of_adapters(option: str, config: Path) -> tuple[str, str | None]:
         UserError: their config does not name it.
     """
     content = json.loads(config.read_text())
-    path = content.get("base_model_name_or_path")
-    if not path:
+    path = content.get("base_model_name_or_path") if isinstance(content, dict) else None
+    if not isinstance(path, str) or not path:
         raise UserError(
             f"{option} holds low-rank adapters, and its {ADAPTER_CONFIG} names no base_model_name_or_path: "
             "write the Hub id or folder of the policy that they were trained on there"

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from ..utils.errors import UserError, one_line
 from . import load_adapters
 from .base import DenoisingPolicy, Exploration, adapter_class
-from .layouts import PretrainedFiles, find_files
+from .layouts import PretrainedFiles, check_processed, find_files
 from .lora import merge_adapters
 from .pretrained_files import WEIGHTS, pinned
 from .statistics import (
@@ -101,6 +101,7 @@ def load_processors(
     """
     source = files.processed
     dataset = statistics_from(config) if files.path == str(config.pretrained_path) else None
+    check_processed(option, files, dataset)
     if source.processors is None:
         features = (config.input_features or {}) | (config.output_features or {})
         statistics = statistics_in(read(source.weights, source.buffers), features)

@@ -79,10 +79,10 @@ def merge_adapters(module: PreTrainedPolicy, folder: Path) -> PreTrainedPolicy:
     stored = load_file(folder / "adapter_model.safetensors")
     content = json.loads((folder / "adapter_config.json").read_text())
     defaults = LoraConfig().to_dict()
-    others = {k: v for k, v in content.items() if k not in PLAIN and v and v != defaults.get(k)}
-    if others:
+    refused = {k: v for k, v in content.items() if k not in PLAIN and v and v != defaults.get(k)}
+    if refused:
         raise UserError(
-            f"the adapter_config.json of {folder} has {', '.join(f'{k}={v}' for k, v in others.items())}, "
+            f"the adapter_config.json of {folder} has {', '.join(f'{k}={v}' for k, v in refused.items())}, "
             "which may import code or cannot be merged, and is refused: merge them where they were trained, "
             "with peft's merge_and_unload() and save_pretrained()"
         )
@@ -92,7 +92,9 @@ def merge_adapters(module: PreTrainedPolicy, folder: Path) -> PreTrainedPolicy:
         with warnings.catch_warnings(action="ignore"):  # what is missing is told below
             adapted = PeftModel.from_pretrained(module, str(folder), config=config, torch_device="cpu")
         own = get_peft_model_state_dict(adapted)
-        if own.keys() != stored.keys() or not all(torch.equal(own[k].cpu(), stored[k]) for k in stored):
+        if own.keys() != stored.keys() or not all(
+            torch.equal(own[k].cpu().to(t.dtype), t) for k, t in stored.items()
+        ):
             raise ValueError(f"peft did not load {', '.join(sorted(own.keys() ^ stored.keys())[:3])}")
         return adapted.merge_and_unload()
     except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:

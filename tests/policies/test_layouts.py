@@ -107,6 +107,9 @@ def test_without_processors_and_statistics_the_way_is_named(base_policy, tmp_pat
     shutil.copy(base_policy / WEIGHTS, bare / WEIGHTS)
     with pytest.raises(UserError, match=r"lacks policy_preprocessor.json.*no statistics.*stats_from=DATASET"):
         load(bare)
+    config = load_policy_config(str(base_policy), [])
+    with pytest.raises(UserError, match=r"lacks policy_preprocessor.json.*no statistics"):
+        load_policy(config, bare)
 
 
 # Configs
@@ -294,6 +297,20 @@ def test_adapters_whose_base_is_not_found_are_told(base, answer, adapters):
     edit(adapters / "adapter_config.json", base_model_name_or_path=base)
     with pytest.raises(UserError, match=answer):
         load(adapters)
+
+
+def test_adapters_of_adapters_are_told(adapters):
+    edit(adapters / "adapter_config.json", base_model_name_or_path=str(adapters))
+    with pytest.raises(UserError, match="which holds adapters, too"):
+        load(adapters)
+
+
+def test_narrow_adapters_are_merged(adapters, base_policy):
+    file = adapters / "adapter_model.safetensors"
+    save_file({name: tensor.to(torch.bfloat16) for name, tensor in load_file(file).items()}, file)
+    policy = load(adapters)
+    assert {tensor.dtype for tensor in policy.module.state_dict().values()} == {torch.float32}
+    assert not torch.equal(act(policy), act(load(base_policy)))
 
 
 def test_adapters_of_another_policy_are_told(adapters):
