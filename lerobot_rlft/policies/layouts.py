@@ -77,8 +77,8 @@ def find_files(
         base_path, base_revision = _base_of_adapters(option, weights.parent / ADAPTER_CONFIG)
         if of_adapters:
             raise UserError(
-                f"{option} holds low-rank adapters of {path}, which holds adapters, too, of {base_path}: save "
-                "those merged first (lerobot_rlft does when it loads and saves them), and name that policy"
+                f"{option} holds low-rank adapters of {path}, which holds adapters, too, of {base_path}: "
+                "merge those with peft's merge_and_unload() and save_pretrained(), and name that policy"
             )
         base = find_files(option, base_path, commit_of(base_path, base_revision), trust, of_adapters=True)
     return PretrainedFiles(path, revision, weights, processors, base)

@@ -89,17 +89,24 @@ def merge_adapters(module: PreTrainedPolicy, folder: Path) -> PreTrainedPolicy:
     try:
         config = LoraConfig(**{k: v for k, v in content.items() if k in PLAIN and k in defaults})
         config.auto_mapping = None
+        trainable = {name: weight.requires_grad for name, weight in module.named_parameters()}
         with warnings.catch_warnings(action="ignore"):  # what is missing is told below
             adapted = PeftModel.from_pretrained(module, str(folder), config=config, torch_device="cpu")
         own = get_peft_model_state_dict(adapted)
-        if own.keys() != stored.keys() or not all(
-            torch.equal(own[k].cpu().to(t.dtype), t) for k, t in stored.items()
-        ):
-            raise ValueError(f"peft did not load {', '.join(sorted(own.keys() ^ stored.keys())[:3])}")
-        return adapted.merge_and_unload()
+        others = own.keys() ^ stored.keys() or {
+            name
+            for name, tensor in stored.items()
+            if not torch.equal(own[name].cpu().to(tensor.dtype), tensor)
+        }
+        if others:
+            raise ValueError(f"peft did not load {', '.join(sorted(others)[:3])}")
+        merged = adapted.merge_and_unload()
     except (ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
             f"the low-rank adapters of {folder} do not fit policy.type={module.config.type} "
             f"({one_line(error)}): give the policy that they were trained on as base_model_name_or_path in "
             "their adapter_config.json"
         ) from error
+    for name, weight in merged.named_parameters():
+        weight.requires_grad_(trainable[name])  # peft has frozen them
+    return merged

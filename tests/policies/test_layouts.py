@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import vlas
+from lerobot.configs.default import PeftConfig
 from old_layouts import WEIGHTS, adapted, edit, sharded, with_buffers, with_shapes
 from safetensors.torch import load_file, save_file
 from tiny import OBSERVATIONS, save_policy
@@ -18,6 +19,7 @@ from lerobot_rlft.evaluation.comparison import compare
 from lerobot_rlft.policies import weights
 from lerobot_rlft.policies.base import DenoisingPolicy
 from lerobot_rlft.policies.loading import load_policy
+from lerobot_rlft.policies.lora import add_adapters
 from lerobot_rlft.utils.errors import StorageFailure, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -274,6 +276,18 @@ def test_adapters_are_merged_into_their_base(adapters, base_policy, capsys):
     scale = json.loads((adapters / "adapter_config.json").read_text())["lora_alpha"] / 2
     merged = base.module.state_dict()[changed[0]] + scale * low @ high
     torch.testing.assert_close(policy.module.state_dict()[changed[0]], merged)
+
+
+def test_merged_adapters_are_trained_on_with_all_weights_or_with_new_adapters(adapters, base_policy):
+    policy, base = load(adapters), load(base_policy)
+    assert [(name, weight.requires_grad) for name, weight in policy.module.named_parameters()] == [
+        (name, weight.requires_grad) for name, weight in base.module.named_parameters()
+    ]
+    assert not policy.module.training
+    before = act(policy)
+    add_adapters(policy, vars(PeftConfig(target_modules=["diffusion_step_encoder.1"], r=2)))
+    assert sum("lora_A" in name for name in policy.module.state_dict()) == 1  # wrapped once
+    torch.testing.assert_close(act(policy), before)
 
 
 def test_merged_adapters_are_saved_as_an_ordinary_policy(adapters, tmp_path):
