@@ -5,12 +5,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import save_torch_state_dict
 from lerobot.configs import PreTrainedConfig
 from lerobot.configs.default import PeftConfig
 from lerobot.policies.factory import get_policy_class
 from safetensors.torch import load_file, save_file
+from tiny import OBSERVATIONS
 from torch import Tensor
+
+from lerobot_rlft.configs.pretrained import load_policy_config
+from lerobot_rlft.policies.base import DenoisingPolicy
+from lerobot_rlft.policies.loading import load_policy
 
 PROCESSORS = ("policy_preprocessor", "policy_postprocessor")
 WEIGHTS = "model.safetensors"
@@ -113,3 +119,24 @@ def with_prefix(checkpoint: Path, place: Path) -> Path:
 
     edit_statistics(place, change)
     return place
+
+
+def load(place: Path, *options: str) -> DenoisingPolicy:
+    return load_policy(load_policy_config(str(place), list(options)), place)
+
+
+def act(policy: DenoisingPolicy) -> torch.Tensor:
+    """Actions for two states, with the same noise each time."""
+    torch.manual_seed(3)
+    obs = {key: torch.rand(2, 2, size) for key, size in OBSERVATIONS.items()}
+    with torch.no_grad():
+        return policy.to_action(policy.deployed_chunk(policy.encode(obs)))
+
+
+def assert_alike(policy: DenoisingPolicy, other: DenoisingPolicy) -> None:
+    """The same weights, and bit for bit the same actions."""
+    for (name, own), (other_name, theirs) in zip(
+        policy.module.state_dict().items(), other.module.state_dict().items(), strict=True
+    ):
+        assert name == other_name and torch.equal(own, theirs)
+    assert torch.equal(act(policy), act(other))

@@ -1,49 +1,25 @@
 """Policies in the layouts that lie on the Hub load and act as in today's."""
 
-import json
 import shutil
+from functools import partial
 from pathlib import Path
 
+import families
 import pytest
 import torch
-import vlas
-from lerobot.configs.default import PeftConfig
-from old_layouts import WEIGHTS, adapted, edit, sharded, with_buffers, with_shapes
+from old_layouts import WEIGHTS, act, assert_alike, edit, load, sharded, with_buffers
 from safetensors.torch import load_file, save_file
-from tiny import OBSERVATIONS, save_policy
+from tiny import save_policy
 
 from lerobot_rlft.configs.eval import EvalPipelineConfig
 from lerobot_rlft.configs.pretrained import load_policy_config
 from lerobot_rlft.envs.grasps.configuration_grasps import GraspsEnvConfig
 from lerobot_rlft.evaluation.comparison import compare
 from lerobot_rlft.policies import weights
-from lerobot_rlft.policies.base import DenoisingPolicy
 from lerobot_rlft.policies.loading import load_policy
-from lerobot_rlft.policies.lora import add_adapters
 from lerobot_rlft.utils.errors import StorageFailure, UserError
 
 ROOT = Path(__file__).parents[2]
-
-
-def load(place: Path, *options: str) -> DenoisingPolicy:
-    return load_policy(load_policy_config(str(place), list(options)), place)
-
-
-def act(policy: DenoisingPolicy) -> torch.Tensor:
-    """Actions for two states, with the same noise each time."""
-    torch.manual_seed(3)
-    obs = {key: torch.rand(2, 2, size) for key, size in OBSERVATIONS.items()}
-    with torch.no_grad():
-        return policy.to_action(policy.deployed_chunk(policy.encode(obs)))
-
-
-def assert_alike(policy: DenoisingPolicy, other: DenoisingPolicy) -> None:
-    """The same weights, and bit for bit the same actions."""
-    for (name, own), (other_name, theirs) in zip(
-        policy.module.state_dict().items(), other.module.state_dict().items(), strict=True
-    ):
-        assert name == other_name and torch.equal(own, theirs)
-    assert torch.equal(act(policy), act(other))
 
 
 # Statistics inside the weights
@@ -96,6 +72,30 @@ def test_keys_with_underscores_are_told_apart(tmp_path):
     assert_alike(load(old), load(new))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(families.diffusion, families.IMAGES, crop_shape=(40, 40)),
+        partial(families.vla, "pi0"),
+        partial(families.vla, "smolvla"),
+    ],
+    ids=["diffusion", "pi0", "smolvla"],
+)
+def test_old_policies_with_cameras(make, tmp_path):
+    policy = make()
+    policy.save_pretrained(tmp_path / "new")
+    old = load(with_buffers(tmp_path / "new", tmp_path / "old"))
+    new = load(tmp_path / "new")
+    obs = families.observations(policy, 2)
+    actions = []
+    for other in (old, new):
+        other.task = policy.task
+        torch.manual_seed(3)
+        with torch.no_grad():
+            actions.append(other.to_action(other.deployed_chunk(other.encode(obs))))
+    assert torch.equal(*actions)
+
+
 def test_statistics_beside_processors_are_left_out(base_policy, tmp_path, capsys):
     both = with_buffers(base_policy, tmp_path / "both", processors=True)
     policy = load(both)
@@ -112,56 +112,6 @@ def test_without_processors_and_statistics_the_way_is_named(base_policy, tmp_pat
     config = load_policy_config(str(base_policy), [])
     with pytest.raises(UserError, match=r"lacks policy_preprocessor.json.*no statistics"):
         load_policy(config, bare)
-
-
-# Configs
-
-
-def test_removed_fields_are_dropped_and_named(base_policy, tmp_path, capsys):
-    old = with_buffers(base_policy, tmp_path / "old", mlp_hidden_dim=1024, use_rabc=False)
-    policy = load(old)
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert "dropped: mlp_hidden_dim=1024, use_rabc=False" in line
-    assert_alike(policy, load(base_policy))
-
-
-def test_a_misspelt_option_is_no_removed_field(base_policy):
-    with pytest.raises(UserError, match=r"--policy.horison is unknown.*horizon"):
-        load_policy_config(str(base_policy), ["--horison=4"])
-
-
-def test_renamed_fields_keep_their_values(tmp_path, capsys):
-    vlas.prepare_pi("pi0")
-    content = {"type": "pi0", "num_steps": 7, "proj_width": 1024, "device": "cpu"}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    save_file({"normalize_inputs.buffer_observation_state.mean": torch.zeros(3)}, tmp_path / WEIGHTS)
-    assert load_policy_config(str(tmp_path), []).num_inference_steps == 7
-    assert "dropped: proj_width=1024" in capsys.readouterr().err
-
-
-def test_a_config_with_shapes_and_no_type(tmp_path):
-    modes = dict.fromkeys(("STATE", "ENV", "ACTION"), "MIN_MAX")
-    new = save_policy(tmp_path / "new", normalization_mapping=modes)
-    old = with_shapes(new, tmp_path / "old")
-    policy = load(old)
-    assert policy.module.config.input_features == load(new).module.config.input_features
-    assert_alike(policy, load(new))
-    modes = {"observation.state": "mean_std", "observation.velocity_state": "min_max"}
-    edit(old / "config.json", input_normalization_modes=modes)
-    with pytest.raises(UserError, match="normalises its features of type STATE in several ways"):
-        load(old)
-    config = json.loads((old / "config.json").read_text())
-    del config["down_dims"]
-    (old / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="without type, from before 2025: add the type"):
-        load(old)
-
-
-def test_an_empty_config_is_explained(base_policy, tmp_path):
-    broken = shutil.copytree(base_policy, tmp_path / "broken")
-    (broken / "config.json").write_text("")
-    with pytest.raises(UserError, match=r"empty config.json.*migrate_policy_normalization.*as it is"):
-        load(broken)
 
 
 # Weights
@@ -243,113 +193,4 @@ def test_trusted_pickles_may_hold_statistics(base_policy, tmp_path):
     torch.save(load_file(place / WEIGHTS), place / "model.bin")
     (place / WEIGHTS).unlink()
     policy = load_policy(load_policy_config(str(place), [], trust=True), place, trust=True)
-    assert_alike(policy, load(base_policy))
-
-
-# Adapters
-
-
-@pytest.fixture
-def adapters(base_policy, tmp_path) -> Path:
-    """Of `base_policy`, with weights that change the actions."""
-    vlas.needs("peft")
-    place = adapted(base_policy, tmp_path / "adapters")
-    file = place / "adapter_model.safetensors"
-    torch.manual_seed(1)
-    save_file({name: torch.randn_like(tensor) for name, tensor in load_file(file).items()}, file)
-    return place
-
-
-def test_adapters_are_merged_into_their_base(adapters, base_policy, capsys):
-    assert not (adapters / WEIGHTS).exists()
-    assert json.loads((adapters / "config.json").read_text())["use_peft"]
-    policy, base = load(adapters), load(base_policy)
-    assert not policy.module.config.use_peft and capsys.readouterr().err == ""
-    stored = load_file(adapters / "adapter_model.safetensors")
-    changed = [
-        name
-        for name, tensor in policy.module.state_dict().items()
-        if not torch.equal(tensor, base.module.state_dict()[name])
-    ]
-    assert changed == [f"diffusion.unet.diffusion_step_encoder.{i}.weight" for i in (1, 3)]
-    low, high = (stored[f"base_model.model.{changed[0][:-7]}.lora_{side}.weight"] for side in "BA")
-    scale = json.loads((adapters / "adapter_config.json").read_text())["lora_alpha"] / 2
-    merged = base.module.state_dict()[changed[0]] + scale * low @ high
-    torch.testing.assert_close(policy.module.state_dict()[changed[0]], merged)
-
-
-def test_merged_adapters_are_trained_on_with_all_weights_or_with_new_adapters(adapters, base_policy):
-    policy, base = load(adapters), load(base_policy)
-    assert [(name, weight.requires_grad) for name, weight in policy.module.named_parameters()] == [
-        (name, weight.requires_grad) for name, weight in base.module.named_parameters()
-    ]
-    assert not policy.module.training
-    before = act(policy)
-    add_adapters(policy, vars(PeftConfig(target_modules=["diffusion_step_encoder.1"], r=2)))
-    assert sum("lora_A" in name for name in policy.module.state_dict()) == 1  # wrapped once
-    torch.testing.assert_close(act(policy), before)
-
-
-def test_merged_adapters_are_saved_as_an_ordinary_policy(adapters, tmp_path):
-    policy = load(adapters)
-    policy.save_pretrained(tmp_path / "whole")
-    assert_alike(load(tmp_path / "whole"), policy)
-
-
-def test_adapters_without_processors_have_those_of_their_base(adapters):
-    expected = load(adapters)
-    for file in adapters.glob("policy_*"):
-        file.unlink()
-    assert_alike(load(adapters), expected)
-
-
-@pytest.mark.parametrize(
-    "base, answer",
-    [(None, "names no base_model_name_or_path"), ("/nowhere/base", "adapters of /nowhere/base, .*no folder")],
-)
-def test_adapters_whose_base_is_not_found_are_told(base, answer, adapters):
-    edit(adapters / "adapter_config.json", base_model_name_or_path=base)
-    with pytest.raises(UserError, match=answer):
-        load(adapters)
-
-
-def test_adapters_of_adapters_are_told(adapters):
-    edit(adapters / "adapter_config.json", base_model_name_or_path=str(adapters))
-    with pytest.raises(UserError, match="which holds adapters, too"):
-        load(adapters)
-
-
-def test_narrow_adapters_are_merged(adapters, base_policy):
-    file = adapters / "adapter_model.safetensors"
-    save_file({name: tensor.to(torch.bfloat16) for name, tensor in load_file(file).items()}, file)
-    policy = load(adapters)
-    assert {tensor.dtype for tensor in policy.module.state_dict().values()} == {torch.float32}
-    assert not torch.equal(act(policy), act(load(base_policy)))
-
-
-def test_adapters_of_another_policy_are_told(adapters):
-    file = adapters / "adapter_model.safetensors"
-    save_file({f"{name}x": tensor for name, tensor in load_file(file).items()}, file)
-    with pytest.raises(UserError, match=r"adapters of .* do not fit policy.type=diffusion"):
-        load(adapters)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"megatron_config": {"a": 1}, "megatron_core": "os"},
-        {"init_lora_weights": "pissa"},
-        {"peft_type": "XLORA", "adapters": {"a": "user/other"}},
-    ],
-)
-def test_adapters_that_import_or_fetch_more_are_refused(fields, adapters):
-    edit(adapters / "adapter_config.json", **fields)
-    with pytest.raises(UserError, match=rf"adapter_config.json .* has {next(iter(fields))}=.* is refused"):
-        load(adapters)
-
-
-def test_use_peft_without_adapters_is_left_out(base_policy, capsys):
-    """LeRobot looks for adapters in the base then."""
-    policy = load(base_policy, "--use_peft=true")
-    assert "use_peft=true is left out" in capsys.readouterr().err
     assert_alike(policy, load(base_policy))

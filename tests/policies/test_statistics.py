@@ -7,22 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from old_layouts import WEIGHTS, edit_statistics, statistics, with_buffers, with_prefix
+from old_layouts import WEIGHTS, edit_statistics, load, statistics, with_buffers, with_prefix
 from recorded_data import record
 from safetensors.torch import load_file, save_file
 from tiny import save_policy
 
-from lerobot_rlft.configs.pretrained import load_policy_config
 from lerobot_rlft.policies.base import DenoisingPolicy
-from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.policies.processing import normalise_observations
 from lerobot_rlft.policies.statistics import is_buffer, statistics_from, statistics_in
 from lerobot_rlft.training.checkpoint import write_config
 from lerobot_rlft.utils.errors import UserError
-
-
-def load(place: Path, *options: str) -> DenoisingPolicy:
-    return load_policy(load_policy_config(str(place), list(options)), place)
 
 
 @pytest.fixture(scope="module")
