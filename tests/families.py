@@ -222,8 +222,10 @@ VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
     "pi0, head": partial(vla, "pi0", flow_noise="head"),
     "pi05": partial(vla, "pi05"),
     "smolvla": partial(vla, "smolvla"),
+    "eo1": partial(vla, "eo1"),
+    "eo1, Flow-SDE": partial(vla, "eo1", noise_level=0.5),
 }
-ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla")
+ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla", "eo1")
 WITH_ENCODER = {name for name in VARIANTS if name.startswith(ENCODERS)}
 # Their exploration sampler is another than the deployed one, by design.
 EXPLORES_OTHERWISE = {

@@ -1,5 +1,6 @@
 """Tiny pi0, pi05 and smolvla with random weights, built without a hub: LeRobot's code at other sizes."""
 
+import dataclasses
 import importlib
 import tempfile
 from functools import cache
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import qwens
 import torch
 from lerobot.configs import PolicyFeature, PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
@@ -31,12 +33,15 @@ def build(
 ) -> VLAAdapter:
     """A policy with 4 denoising steps and chunks of 6 actions, 4 of them executed, padded to 5 dims."""
     load_adapters()
-    defaults = prepare_smolvla() if kind == "smolvla" else prepare_pi(kind)
-    defaults |= {
+    prepare = PREPARATIONS[kind]
+    defaults = prepare(kind) | {
         "chunk_size": 6, "n_action_steps": 4, "max_state_dim": 6, "max_action_dim": 5, "device": "cpu",
         "push_to_hub": False,
     }  # fmt: skip
-    config = PreTrainedConfig.get_choice_class(kind)(
+    config_class = PreTrainedConfig.get_choice_class(kind)
+    names = {field.name for field in dataclasses.fields(config_class)}
+    defaults = {name: value for name, value in defaults.items() if name in names}
+    config = config_class(
         input_features={key: PolicyFeature(*feature) for key, feature in inputs.items()},
         output_features={key: PolicyFeature(*feature) for key, feature in outputs.items()},
         **(defaults | fields),
@@ -63,7 +68,7 @@ def prepare_pi(kind: str) -> dict[str, Any]:
     }
 
 
-def prepare_smolvla() -> dict[str, Any]:
+def prepare_smolvla(kind: str) -> dict[str, Any]:
     """Fields that name a small language model on disk."""
     needs("transformers", "tokenizers", "num2words")
     return {
@@ -82,8 +87,25 @@ def needs(*packages: str) -> None:
     """Skip the test where an extra is not installed."""
     for name in packages:
         pytest.importorskip(
-            name, reason=f"{name} is not installed, it comes with the extras pi, smolvla, peft"
+            name, reason=f"{name} is not installed, it comes with an extra of a policy family"
         )
+
+
+def prepare_eo1(kind: str) -> dict[str, Any]:
+    """Fields that name a small Qwen2.5-VL on disk, whose images are 4 tokens."""
+    needs("transformers", "tokenizers")
+    return {
+        "vlm_base": str(qwens.qwen2_5_vl()),
+        "num_denoise_steps": 4,
+        "image_min_pixels": 56 * 56,
+        "image_max_pixels": 56 * 56,
+        "dtype": "float32",
+    }
+
+
+PREPARATIONS = {
+    "pi0": prepare_pi, "pi05": prepare_pi, "smolvla": prepare_smolvla, "eo1": prepare_eo1,
+}  # fmt: skip
 
 
 @cache

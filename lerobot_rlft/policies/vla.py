@@ -7,7 +7,8 @@ They count time as openpi does, t = 1 noise, t = 0 data, and are integrated by L
 import copy
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Any, ClassVar
 
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
@@ -50,6 +51,7 @@ class VLAAdapter(DenoisingPolicy):
     trains_encoder = False
     reads_language = True
     encode_batch = 16
+    prompt_keys: ClassVar[Collection[str]] = (OBS_LANGUAGE_TOKENS,)  # inputs that the preprocessor adds
 
     def __init__(
         self,
@@ -108,14 +110,18 @@ class VLAAdapter(DenoisingPolicy):
     # The contract
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
-        batch = normalise_observations(obs, self.preprocessor, self.task)
-        batch = {key: value[:, -1] for key, value in batch.items()}  # n_obs_steps is 1
+        batch = self._inputs(obs)
         self._check_inputs(batch)
         return self._read(batch).flatten()
 
+    def _inputs(self, obs: dict[str, Tensor]) -> dict[str, Any]:
+        """The policy's inputs, (B, ...), that its preprocessor makes of observations (B, 1, ...)."""
+        batch = normalise_observations(obs, self.preprocessor, self.task)
+        return {key: value[:, -1] for key, value in batch.items()}  # n_obs_steps is 1
+
     def _check_inputs(self, batch: dict[str, Tensor]) -> None:
         """Raise a UserError that names what is missing; LeRobot fills missing cameras with black."""
-        wanted = {*self.module.config.input_features, OBS_LANGUAGE_TOKENS} - self.optional_inputs
+        wanted = {*self.module.config.input_features, *self.prompt_keys} - self.optional_inputs
         missing = sorted(wanted - batch.keys())
         if missing:
             raise UserError(

@@ -1,0 +1,118 @@
+"""The adapters of the other vision-language-action policies against stock LeRobot."""
+
+import copy
+
+import pytest
+import torch
+from families import experience, observations, vla
+from lerobot.policies.factory import get_policy_class
+
+from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
+from lerobot_rlft.policies.lora import add_adapters
+from lerobot_rlft.utils.errors import UserError
+
+KINDS = ("eo1",)
+# A layer of the network that denoises, for adapters.
+LORA_TARGETS = {"eo1": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def stock_batch(policy, obs):
+    """What `lerobot-eval` hands to a policy."""
+    frame = {k: v[:, 0].float() / 255 if v.dtype == torch.uint8 else v[:, 0] for k, v in obs.items()}
+    return policy.preprocessor(frame | {"task": [policy.task] * len(frame["observation.state"])})
+
+
+def encoded(policy, batch, seed=1):
+    obs = observations(policy, batch, seed)
+    with torch.no_grad():
+        return obs, policy.encode(obs)
+
+
+def stock_actions(module, policy, obs, seed):
+    """All executed actions of a decision of stock LeRobot, unnormalised, (B, n_action_steps, D)."""
+    module.reset()
+    torch.manual_seed(seed)
+    steps = [module.select_action(stock_batch(policy, obs)) for _ in range(policy.n_action_steps)]
+    return torch.stack([policy.postprocessor(action) for action in steps], 1)
+
+
+def test_actions_are_those_of_stock_lerobot_to_the_last_bit(kind):
+    policy = vla(kind)
+    obs, condition = encoded(policy, 3)
+    torch.manual_seed(4)
+    mine = policy.to_action(policy.deployed_chunk(condition))
+    assert torch.equal(mine, stock_actions(policy.module, policy, obs, 4))
+
+
+def test_steps_leave_the_condition_as_it_is(kind):
+    policy = vla(kind)
+    _, condition = encoded(policy, 2)
+    before, x = condition.clone(), torch.randn(2, policy.horizon, policy.action_dim)
+    timestep = policy.kernel.timesteps[-1:].expand(2)
+    first, again = (policy.predict(x, timestep, condition).detach() for _ in range(2))
+    assert torch.equal(condition, before) and torch.equal(first, again)
+
+
+def test_the_instruction_is_read(kind):
+    policy = vla(kind)
+    obs, condition = encoded(policy, 2)
+    policy.task = "pull the block"
+    with torch.no_grad():
+        other = policy.features(policy.encode(obs))
+    assert not torch.allclose(other, policy.features(condition))
+
+
+@pytest.mark.parametrize("missing", ["observation.images.wrist", "observation.state"])
+def test_missing_inputs_are_named(kind, missing):
+    policy = vla(kind)
+    obs = observations(policy, 2)
+    del obs[missing]
+    with pytest.raises(UserError, match=rf"inputs lack {missing}; there are .*observation"):
+        policy.encode(obs)
+
+
+@pytest.mark.parametrize("train_encoder, moves", [(None, False), (True, True)])
+def test_the_language_model_is_frozen_unless_asked(kind, train_encoder, moves):
+    policy = vla(kind)
+    base = policy.frozen_copy()
+    config = DPPOConfig(update_epochs=1, minibatch_size=16, train_encoder=train_encoder)
+    DPPO(config, policy, base).update(experience(policy))
+    pairs = zip(policy.encoder.parameters(), base.encoder.parameters(), strict=True)
+    assert any(not torch.equal(new, old) for new, old in pairs) == moves
+
+
+def test_critics_can_read_the_action_expert(kind):
+    policy = vla(kind)
+    _, condition = encoded(policy, 3)
+    features = policy.expert_features(condition)
+    assert features.shape == (3, policy.expert_dim) and features.std(0).max() > 0
+
+
+def test_adapters_train_alone_and_merge_into_an_ordinary_checkpoint(kind, tmp_path):
+    pytest.importorskip("peft", reason="peft is not installed, it comes with the extra peft")
+    policy = vla(kind)
+    options = {
+        "method_type": "LORA", "full_training_modules": None, "r": 2, "target_modules": LORA_TARGETS[kind],
+    }  # fmt: skip
+    add_adapters(policy, options)
+    base = policy.frozen_copy()
+    DPPO(DPPOConfig(update_epochs=1, minibatch_size=16, actor_lr=1e-2), policy, base).update(
+        experience(policy)
+    )
+    pairs = zip(policy.module.named_parameters(), base.module.parameters(), strict=True)
+    moved = {name for name, new, old in ((n, p, q) for (n, p), q in pairs) if not torch.equal(new, old)}
+    assert moved and all("lora_" in name for name in moved)
+    obs, condition = encoded(policy, 2)
+    torch.manual_seed(4)
+    mine = policy.to_action(policy.deployed_chunk(condition))
+    policy.save_pretrained(tmp_path)
+    stock = get_policy_class(kind).from_pretrained(tmp_path, strict=True)
+    assert torch.allclose(stock_actions(stock, policy, obs, 4), mine, atol=1e-4)
+    fresh = copy.deepcopy(base)
+    torch.manual_seed(4)
+    assert not torch.allclose(fresh.to_action(fresh.deployed_chunk(encoded(fresh, 2)[1])), mine, atol=1e-4)
