@@ -224,8 +224,9 @@ VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
     "smolvla": partial(vla, "smolvla"),
     "eo1": partial(vla, "eo1"),
     "eo1, Flow-SDE": partial(vla, "eo1", noise_level=0.5),
+    "xvla, eta 1": partial(vla, "xvla"),
 }
-ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla", "eo1")
+ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla", "eo1", "xvla")
 WITH_ENCODER = {name for name in VARIANTS if name.startswith(ENCODERS)}
 # Their exploration sampler is another than the deployed one, by design.
 EXPLORES_OTHERWISE = {

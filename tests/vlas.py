@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import qwens
 import torch
-from lerobot.configs import PolicyFeature, PreTrainedConfig
+from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
 from lerobot_rlft.policies import load_adapters
@@ -51,6 +51,8 @@ def build(
     for name, weight in module.named_parameters():
         if name.endswith("norm.dense.weight"):
             torch.nn.init.normal_(weight, std=0.1)  # fresh norms of pi05 ignore the time
+        elif name.endswith(("action_decoder.fc.weight", "action_encoder.fc.weight")):
+            torch.nn.init.normal_(weight, std=0.3)  # fresh chunks of xvla are all alike
     policy = adapter_class(kind)(module, *make_pre_post_processors(config, dataset_stats=stats), exploration)
     policy.task = "push the block"
     return policy
@@ -103,8 +105,43 @@ def prepare_eo1(kind: str) -> dict[str, Any]:
     }
 
 
+def prepare_xvla(kind: str) -> dict[str, Any]:
+    """Fields of a small Florence-2 and a tokenizer on disk; chunks of 5 dims, of which 2 are real."""
+    needs("transformers", "tokenizers")
+    folder = _folder()
+    _tokenizer(folder)
+    text = {
+        "vocab_size": VOCABULARY, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64, "max_position_embeddings": 128,
+    }  # fmt: skip
+    vision = {
+        "depths": (1, 1), "embed_dim": (16, 32), "num_heads": (2, 2), "num_groups": (2, 2),
+        "patch_size": (7, 3), "patch_stride": (4, 2), "patch_padding": (3, 1), "patch_prenorm": (False, True),
+        "window_size": 4, "projection_dim": 32,
+    }  # fmt: skip
+    return {
+        "florence_config": {"text_config": text, "vision_config": vision},
+        "tokenizer_name": str(folder),
+        "tokenizer_max_length": 16,
+        "num_denoising_steps": 4,
+        "hidden_size": 32,
+        "depth": 2,
+        "num_heads": 2,
+        "num_domains": 3,
+        "len_soft_prompts": 4,
+        "action_mode": "auto",
+        "normalization_mapping": {
+            "VISUAL": NormalizationMode.IDENTITY,
+            "STATE": NormalizationMode.MEAN_STD,
+            "ACTION": NormalizationMode.MEAN_STD,
+        },
+    }
+
+
 PREPARATIONS = {
     "pi0": prepare_pi, "pi05": prepare_pi, "smolvla": prepare_smolvla, "eo1": prepare_eo1,
+    "xvla": prepare_xvla,
 }  # fmt: skip
 
 

@@ -106,9 +106,5 @@ class EO1Adapter(VLAAdapter):
     def features(self, condition: Tensor) -> Tensor:
         return Prefix.unflatten(condition, self.shape).summary.float()
 
-    @property
-    def expert_dim(self) -> int:
-        return self.module.model.hidden_size
-
     def _dtype(self) -> torch.dtype:
         return self.module.model.vlm_backbone.dtype

@@ -63,12 +63,12 @@ class VLAAdapter(DenoisingPolicy):
         self.module, self.preprocessor, self.postprocessor = policy.eval(), preprocessor, postprocessor
         config = policy.config
         self.n_obs_steps, self.horizon, self.n_action_steps = 1, config.chunk_size, config.n_action_steps
-        self.action_dim = config.max_action_dim
+        self.action_dim = self._action_dim()
         self.shape = self._shape()
         if self._dtype() == torch.bfloat16:
             self.ratio_tolerance = BFLOAT16_RATIO_TOLERANCE
         try:
-            self.use_flow(self._num_steps(), exploration)
+            self._use_sampler(exploration)
         except ValueError as error:
             raise UserError(str(error)) from error
 
@@ -90,6 +90,18 @@ class VLAAdapter(DenoisingPolicy):
     @abstractmethod
     def _num_steps(self) -> int:
         """K of the policy's own sampler."""
+
+    def _action_dim(self) -> int:
+        """D of the chain."""
+        return self.module.config.max_action_dim
+
+    def _use_sampler(self, exploration: Exploration) -> None:
+        """Set `kernel` and `noise_head`: the flow of openpi, from noise at t = 1."""
+        self.use_flow(self._num_steps(), exploration)
+
+    def _output(self) -> nn.Module:
+        """The layers that read actions off the expert's last hidden states."""
+        return self.module.model.action_out_proj
 
     @abstractmethod
     def _read(self, batch: dict[str, Tensor]) -> Prefix:
@@ -169,16 +181,15 @@ class VLAAdapter(DenoisingPolicy):
 
     @property
     def expert_dim(self) -> int:
-        return self.module.model.action_out_proj.in_features
+        return next(part for part in self._output().modules() if isinstance(part, nn.Linear)).in_features
 
     def expert_features(self, condition: Tensor) -> Tensor:
-        """Mean over the chunk of what the expert sends to its last layer, asked about x = 0 at t = 1."""
+        """Mean over the chunk of what the expert sends to its last layer, asked about x = 0 at the first step."""
         seen: list[Tensor] = []
-        output = self.module.model.action_out_proj
-        hook = output.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        hook = self._output().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
             x = torch.zeros(len(condition), self.horizon, self.action_dim, device=condition.device)
-            self.predict(x, torch.ones(len(condition), device=condition.device), condition)
+            self.predict(x, self.kernel.timesteps[-1:].expand(len(condition)), condition)
         finally:
             hook.remove()
         return seen[0].float().mean(1)

@@ -4,16 +4,19 @@ import copy
 
 import pytest
 import torch
-from families import experience, observations, vla
+import vlas
+from families import ACTION, IMAGES, experience, observations, statistics, vla
+from lerobot.configs import FeatureType
 from lerobot.policies.factory import get_policy_class
 
 from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
+from lerobot_rlft.policies.base import Exploration
 from lerobot_rlft.policies.lora import add_adapters
 from lerobot_rlft.utils.errors import UserError
 
-KINDS = ("eo1",)
+KINDS = ("eo1", "xvla")
 # A layer of the network that denoises, for adapters.
-LORA_TARGETS = {"eo1": ["q_proj", "v_proj"]}
+LORA_TARGETS = {"eo1": ["q_proj", "v_proj"], "xvla": ["qkv", "vlm_proj"]}
 
 
 @pytest.fixture(params=KINDS)
@@ -116,3 +119,41 @@ def test_adapters_train_alone_and_merge_into_an_ordinary_checkpoint(kind, tmp_pa
     fresh = copy.deepcopy(base)
     torch.manual_seed(4)
     assert not torch.allclose(fresh.to_action(fresh.deployed_chunk(encoded(fresh, 2)[1])), mine, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_stock_sampler_of_xvla_is_a_draw_of_its_transitions_with_the_noise_of_the_start():
+    policy = vla("xvla")
+    obs, condition = encoded(policy, 3)
+    torch.manual_seed(4)
+    noise = torch.randn(3, policy.horizon, policy.action_dim)
+    x = noise
+    for k in reversed(range(policy.kernel.num_steps)):
+        normal = policy.transition(x, torch.full((3,), k), condition)
+        x = normal.mean + normal.stddev * noise
+    torch.testing.assert_close(policy.to_action(x), stock_actions(policy.module, policy, obs, 4))
+
+
+def test_the_noise_of_xvla_follows_eta():
+    half = vlas.build("xvla", IMAGES, ACTION, statistics(), Exploration(eta=0.5))
+    torch.testing.assert_close(half.kernel.std, vla("xvla").kernel.std / 2)
+
+
+@torch.no_grad()
+def test_grippers_of_xvla_leave_the_network_before_their_sigmoid():
+    policy = vlas.build(
+        "xvla", IMAGES, {"action": (FeatureType.ACTION, (14,))}, {}, action_mode="joint", max_state_dim=14
+    )
+    obs, condition = encoded(policy, 2)
+    torch.manual_seed(4)
+    chunk = policy.deployed_chunk(condition)
+    actions = policy.to_action(chunk)
+    assert torch.equal(actions, stock_actions(policy.module, policy, obs, 4))
+    assert torch.equal(actions[..., 6], chunk[:, :4, 6].sigmoid())
+
+
+def test_an_instruction_of_another_length_is_refused():
+    policy = vla("xvla")
+    policy.module.config.tokenizer_max_length = 8
+    with pytest.raises(UserError, match=r"has 16 tokens.*choose policy.pad_language_to=max_length"):
+        policy.encode(observations(policy, 2))
