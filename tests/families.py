@@ -225,8 +225,10 @@ VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
     "eo1": partial(vla, "eo1"),
     "eo1, Flow-SDE": partial(vla, "eo1", noise_level=0.5),
     "xvla, eta 1": partial(vla, "xvla"),
+    "vla_jepa": partial(vla, "vla_jepa"),
+    "vla_jepa, Flow-SDE": partial(vla, "vla_jepa", noise_level=0.5),
 }
-ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla", "eo1", "xvla")
+ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla", "eo1", "xvla", "vla_jepa")
 WITH_ENCODER = {name for name in VARIANTS if name.startswith(ENCODERS)}
 # Their exploration sampler is another than the deployed one, by design.
 EXPLORES_OTHERWISE = {

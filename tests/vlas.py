@@ -139,9 +139,26 @@ def prepare_xvla(kind: str) -> dict[str, Any]:
     }
 
 
+def prepare_vla_jepa(kind: str) -> dict[str, Any]:
+    """Fields that name a small Qwen3-VL on disk; without a world model, which no action depends on."""
+    needs("transformers", "tokenizers", "diffusers")
+    return {
+        "qwen_model_name": str(qwens.qwen3_vl()),
+        "torch_dtype": "float32",
+        "enable_world_model": False,
+        "num_embodied_action_tokens_per_instruction": 3,
+        "num_inference_timesteps": 4,
+        "action_model_type": "DiT-test",
+        "action_hidden_size": 32,
+        "action_num_layers": 2,
+        "action_dropout": 0.0,
+        "clip_normalized_actions": False,
+    }
+
+
 PREPARATIONS = {
     "pi0": prepare_pi, "pi05": prepare_pi, "smolvla": prepare_smolvla, "eo1": prepare_eo1,
-    "xvla": prepare_xvla,
+    "xvla": prepare_xvla, "vla_jepa": prepare_vla_jepa,
 }  # fmt: skip
 
 

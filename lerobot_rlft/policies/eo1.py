@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import DenoisingPolicy, register
+from .base import register
 from .prefix import Prefix, PrefixShape, masked_mean
 from .prompt import prompt_inputs
 from .vla import VLAAdapter
@@ -79,7 +79,7 @@ class EO1Adapter(VLAAdapter):
             return model.action_out_proj(hidden).to(x.dtype)
 
     def example_condition(self, batch: int) -> Tensor:
-        return DenoisingPolicy.example_condition(self, batch)  # blank images give no prompt
+        return super(VLAAdapter, self).example_condition(batch)  # blank images give no prompt
 
     @property
     def _qwen(self) -> nn.Module:

@@ -184,7 +184,7 @@ class VLAAdapter(DenoisingPolicy):
         return next(part for part in self._output().modules() if isinstance(part, nn.Linear)).in_features
 
     def expert_features(self, condition: Tensor) -> Tensor:
-        """Mean over the chunk of what the expert sends to its last layer, asked about x = 0 at the first step."""
+        """Mean over the chunk of what the expert sends to its last layer at the first step, where x = 0."""
         seen: list[Tensor] = []
         hook = self._output().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
