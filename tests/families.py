@@ -223,10 +223,12 @@ VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
     "pi05": partial(vla, "pi05"),
     "smolvla": partial(vla, "smolvla"),
     "eo1": partial(vla, "eo1"),
-    "eo1, Flow-SDE": partial(vla, "eo1", noise_level=0.5),
+    "eo1, Flow-SDE hybrid": partial(vla, "eo1", noise_level=0.5, hybrid=True),
+    "eo1, head": partial(vla, "eo1", flow_noise="head"),
     "xvla, eta 1": partial(vla, "xvla"),
     "vla_jepa": partial(vla, "vla_jepa"),
-    "vla_jepa, Flow-SDE": partial(vla, "vla_jepa", noise_level=0.5),
+    "vla_jepa, Flow-SDE hybrid": partial(vla, "vla_jepa", noise_level=0.5, hybrid=True),
+    "vla_jepa, head": partial(vla, "vla_jepa", flow_noise="head"),
 }
 ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla", "eo1", "xvla", "vla_jepa")
 WITH_ENCODER = {name for name in VARIANTS if name.startswith(ENCODERS)}

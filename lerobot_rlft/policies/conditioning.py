@@ -37,6 +37,8 @@ class LabelEmbedding(nn.Module):
         added = (labels >= 0).to(self.weight)[..., None] * self.weight[labels.clamp(min=0)]
         if added.ndim == 2:  # (B, F); (F,) where one label serves the whole batch
             added = added.view(len(added), *[1] * (output.ndim - 2), -1)
+            if len(output) > len(added):  # a loss with several noises for each sample, vla_jepa's
+                added = added.repeat(len(output) // len(added), *[1] * (added.ndim - 1))
         return output + added.to(output.dtype)
 
     @contextmanager

@@ -10,7 +10,16 @@ from lerobot.configs import FeatureType
 from lerobot.policies.factory import get_policy_class
 
 from lerobot_rlft.algorithms.dppo import DPPO, DPPOConfig
+from lerobot_rlft.algorithms.nft import NFT, NFTConfig
 from lerobot_rlft.policies.base import Exploration
+from lerobot_rlft.policies.conditioning import (
+    LABEL,
+    NEGATIVE,
+    POSITIVE,
+    UNKNOWN,
+    AdvantageEmbedding,
+    Conditioned,
+)
 from lerobot_rlft.policies.lora import add_adapters
 from lerobot_rlft.utils.errors import UserError
 
@@ -119,6 +128,27 @@ def test_adapters_train_alone_and_merge_into_an_ordinary_checkpoint(kind, tmp_pa
     fresh = copy.deepcopy(base)
     torch.manual_seed(4)
     assert not torch.allclose(fresh.to_action(fresh.deployed_chunk(encoded(fresh, 2)[1])), mine, atol=1e-4)
+
+
+def test_it_is_tuned_by_nft(kind):
+    policy = vlas.build(kind, IMAGES, ACTION, statistics(), Exploration(eta=0.0, noise_level=0.0))
+    base = policy.frozen_copy()
+    metrics = NFT(NFTConfig(minibatch_size=16), policy, base).update(experience(policy))
+    assert metrics["kl_to_base"] > 0
+
+
+def test_recap_tells_it_the_advantage_in_the_loss_of_lerobot(kind):
+    policy = vla(kind)
+    policy.module.requires_grad_(False)
+    embedding = AdvantageEmbedding(policy.condition_layer)
+    raw = {k: v[:, 0].float() / 255 if v.ndim == 5 else v[:, 0] for k, v in observations(policy, 2).items()}
+    raw |= {"action": torch.randn(2, policy.horizon, 2), "task": [policy.task] * 2}
+    batch = policy.preprocessor(raw)
+    batch[LABEL] = torch.tensor([NEGATIVE, POSITIVE])
+    loss, _ = Conditioned(policy.module, embedding, dropout=0.0)(batch)
+    loss.backward()
+    told = embedding.weight.grad.abs().amax(1) > 0
+    assert told[NEGATIVE] and told[POSITIVE] and not told[UNKNOWN]
 
 
 @torch.no_grad()
