@@ -156,9 +156,40 @@ def prepare_vla_jepa(kind: str) -> dict[str, Any]:
     }
 
 
+def prepare_groot(kind: str) -> dict[str, Any]:
+    """Fields that name a small base model on disk, in float32."""
+    needs("transformers", "tokenizers", "diffusers", "tree")
+    return {"base_model_path": str(_groot_base()), "use_bf16": False}
+
+
+@cache
+def _groot_base() -> Path:
+    from lerobot.policies.groot import processor_groot
+    from lerobot.policies.groot.groot_n1_7 import GR00TN17, GR00TN17Config
+
+    folder, backbone = _folder(), str(qwens.qwen3_vl())
+    processor_groot.GROOT_N1_7_BACKBONE_MODEL = backbone  # the processor names one on the hub
+    attention = {"positional_embeddings": None, "num_attention_heads": 2, "dropout": 0.0}
+    config = GR00TN17Config(
+        model_name=backbone, dtype="float32", model_dtype="float32", select_layer=2,
+        backbone_embedding_dim=qwens.WIDTH, hidden_size=32, input_embedding_dim=32, max_state_dim=6,
+        max_action_dim=5, action_horizon=6, max_seq_len=32, max_num_embodiments=11,
+        num_inference_timesteps=4,
+        diffusion_model_cfg=attention | {
+            "num_layers": 4, "attention_head_dim": 16, "norm_type": "ada_norm", "final_dropout": True,
+            "output_dim": 32, "interleave_self_attention": True,
+        },
+        vl_self_attention_cfg=attention | {"num_layers": 1, "attention_head_dim": 32, "final_dropout": True},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    GR00TN17(config).float().save_pretrained(folder)
+    return folder
+
+
 PREPARATIONS = {
     "pi0": prepare_pi, "pi05": prepare_pi, "smolvla": prepare_smolvla, "eo1": prepare_eo1,
     "xvla": prepare_xvla, "vla_jepa": prepare_vla_jepa,
+    "groot": prepare_groot,
 }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ class VLAAdapter(DenoisingPolicy):
     ) -> None:
         self.module, self.preprocessor, self.postprocessor = policy.eval(), preprocessor, postprocessor
         config = policy.config
-        self.n_obs_steps, self.horizon, self.n_action_steps = 1, config.chunk_size, config.n_action_steps
+        self.n_obs_steps, self.horizon, self.n_action_steps = 1, self._horizon(), config.n_action_steps
         self.action_dim = self._action_dim()
         self.shape = self._shape()
         if self._dtype() == torch.bfloat16:
@@ -90,6 +90,10 @@ class VLAAdapter(DenoisingPolicy):
     @abstractmethod
     def _num_steps(self) -> int:
         """K of the policy's own sampler."""
+
+    def _horizon(self) -> int:
+        """H of the chain."""
+        return self.module.config.chunk_size
 
     def _action_dim(self) -> int:
         """D of the chain."""
