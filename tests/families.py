@@ -229,8 +229,10 @@ VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
     "vla_jepa": partial(vla, "vla_jepa"),
     "vla_jepa, Flow-SDE hybrid": partial(vla, "vla_jepa", noise_level=0.5, hybrid=True),
     "vla_jepa, head": partial(vla, "vla_jepa", flow_noise="head"),
+    "groot": partial(vla, "groot"),
+    "groot, Flow-SDE": partial(vla, "groot", noise_level=0.5),
 }
-ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla", "eo1", "xvla", "vla_jepa")
+ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla", "eo1", "xvla", "vla_jepa", "groot")
 WITH_ENCODER = {name for name in VARIANTS if name.startswith(ENCODERS)}
 # Their exploration sampler is another than the deployed one, by design.
 EXPLORES_OTHERWISE = {

@@ -34,12 +34,12 @@ class LabelEmbedding(nn.Module):
         if self.labels is None:
             return output
         labels = torch.as_tensor(self.labels, device=self.weight.device)
-        added = (labels >= 0).to(self.weight)[..., None] * self.weight[labels.clamp(min=0)]
-        if added.ndim == 2:  # (B, F); (F,) where one label serves the whole batch
-            added = added.view(len(added), *[1] * (output.ndim - 2), -1)
-            if len(output) > len(added):  # a loss with several noises for each sample, vla_jepa's
-                added = added.repeat(len(output) // len(added), *[1] * (added.ndim - 1))
-        return output + added.to(output.dtype)
+        shift = (labels >= 0).to(self.weight)[..., None] * self.weight[labels.clamp(min=0)]
+        if shift.ndim == 2:  # (B, F); (F,) where one label serves the whole batch
+            shift = shift.view(len(shift), *[1] * (output.ndim - 2), -1)
+            if len(output) > len(shift):  # a loss with several noises for each sample, vla_jepa's
+                shift = shift.repeat(len(output) // len(shift), *[1] * (shift.ndim - 1))
+        return output + shift.to(output.dtype)
 
     @contextmanager
     def given(self, labels: Tensor | int) -> Iterator[None]:

@@ -12,7 +12,7 @@ from ..utils.errors import UserError
 from .base import Exploration, register
 from .buckets import count_in_buckets
 from .tokens import Tokens, TokensAdapter, TokensShape
-from .vla import VLAAdapter
+from .vla import VLAAdapter, require_keys
 
 
 @register("groot")
@@ -66,11 +66,11 @@ class GrootAdapter(TokensAdapter):
 
     def _inputs(self, obs: dict[str, Tensor]) -> dict[str, Any]:
         names = next((s.rename_map for s in self.preprocessor.steps if hasattr(s, "rename_map")), {})
-        self._check_keys({names.get(key, key) for key in obs}, self.module.config.input_features)
+        require_keys(self.module.config.input_features, {names.get(key, key) for key in obs})
         return super()._inputs(obs)
 
     def _check_inputs(self, batch: dict[str, Any]) -> None:
-        self._check_keys(batch.keys(), self.prompt_keys)  # the preprocessor takes the pictures away
+        require_keys(self.prompt_keys, batch)  # the preprocessor takes the pictures away
 
     def _read(self, batch: dict[str, Any]) -> Tokens:
         model = self.module._groot_model

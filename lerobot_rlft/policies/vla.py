@@ -135,16 +135,10 @@ class VLAAdapter(DenoisingPolicy):
         batch = normalise_observations(obs, self.preprocessor, self.task)
         return {key: value[:, -1] for key, value in batch.items()}  # n_obs_steps is 1
 
-    def _check_inputs(self, batch: dict[str, Tensor]) -> None:
+    def _check_inputs(self, batch: dict[str, Any]) -> None:
         """Raise a UserError that names what is missing; LeRobot fills missing cameras with black."""
-        wanted = {*self.module.config.input_features, *self.prompt_keys} - self.optional_inputs
-        missing = sorted(wanted - batch.keys())
-        if missing:
-            raise UserError(
-                f"the policy's inputs lack {', '.join(missing)}; there are {', '.join(sorted(batch))}. Give "
-                "the environment's cameras the policy's names (env.features_map), and keep the tokenizer in "
-                "policy_preprocessor.json"
-            )
+        keys = {*self.module.config.input_features, *self.prompt_keys} - self.optional_inputs
+        require_keys(keys, batch)
 
     @property
     def optional_inputs(self) -> set[str]:
@@ -161,8 +155,8 @@ class VLAAdapter(DenoisingPolicy):
         return self._velocity(Prefix.unflatten(condition, self.shape), x, timestep)
 
     def executed(self, x: Tensor) -> Tensor:
-        cut = x[:, : self.n_action_steps]
-        return cut[..., : self.module.config.output_features[ACTION].shape[0]] if x.ndim > 2 else cut
+        steps = x[:, : self.n_action_steps]
+        return steps[..., : self.module.config.output_features[ACTION].shape[0]] if x.ndim > 2 else steps
 
     @torch.no_grad()
     def deployed_chunk(self, condition: Tensor) -> Tensor:
@@ -188,15 +182,16 @@ class VLAAdapter(DenoisingPolicy):
         return next(part for part in self._output().modules() if isinstance(part, nn.Linear)).in_features
 
     def expert_features(self, condition: Tensor) -> Tensor:
-        """Mean over the chunk of what the expert sends to its last layer at the first step, where x = 0."""
-        seen: list[Tensor] = []
-        hook = self._output().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        """Mean over the chunk of what the expert sends to its last layer, asked about x = 0 at t = 1."""
+        captures: list[Tensor] = []
+        output = self.module.model.action_out_proj
+        hook = output.register_forward_pre_hook(lambda _, inputs: captures.append(inputs[0]))
         try:
             x = torch.zeros(len(condition), self.horizon, self.action_dim, device=condition.device)
             self.predict(x, self.kernel.timesteps[-1:].expand(len(condition)), condition)
         finally:
             hook.remove()
-        return seen[0].float().mean(1)
+        return captures[0].float().mean(1)
 
     def copy_encoder(self) -> "VLAAdapter":
         twin = copy.copy(self)
@@ -215,3 +210,19 @@ class VLAAdapter(DenoisingPolicy):
     def _dtype(self) -> torch.dtype:
         """Dtype of the expert's matrices; norms may be float32 in a bfloat16 network."""
         return next(p.dtype for part in self._expert() for p in part.parameters() if p.ndim > 1)
+
+
+def require_keys(keys: Collection[str], batch: Collection[str]) -> None:
+    """Raise a UserError that names what is missing.
+
+    Args:
+        keys: of the policy's inputs.
+        batch: the keys that there are.
+    """
+    missing = sorted({*keys} - {*batch})
+    if missing:
+        raise UserError(
+            f"the policy's inputs lack {', '.join(missing)}; there are {', '.join(sorted(batch))}. Give the "
+            "environment's cameras the policy's names (env.features_map), and keep the tokenizer in "
+            "policy_preprocessor.json"
+        )
