@@ -51,8 +51,8 @@ def build(
     for name, weight in module.named_parameters():
         if name.endswith("norm.dense.weight"):
             torch.nn.init.normal_(weight, std=0.1)  # fresh norms of pi05 ignore the time
-        elif name.endswith(("action_decoder.fc.weight", "action_encoder.fc.weight")):
-            torch.nn.init.normal_(weight, std=0.3)  # fresh chunks of xvla are all alike
+        elif name.endswith(("coder.fc.weight", "coder.W1.W", "coder.layer2.W")):
+            torch.nn.init.normal_(weight, std=0.3)  # fresh chunks of xvla and groot are all alike
     policy = adapter_class(kind)(module, *make_pre_post_processors(config, dataset_stats=stats), exploration)
     policy.task = "push the block"
     return policy

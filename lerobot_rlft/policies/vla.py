@@ -182,16 +182,15 @@ class VLAAdapter(DenoisingPolicy):
         return next(part for part in self._output().modules() if isinstance(part, nn.Linear)).in_features
 
     def expert_features(self, condition: Tensor) -> Tensor:
-        """Mean over the chunk of what the expert sends to its last layer, asked about x = 0 at t = 1."""
+        """Mean over the chunk of what the expert sends to its last layer at the first step, where x = 0."""
         captures: list[Tensor] = []
-        output = self.module.model.action_out_proj
-        hook = output.register_forward_pre_hook(lambda _, inputs: captures.append(inputs[0]))
+        hook = self._output().register_forward_pre_hook(lambda _, inputs: captures.append(inputs[0]))
         try:
             x = torch.zeros(len(condition), self.horizon, self.action_dim, device=condition.device)
             self.predict(x, self.kernel.timesteps[-1:].expand(len(condition)), condition)
         finally:
             hook.remove()
-        return captures[0].float().mean(1)
+        return captures[0][:, -self.horizon :].float().mean(1)
 
     def copy_encoder(self) -> "VLAAdapter":
         twin = copy.copy(self)

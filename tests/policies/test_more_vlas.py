@@ -25,7 +25,12 @@ from lerobot_rlft.utils.errors import UserError
 
 KINDS = ("eo1", "xvla", "vla_jepa", "groot")
 # A layer of the network that denoises, for adapters.
-LORA_TARGETS = {"eo1": ["q_proj", "v_proj"], "xvla": ["qkv", "vlm_proj"], "vla_jepa": ["to_q", "to_v"], "groot": ["to_q", "to_v"]}
+LORA_TARGETS = {
+    "eo1": ["q_proj", "v_proj"],
+    "xvla": ["qkv", "vlm_proj"],
+    "vla_jepa": ["to_q", "to_v"],
+    "groot": ["to_q", "to_v"],
+}
 
 
 @pytest.fixture(params=KINDS)
