@@ -135,6 +135,26 @@ def test_adapters_train_alone_and_merge_into_an_ordinary_checkpoint(kind, tmp_pa
     assert not torch.allclose(fresh.to_action(fresh.deployed_chunk(encoded(fresh, 2)[1])), mine, atol=1e-4)
 
 
+BFLOAT16 = {"eo1": {"dtype": "bfloat16"}, "xvla": {"dtype": "bfloat16"}, "groot": {"use_bf16": True}}
+
+
+@pytest.mark.parametrize("kind", BFLOAT16)
+def test_a_bfloat16_policy_keeps_chains_in_float32(kind):
+    policy = vlas.build(kind, IMAGES, ACTION, statistics(), Exploration(noise_level=0.5), **BFLOAT16[kind])
+    obs, condition = encoded(policy, 3)
+    chain = experience(policy).chain
+    assert chain.x.dtype == chain.log_prob.dtype == torch.float32
+    assert policy.features(condition).dtype == torch.float32
+    torch.manual_seed(4)
+    mine = policy.to_action(policy.deployed_chunk(condition))
+    stock = stock_actions(policy.module, policy, obs, 4).float()
+    torch.testing.assert_close(mine, stock, rtol=0, atol=0.1)
+    metrics = DPPO(DPPOConfig(update_epochs=1, minibatch_size=16), policy, policy.frozen_copy()).update(
+        experience(policy)
+    )
+    assert metrics["first_ratio_error"] <= policy.ratio_tolerance == 0.05
+
+
 def test_it_is_tuned_by_nft(kind):
     policy = vlas.build(kind, IMAGES, ACTION, statistics(), Exploration(eta=0.0, noise_level=0.0))
     base = policy.frozen_copy()
