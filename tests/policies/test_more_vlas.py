@@ -212,3 +212,10 @@ def test_an_instruction_of_another_length_is_refused():
     policy.module.config.tokenizer_max_length = 8
     with pytest.raises(UserError, match=r"has 16 tokens.*choose policy.pad_language_to=max_length"):
         policy.encode(observations(policy, 2))
+
+
+def test_relative_actions_of_groot_are_refused():
+    with pytest.raises(UserError, match=r"relative actions of groot are not supported.*Choose"):
+        policy = vla("groot")
+        policy.module.config.use_relative_actions = True
+        type(policy)(policy.module, policy.preprocessor, policy.postprocessor, Exploration())
