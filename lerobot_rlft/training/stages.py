@@ -1,7 +1,6 @@
 """Stages of a round, with the files each reads and leaves; `rounds` chains them and chooses the folders."""
 
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from ..policies.loading import load_policy
 from ..rollout.environments import make_runner
 from ..rollout.recorder import write_rollouts
 from ..utils.errors import UserError
+from ..utils.files import make_folder, remove, replacing
 from ..utils.run_folder import ROUNDS
 from .checkpoint import save_checkpoint
 from .records import Records
@@ -69,7 +69,7 @@ class Stages:
             UserError: an input is missing or unusable.
             EnvironmentFailure, FloatingPointError: it cannot go on.
         """
-        self.folder(number).mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder(number))
         stages: dict[str, Callable[[int], None]] = {
             "collect": self._collect,
             "value": self._fit_value,
@@ -169,24 +169,21 @@ class Stages:
             )
         ends = np.cumsum([len(d.index) for d in datasets])[:-1]
         labels, weights = np.split(algorithm.labels(scores), ends), np.split(algorithm.weights(scores), ends)
-        out = self.result("advantages", number)
-        partial = out.with_name(f".partial.{out.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        for i, d in enumerate(datasets):
-            columns = {
-                "return": total[i],
-                "value": values[i],
-                "advantage": found[i],
-                "label": labels[i],
-                "weight": weights[i],
-            }
-            write_sidecar(partial / f"{d.name}.parquet", d, columns)
-            share = [float((labels[i] == label).mean()) for label in (POSITIVE, NEGATIVE, UNKNOWN)]
-            tqdm.write(
-                f"  {d.name}: {share[0]:.0%} of {len(d.index):,} frames positive, {share[1]:.0%} negative, "
-                f"{share[2]:.0%} unknown"
-            )
-        partial.rename(out)
+        with replacing(self.result("advantages", number)) as partial:
+            for i, d in enumerate(datasets):
+                columns = {
+                    "return": total[i],
+                    "value": values[i],
+                    "advantage": found[i],
+                    "label": labels[i],
+                    "weight": weights[i],
+                }
+                write_sidecar(partial / f"{d.name}.parquet", d, columns)
+                share = [float((labels[i] == label).mean()) for label in (POSITIVE, NEGATIVE, UNKNOWN)]
+                tqdm.write(
+                    f"  {d.name}: {share[0]:.0%} of {len(d.index):,} frames positive, {share[1]:.0%} "
+                    f"negative, {share[2]:.0%} unknown"
+                )
 
     def _refit(self, number: int) -> None:
         config, algorithm = self.config, self.algorithm
@@ -217,15 +214,9 @@ class Stages:
                     self.records.write("train", number, env_steps, {"step": step, **metrics})
 
             refit.train(loader, state, on_step)
-        conditioned = self.folder(number) / "guided"
-        partial = conditioned.with_name(f".partial.{conditioned.name}")
-        for left in (partial, conditioned):
-            shutil.rmtree(left, ignore_errors=True)
-        refit.export_guided(partial)
-        if partial.is_dir():
-            partial.rename(conditioned)
+        refit.export_guided(self.folder(number) / "guided")
         saved = save_checkpoint(config, number, refit.export, {"round": number})
-        shutil.rmtree(state, ignore_errors=True)
+        remove(state)
         self.records.saved(saved)
 
     # What they read
