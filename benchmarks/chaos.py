@@ -30,24 +30,27 @@ from tiny import save_policy  # noqa: E402
 
 GRASPS = f"--policy.path={ROOT / 'recipes/grasps_base'} --env.type=grasps"
 QUICK = "--eval.n_episodes=40 --eval.n_episodes_during=20 --eval.batch_size=20 --eval.n_videos=0"
-TINY = "--policy.path={folder}/tiny --env.type=avoiding --env.episode_length=8"
+POLICY = "--policy.path={folder}/tiny"
+TINY = f"{POLICY} --env.type=avoiding --env.episode_length=8"
 SHORT = f"{QUICK} --iterations=4 --save_freq=1 --eval_freq=2 --probe_freq=2"
-DPPO = f"train --algorithm.type=dppo --algorithm.update_epochs=1 {TINY} {SHORT}"
+DPPO = f"train --algorithm.type=dppo --algorithm.update_epochs=1 {SHORT}"
 RUNS = {
-    "plain": f"{DPPO} --rollout.n_envs=4 --rollout.n_episodes=8",
-    "workers": f"{DPPO} --rollout.n_envs=2 --rollout.n_episodes=4 --rollout.use_async_envs=true",
+    "plain": f"{DPPO} {TINY} --rollout.n_envs=4 --rollout.n_episodes=8",
+    "workers": f"{DPPO} {POLICY} --env.type=chaos_points --rollout.n_envs=2 --rollout.n_episodes=4"
+    " --rollout.use_async_envs=true",
     "guarded": f"train --algorithm.type=nft --algorithm.update_epochs=1 --guard.enable=true {GRASPS} {SHORT}"
-    " --rollout.n_envs=40 --rollout.n_episodes=40",
+    " --algorithm.commands.steps=20 --rollout.n_envs=40 --rollout.n_episodes=40",
     "recap": f"train --algorithm.type=recap --algorithm.n_rounds=2 --algorithm.batch_size=8"
+    " --algorithm.label=quantile"
     f" --algorithm.value.steps=3 --policy.scheduler_warmup_steps=0 {TINY} {QUICK} --rollout.n_envs=4"
     " --rollout.n_episodes=8 --dataset.repo_id=local/demos --dataset.root={folder}/demos"
     " --iterations=6 --save_freq=2 --log_freq=1",
-    "bc": "train --algorithm.type=bc --algorithm.batch_size=16 --policy.type=diffusion"
-    " --policy.n_obs_steps=1 --policy.horizon=8 --policy.n_action_steps=8 --policy.drop_n_last_frames=0 --policy.down_dims=[8]"
-    " --policy.diffusion_step_embed_dim=8 --policy.num_train_timesteps=3 --policy.device=cpu"
-    " --policy.push_to_hub=false --env.type=avoiding --env.episode_length=8"
+    "bc": "train --algorithm.type=bc --algorithm.batch_size=16 --env.type=avoiding --env.episode_length=8"
     f" --dataset.repo_id=local/demos --dataset.root={{folder}}/demos {QUICK}"
-    " --iterations=6 --save_freq=1 --eval_freq=3 --log_freq=1",
+    " --iterations=6 --save_freq=1 --eval_freq=3 --log_freq=1 --policy.type=diffusion --policy.device=cpu"
+    " --policy.push_to_hub=false --policy.n_obs_steps=1 --policy.horizon=8 --policy.n_action_steps=8"
+    " --policy.drop_n_last_frames=0 --policy.down_dims=[8] --policy.diffusion_step_embed_dim=8"
+    " --policy.num_train_timesteps=3",
     "push": "push --run_dir={folder}/plain/run --repo_id=user/tuned --license=mit",
 }
 DISK = ("kill", "power", "full", "signal")
@@ -287,6 +290,7 @@ def main(arguments: list[str]) -> int:
                 cases.append(case)
                 with record.open("a") as file:
                     file.write(json.dumps(asdict(case)) + "\n")
-                print(f"{number} {case.run} {case.fault} {case.at}/{case.of}: {case.end}", file=sys.stderr)
+                what = f"{number} {case.run} {case.fault} {case.at}/{case.of}: {case.end}"
+                print(what, "TRACEBACK" * case.traceback, file=sys.stderr, flush=True)
     print(table(cases))
     return sum(case.traceback or case.end.startswith("wrong") for case in cases)

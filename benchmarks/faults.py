@@ -3,12 +3,15 @@
 import os
 import signal
 import sys
+import tempfile
+from functools import cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from benchmarks import points  # noqa: F401  registers --env.type=chaos_points
 from benchmarks.disk import Disk
 
 LIMIT = 300  # seconds after which a command hangs
@@ -30,7 +33,9 @@ def strike(command: str, arguments: list[str], fault: str, at: int, root: str, r
         sys.modules["wandb"] = Tracker(at if fault == "tracker" else 0, Path(report))
     else:
         Disk(Path(root), fault, at, Path(report)).install()
+    tempfile.tempdir = os.environ["TMPDIR"]  # which the process that forked has looked up before
     without_waiting()
+    read_once()
     sys.argv = [f"lerobot-rlft-{command}", *arguments]
     import_module(f"lerobot_rlft.cli.{command}").main()
 
@@ -76,3 +81,16 @@ def without_waiting() -> None:
     """A client that tries again does so at once."""
     http = import_module("huggingface_hub.utils._http")
     http.time = SimpleNamespace(**{**vars(http.time), "sleep": lambda seconds: None})
+
+
+def read_once() -> None:
+    """A dataset's list of episodes takes .2 s to read, and a run of rounds opens it dozens of times."""
+    metadata = import_module("lerobot.datasets.dataset_metadata")
+    load = metadata.load_episodes
+    read = cache(lambda root, files: load(root))
+
+    def load_episodes(root: Path) -> Any:
+        files = [(path, path.stat()) for path in sorted(Path(root).glob("meta/episodes/**/*.parquet"))]
+        return read(root, tuple((path, stat.st_ino, stat.st_mtime_ns) for path, stat in files))
+
+    metadata.load_episodes = load_episodes

@@ -55,9 +55,14 @@ def save_checkpoint(
         save_pretrained(partial / PRETRAINED_MODEL_DIR)
         write_config(config, partial / PRETRAINED_MODEL_DIR / CONFIG_NAME)
         write_state(partial, state)
-    with replacing(final.parent / LAST_CHECKPOINT_LINK) as link:
-        link.symlink_to(final.name)
+    link_last(final)
     return final
+
+
+def link_last(checkpoint: Path) -> None:
+    """Let `checkpoints/last` point to a checkpoint."""
+    with replacing(checkpoint.parent / LAST_CHECKPOINT_LINK) as link:
+        link.symlink_to(checkpoint.name)
 
 
 def write_state(checkpoint: Path, state: dict[str, Any]) -> None:

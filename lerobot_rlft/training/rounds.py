@@ -124,6 +124,7 @@ class Rounds(Run):
         self.records.forget(lambda line: False)  # only what is no whole line
         self.begin_folder(self.records.size, exist_ok=True)
         make_folder(self.config.output_dir / ROUNDS)
+        self.stages.settle()
         if self.evaluator is not None:
             self.stages.atlas = self.stages.atlas or self.evaluator.begin()
 

@@ -10,7 +10,7 @@ import torch
 from httpx import HTTPError
 from lerobot.common.train_utils import get_step_checkpoint_dir
 from lerobot.datasets.io_utils import load_info
-from lerobot.utils.constants import PRETRAINED_MODEL_DIR
+from lerobot.utils.constants import CHECKPOINTS_DIR, PRETRAINED_MODEL_DIR
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,7 +32,7 @@ from ..rollout.recorder import write_rollouts
 from ..utils.errors import UserError
 from ..utils.files import make_folder, remove, replacing
 from ..utils.run_folder import ROUNDS
-from .checkpoint import save_checkpoint
+from .checkpoint import link_last, save_checkpoint
 from .records import Records
 from .refit import Refit
 from .returns import frame_returns
@@ -197,7 +197,7 @@ class Stages:
             datasets, labels, weights, config.policy, algorithm.batch_size, algorithm.base_fraction, seed
         )
         refit = Refit(config)
-        state = self.folder(number) / "refit"
+        state = self._unfinished(number)
         refit.resume(loader, state)
         # And what an earlier refit of this round came to.
         self.records.forget(
@@ -218,6 +218,19 @@ class Stages:
         saved = save_checkpoint(config, number, refit.export, {"round": number})
         remove(state)
         self.records.saved(saved)
+
+    def settle(self) -> None:
+        """Make up for what a kill kept a refit from that had written its checkpoint."""
+        checkpoints = self.config.output_dir / CHECKPOINTS_DIR
+        numbers = sorted(int(folder.name) for folder in checkpoints.glob("*") if folder.name.isdigit())
+        for number in numbers:
+            remove(self._unfinished(number))
+        if numbers:
+            link_last(self.result("refit", numbers[-1]))
+
+    def _unfinished(self, number: int) -> Path:
+        """The folder with the state of a refit that is not finished."""
+        return self.folder(number) / "refit"
 
     # What they read
 
