@@ -38,7 +38,7 @@ bench: install
 
 # Faults in tiny runs: kills, power cuts, full disks, dead workers and trackers, broken uploads. Half an hour.
 chaos: install
-	$(BIN)/python -W ignore -m benchmarks chaos
+	PYTHONWARNINGS=ignore $(BIN)/python -m benchmarks chaos
 
 # Each candidate is run, not only looked up: a pyenv shim is found on PATH even where it refuses to start.
 $(INSTALLED): pyproject.toml
