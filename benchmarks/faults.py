@@ -27,6 +27,7 @@ def strike(command: str, arguments: list[str], fault: str, at: int, root: str, r
         report: file whose size in bytes says how often it could have struck.
     """
     signal.alarm(LIMIT)  # its default action ends the process
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     if fault.startswith("worker"):
         kill_worker(at, Path(report), count_only=fault == "worker count")
     elif fault.startswith("tracker"):
