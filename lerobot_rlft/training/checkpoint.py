@@ -144,10 +144,8 @@ def remove_partial(run_dir: Path) -> None:
     Raises:
         StorageFailure: it cannot be deleted.
     """
-    checkpoints = run_dir / CHECKPOINTS_DIR
-    earlier = checkpoints.glob(".*.partial")  # as versions before this one called them
-    rounds = (run_dir / ROUNDS).glob("*/.partial.*")
-    for path in [*run_dir.glob(".partial.*"), *checkpoints.glob(".partial.*"), *rounds, *earlier]:
+    earlier = (run_dir / CHECKPOINTS_DIR).glob(".*.partial")  # as versions before this one called them
+    for path in [*run_dir.rglob(".partial.*"), *earlier]:
         with explained(path):
             remove(path)
 

@@ -88,6 +88,8 @@ def test_killed_and_resumed_equals_uninterrupted(
     left = (tmp_path / "killed/checkpoints/.partial.000004").is_dir()
     assert left == (kill is kill_in_save)
     (tmp_path / "killed/checkpoints/.partial.000003").mkdir()  # of an earlier kill
+    (tmp_path / "killed/pictures").mkdir(exist_ok=True)
+    (tmp_path / "killed/pictures/.partial.learning_curve.png").touch()
     torch.manual_seed(5)  # a new process has another random state
 
     Trainer(read_command(f"--resume={tmp_path / 'killed'}")).train()
