@@ -113,7 +113,12 @@ def test_a_signal_before_the_run_begins(number, base_policy, main, tmp_path, mon
         os.kill(os.getpid(), number)
 
     monkeypatch.setattr("lerobot_rlft.training.trainer.make_policy", interrupted)
-    code, _ = main(*TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
+    # Jobs in the background ignore some of them, and their children do, too.
+    old = signal.signal(number, signal.default_int_handler)
+    try:
+        code, _ = main(*TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
+    finally:
+        signal.signal(number, old)
     assert code == "\nstopped before the run began, nothing was changed"
     assert not (tmp_path / "run").exists()
 

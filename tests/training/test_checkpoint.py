@@ -101,7 +101,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     for name in expected:
         assert expected[name] == found[name], name
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
-    assert not list((tmp_path / "killed/checkpoints").glob(".*"))
+    assert not list((tmp_path / "killed").rglob(".partial*"))
 
 
 def test_more_iterations_on_resume(dppo_config, read_command, tmp_path):
