@@ -217,7 +217,7 @@ class Stages:
         refit.export_guided(self.folder(number) / "guided")
         checkpoint = save_checkpoint(config, number, refit.export, {"round": number})
         remove(state)
-        self.records.checkpoint(checkpoint)
+        self.records.saved(checkpoint)
 
     def settle(self) -> None:
         """Make up for what a kill kept a refit from that had written its checkpoint."""
