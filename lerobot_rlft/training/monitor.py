@@ -32,6 +32,7 @@ from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes
 from ..rollout.modes import fit_atlas, load_atlas
 from ..utils.errors import UserError
+from ..utils.files import make_folder
 from ..utils.run_folder import DIVERSITY
 from .records import Records
 
@@ -89,7 +90,7 @@ class DiversityMonitor:
 
     def begin(self, env: gym.vector.VectorEnv, deployed: Episodes) -> None:
         """Fit and save the atlas on the base's episodes where the environment names no modes."""
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         if deployed.mode is None and self.atlas is None:
             self.atlas, message = fit_atlas(
                 self.config.atlas, self.config.env.type, self.demonstrations, deployed
