@@ -24,7 +24,7 @@ from sklearn.cluster import HDBSCAN
 
 from ..metrics.points import distances, pair_distances
 from ..utils.errors import UserError
-from ..utils.files import replacing
+from ..utils.files import make_folder, replacing, write_text
 
 POINTS = 32
 MOST_REFERENCES = 1500  # paths that are clustered; of more, a random subset with a fixed seed
@@ -204,15 +204,14 @@ class ModeAtlas:
 
     def save(self, folder: Path) -> None:
         """Write atlas.json and atlas.safetensors."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         arrays = {
             name: np.ascontiguousarray(v) for name, v in vars(self).items() if isinstance(v, np.ndarray)
         }
         plain = {name: v for name, v in vars(self).items() if name not in arrays}
         with replacing(folder / TENSORS) as partial:
             save_file(arrays, partial)
-        with replacing(folder / JSON) as partial:
-            partial.write_text(json.dumps(plain | {"num_modes": self.num_modes}, indent=2) + "\n")
+        write_text(folder / JSON, json.dumps(plain | {"num_modes": self.num_modes}, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "ModeAtlas":

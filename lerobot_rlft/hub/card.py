@@ -17,7 +17,7 @@ from ..evaluation.by_task import task_rows
 from ..evaluation.report import PICTURES
 from ..evaluation.tables import headlines, side_by_side
 from ..metrics.keys import BLOCKED, KEYS
-from ..policies.pretrained_files import read_processors
+from ..policies.layouts import read_processors
 from ..policies.renaming import saved_renames
 from ..utils.errors import UserError
 from ..utils.run_folder import CONFIG_NAME

@@ -33,9 +33,9 @@ def renames_of(policy: DenoisingPolicy) -> dict[str, str]:
     )
 
 
-def saved_renames(processors: list[Any]) -> dict[str, str]:
-    """The same of a checkpoint, from the JSON of its processors."""
-    for step in processors[0]["steps"]:
+def saved_renames(processors: list[Any] | None) -> dict[str, str]:
+    """The same of a checkpoint, from the JSON of its processors; None where it has none."""
+    for step in processors[0]["steps"] if processors else ():
         if step.get("registry_name") == "rename_observations_processor":
             return step.get("config", {}).get("rename_map", {})
     return {}

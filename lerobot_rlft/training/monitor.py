@@ -34,6 +34,7 @@ from ..rollout.evaluation import Evaluation, name_modes
 from ..rollout.modes import fit_atlas, load_atlas
 from ..rollout.suite import sentences, tasks_of
 from ..utils.errors import UserError
+from ..utils.files import make_folder
 from ..utils.run_folder import DIVERSITY
 from .records import Records
 
@@ -91,7 +92,7 @@ class DiversityMonitor:
 
     def begin(self, env: gym.vector.VectorEnv, deployed: Episodes) -> None:
         """Fit and save the atlas on the base's episodes where the environment names no modes."""
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         if deployed.mode is None and self.atlas is None:
             env_type, tasks = self.config.env.type, sentences(self.base, tasks_of(env))
             self.atlas, message = fit_atlas(self.config.atlas, env_type, self.demonstrations, deployed, tasks)

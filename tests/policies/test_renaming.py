@@ -16,8 +16,8 @@ from tiny import save_policy
 from lerobot_rlft.configs.default import EvalConfig, RolloutConfig
 from lerobot_rlft.configs.pretrained import load_policy_config
 from lerobot_rlft.envs.options import eval_command
+from lerobot_rlft.policies.layouts import read_processors
 from lerobot_rlft.policies.loading import load_policy
-from lerobot_rlft.policies.pretrained_files import read_processors
 from lerobot_rlft.policies.renaming import (
     check_rename_map,
     not_given,
