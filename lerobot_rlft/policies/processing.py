@@ -27,6 +27,11 @@ def task_numbers(task: str | tuple[str, ...], batch: Mapping[str, Any]) -> dict[
     return {TASK: torch.tensor([[task.index(sentence)] for sentence in sentences])}
 
 
+def instructions(task: str | tuple[str, ...], obs: dict[str, Tensor], batch: int) -> list[str]:
+    """The instruction of each of `batch` rows."""
+    return [task] * batch if isinstance(task, str) else [task[i] for i in obs[TASK].flatten().tolist()]
+
+
 def normalise_observations(
     obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline, task: str | tuple[str, ...] = ""
 ) -> dict[str, Tensor]:
@@ -50,7 +55,7 @@ def normalise_observations(
     batch, steps = next(v for k, v in obs.items() if k != TASK).shape[:2]
     frames = {k: v.flatten(0, 1) for k, v in obs.items() if k != TASK}
     frames = {k: v.float() / 255 if v.dtype == torch.uint8 else v for k, v in frames.items()}
-    of_rows = [task] * batch if isinstance(task, str) else [task[i] for i in obs[TASK].flatten().tolist()]
+    of_rows = instructions(task, obs, batch)
     try:
         processed = preprocessor(frames | {"task": [text for text in of_rows for _ in range(steps)]})
     except RuntimeError:

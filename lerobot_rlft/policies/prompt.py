@@ -7,25 +7,28 @@ from lerobot.processor import PolicyProcessorPipeline
 from torch import Tensor
 
 from ..utils.errors import UserError
+from .processing import TASK, instructions
 
 
-def prompt_inputs(obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline, task: str) -> dict[str, Any]:
+def prompt_inputs(
+    obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline, task: str | tuple[str, ...]
+) -> dict[str, Any]:
     """Everything that a LeRobot preprocessor makes of the last observation, as `lerobot-eval` feeds it.
 
     Args:
-        obs: LeRobot keys, each (B, S, ...), images uint8.
-        task: the instruction of all rows.
+        obs: LeRobot keys, each (B, S, ...), images uint8, and `TASK` where `task` is one of several.
+        task: the instruction of all rows, or those of several tasks.
 
     Raises:
         UserError: an observation is missing of which the prompt is made.
     """
-    frames = {key: value[:, -1] for key, value in obs.items()}
+    frames = {key: value[:, -1] for key, value in obs.items() if key != TASK}
     batch = len(next(iter(frames.values())))
     frames = {k: v.float() / 255 if v.dtype == torch.uint8 else v for k, v in frames.items()}
     try:
-        return preprocessor(frames | {"task": [task] * batch})
+        return preprocessor(frames | {"task": instructions(task, obs, batch)})
     except KeyError as error:
         raise UserError(
             f"the policy's inputs lack {error.args[0]}; there are {', '.join(sorted(obs))}. Give the "
-            "environment's cameras the policy's names (env.features_map)"
+            "environment's cameras the policy's names (--rename_map)"
         ) from error

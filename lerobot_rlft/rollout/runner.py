@@ -188,9 +188,8 @@ class _Round:
         self.command = self.policy.draw(n, deployed=not keep_decisions)
         self.alive, self.terminated = np.ones(n, bool), np.zeros(n, bool)
         self.success, self.mode, self.names_modes = np.zeros(n, bool), np.full(n, -1), False
-        self.names_success = False
+        self.names_success, self.limits = False, np.minimum(runner.limits, runner.max_steps)
         self.total, self.best, self.length = np.zeros(n), np.full(n, -np.inf), np.zeros(n, np.int64)
-        self.limits = np.minimum(runner.limits, runner.max_steps)
         self.final_obs: list[dict[str, Tensor]] = [{}] * n
         with blame_environment("reset", self.env):
             raw, _ = self.env.reset(seed=[int(s) for s in seeds], options={NEW_ROLLOUT_OPTION: True})
@@ -312,9 +311,8 @@ class _Round:
             frames = [{k: row(v, i) for k, v in raw.items()} for raw in past] + [
                 final_observation(newest, info, i)
             ]
-            last = self._observe([alone(frame) for frame in frames])
-            self.final_obs[i] = {k: v[0] for k, v in finite(last, lambda _: self._of_task(i)).items()}
-            self.final_obs[i] |= {key: value[0] for key, value in self._instructions(np.array([i])).items()}
+            last = finite(self._observe([alone(frame) for frame in frames]), lambda _: self._of_task(i))
+            self.final_obs[i] = {k: v[0] for k, v in (last | self._instructions(np.array([i]))).items()}
 
     def _of_task(self, i: int) -> str:
         return "" if self.task is None else f" of task {self.runner.tasks[self.task[i]]}"
