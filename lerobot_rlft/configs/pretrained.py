@@ -73,7 +73,7 @@ def load_policy_config(
         raise UserError(
             f"{option} is no folder here and cannot be read from the Hub: {one_line(error)}"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{option} has a corrupt config.json or processor ({type(error).__name__}: {error}): download or "
             "save it again"
@@ -81,14 +81,21 @@ def load_policy_config(
     check = check_own_files if trust else check_safe
     check(option, processors)
     known = PreTrainedConfig.get_known_choices()
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise UserError(
-            f"{option} is a policy of type {kind!r}, {suggest(kind, list(known))} A plugin's "
+            f"{option} is a policy of type {kind!r}, {suggest(str(kind), list(known))} A plugin's "
             f"types need --{name}.discover_packages_path=PACKAGE"
         )
     with draccus.config_type("json"):  # as LeRobot reads overrides of a policy: `off` is a word
         given, _ = split(overrides)
-        config = build(known[kind], content, given, prefix=f"{name}.")
+        try:
+            config = build(known[kind], content, given, prefix=f"{name}.")
+        except UserError as error:
+            if any(f"--{name}.{field}" in str(error) for field in given):
+                raise
+            raise UserError(
+                f"{option}, config.json: {error}. Mend it, or download or save the checkpoint again"
+            ) from error
     config.pretrained_path, config.pretrained_revision = Path(path), commit
     return config
 

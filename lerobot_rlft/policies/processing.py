@@ -5,6 +5,8 @@ from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.constants import OBS_PREFIX
 from torch import Tensor
 
+from .base import DenoisingPolicy
+
 
 def normalise_observations(
     obs: dict[str, Tensor], preprocessor: PolicyProcessorPipeline, task: str = ""
@@ -28,3 +30,15 @@ def normalise_observations(
     frames = {k: v.float() / 255 if v.dtype == torch.uint8 else v for k, v in frames.items()}
     frames = preprocessor(frames | {"task": [task] * (batch * steps)})
     return {k: v.unflatten(0, (batch, steps)) for k, v in frames.items() if k.startswith(OBS_PREFIX)}
+
+
+def check_processors(policy: DenoisingPolicy) -> None:
+    """Run both processors once, on zeros: an error of theirs shows here, and not in the middle of a run.
+
+    Raises:
+        Exception: of a processor, whatever it raises.
+    """
+    features = policy.module.config.input_features
+    obs = {key: torch.zeros(1, policy.n_obs_steps, *feature.shape) for key, feature in features.items()}
+    normalise_observations(obs, policy.preprocessor, policy.task)
+    policy.postprocessor(torch.zeros(1, 1, *policy.module.config.action_feature.shape))
