@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lerobot.utils.constants import LAST_CHECKPOINT_LINK, TRAINING_STATE_DIR
 
 from ..hub.push import push_checkpoint
@@ -77,7 +76,6 @@ def load_training(trainer: "Trainer", checkpoint: Path) -> None:
             "put that back, or name its place with --policy.pretrained_path=FOLDER"
         )
     try:
-        check_optimizers(state["algorithm"], trainer.algorithm.state_dict())
         trainer.algorithm.load_state_dict(state["algorithm"])
         if trainer.batches is not None:
             trainer.batches.load_state_dict(state["loader"])
@@ -97,48 +95,3 @@ def load_training(trainer: "Trainer", checkpoint: Path) -> None:
     trainer.iteration, trainer.collector.env_steps = state["iteration"], state["env_steps"]
     trainer.seconds, trainer.log_bytes = state["seconds"], state["metrics_bytes"]
     config.wandb.run_id = config.wandb.run_id or state.get("wandb_run_id")
-
-
-BY_DEVICE = (
-    "fused",
-    "foreach",
-    "capturable",
-)  # settings of torch's optimizers that a resume elsewhere changes
-
-
-def check_optimizers(state: Any, own: Any, place: str = "") -> None:
-    """Check the states of optimizers, which torch takes as they are and fails at in the first step.
-
-    Args:
-        state: nested dicts that hold states of optimizers, among others.
-        own: what the algorithm, as it was just built, would save instead.
-
-    Raises:
-        ValueError: a setting is of another kind than its own, or what is remembered of a weight no tensor.
-    """
-    if not isinstance(own, dict) or not isinstance(state, dict):
-        return
-    if "param_groups" not in own:
-        for name in own.keys() & state.keys():
-            check_optimizers(state[name], own[name], f"{place}/{name}")
-        return
-    for group, own_group in zip(state["param_groups"], own["param_groups"], strict=True):
-        for name, value in own_group.items():
-            # Earlier versions of torch had fewer switches.
-            missing = name not in group and not isinstance(value, bool)
-            if missing or (name not in BY_DEVICE and _kind(group.get(name, value)) != _kind(value)):
-                raise ValueError(f"{place}/param_groups: {name} is {group.get(name)!r:.40}")
-    entries = list(state["state"].values())
-    for entry in entries:
-        tensors = all(isinstance(value, torch.Tensor) for value in entry.values())
-        if entry.keys() != entries[0].keys() or not tensors:
-            raise ValueError(f"{place}/state: {', '.join(entries[0])} are not tensors of every weight")
-
-
-def _kind(value: Any) -> Any:
-    """What a setting has in common with its own: an int may stand for a float, a switch must be the same."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, list | tuple):
-        return [_kind(item) for item in value]
-    return float if type(value) is int else type(value)
