@@ -12,7 +12,6 @@ from pyarrow import ArrowInvalid, parquet
 from lerobot_rlft.datasets import root as module
 from lerobot_rlft.datasets.root import check_root, opening
 
-
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 
@@ -73,18 +72,19 @@ def broken(*args):
 
 
 def test_what_libraries_raise_at_broken_content(demos, tmp_path, monkeypatch):
-    with pytest.raises(
-        ValueError, match=rf"the dataset in {demos} cannot be read \(ArrowInvalid: no footer\)"
+    with (
+        pytest.raises(
+            ValueError, match=rf"the dataset in {demos} cannot be read \(ArrowInvalid: no footer\)"
+        ),
+        opening("local/tiny", demos),
     ):
-        with opening("local/tiny", demos):
-            broken()
+        broken()
     monkeypatch.setattr(module, "HF_LEROBOT_HOME", tmp_path)
-    with pytest.raises(ValueError, match=r"'user/name' of the Hub .*no footer.* delete that in .*hub"):
-        with opening("user/name", None):
-            broken()
-    with pytest.raises(ConnectError):
-        with opening("user/name", None):
-            raise ConnectError("no network")
+    answer = r"'user/name' of the Hub .*no footer.* delete that in .*hub"
+    with pytest.raises(ValueError, match=answer), opening("user/name", None):
+        broken()
+    with pytest.raises(ConnectError), opening("user/name", None):
+        raise ConnectError("no network")
 
 
 def test_frames_that_a_folder_lacks_are_not_a_matter_of_the_network(demos, tmp_path, monkeypatch):
@@ -97,6 +97,6 @@ def test_frames_that_a_folder_lacks_are_not_a_matter_of_the_network(demos, tmp_p
 
     monkeypatch.setattr(LeRobotDataset, "__init__", unreachable)
     for place in (root, None):  # None finds it in LeRobot's own folder
-        with pytest.raises(ValueError, match=rf"{root} lacks frames or videos .*in vain .*no network"):
-            with opening("user/name", place):
-                LeRobotDataset("user/name", place)
+        answer = rf"{root} lacks frames or videos .*in vain .*no network"
+        with pytest.raises(ValueError, match=answer), opening("user/name", place):
+            LeRobotDataset("user/name", place)
