@@ -116,15 +116,15 @@ class ModeAtlas:
             raise UserError(
                 f"an atlas is fitted on at least 2 episodes, there are {len(states)}: play more episodes"
             )
-        chosen = _choose_dims(states, dims, key)
-        scale = _ranges(states)[list(chosen)]
+        columns = _choose_dims(states, dims, key)
+        scale = _ranges(states)[list(columns)]
         if not (scale > 0).all():
-            fixed = [chosen[i] for i in np.flatnonzero(scale == 0)]
+            constants = [columns[i] for i in np.flatnonzero(scale == 0)]
             raise UserError(
-                f"{key} is constant in dims {fixed} of all {len(states)} episodes: an atlas needs paths that "
-                "vary, choose others with atlas.dims"
+                f"{key} is constant in dims {constants} of all {len(states)} episodes: an atlas needs paths "
+                "that vary, choose others with atlas.dims"
             )
-        paths = states[..., list(chosen)] / scale
+        paths = states[..., list(columns)] / scale
         if len(paths) > MOST_REFERENCES:
             paths = np.random.default_rng(0).permutation(paths)[:MOST_REFERENCES]
         features: np.ndarray = resample(paths).reshape(len(paths), -1)
@@ -132,22 +132,22 @@ class ModeAtlas:
         size = min_cluster_size or max(low, min(high, len(features) // 100))
         labels = np.zeros(len(features), np.int64)
         if size <= len(features):
-            timed = resample(paths, equal_times=True).reshape(len(paths), -1)
-            labels = HDBSCAN(min_cluster_size=size, allow_single_cluster=True, copy=True).fit_predict(timed)
+            by_time = resample(paths, equal_times=True).reshape(len(paths), -1)
+            labels = HDBSCAN(min_cluster_size=size, allow_single_cluster=True, copy=True).fit_predict(by_time)
         if (labels < 0).all():
             labels = np.zeros(len(features), np.int64)
         order = np.argsort(-np.bincount(labels[labels >= 0]), kind="stable")
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
-        known = labels >= 0
-        references, modes = features[known], rank[labels[known]]
+        in_mode = labels >= 0
+        references, modes = features[in_mode], rank[labels[in_mode]]
         widest = np.array([_reach(references[modes == mode]) for mode in range(len(order))])
         reach = np.maximum(REACH * widest, LEAST_REACH * features.shape[1] ** 0.5)
         atlas = cls(
-            env, key, states.shape[2], chosen, scale, references.astype(np.float32), modes, reach, 0.0
+            env, key, states.shape[2], columns, scale, references.astype(np.float32), modes, reach, 0.0
         )
-        unknown = float((atlas._nearest(features.astype(np.float32)) < 0).mean())
-        return cls(**(vars(atlas) | {"unknown_share": unknown}))
+        unknown_share = float((atlas._nearest(features.astype(np.float32)) < 0).mean())
+        return cls(**(vars(atlas) | {"unknown_share": unknown_share}))
 
     @property
     def num_modes(self) -> int:
@@ -175,12 +175,12 @@ class ModeAtlas:
         apart, modes = _distances(features, self.references), range(self.num_modes)
         apart = np.stack([apart[:, self.labels == mode].min(1) for mode in modes], 1)  # (E, M)
         mode, nearest = apart.argmin(1), apart.min(1)
-        known = nearest <= self.reach[mode]
-        if self.num_modes > 1 and not known.all():
+        in_reach = nearest <= self.reach[mode]
+        if self.num_modes > 1 and not in_reach.all():
             width = np.array([_width(self.references[self.labels == mode]) for mode in modes])
             second = np.partition(apart, 1, axis=1)[:, 1]
-            known |= (nearest <= NEARER * second) & (nearest <= WIDER * width[mode])
-        return np.where(known, mode, -1)
+            in_reach |= (nearest <= NEARER * second) & (nearest <= WIDER * width[mode])
+        return np.where(in_reach, mode, -1)
 
     def representative(self, mode: int) -> np.ndarray:
         """The path nearest on average to the others of its mode, (P, dims) in units of the observation."""
@@ -189,11 +189,11 @@ class ModeAtlas:
 
     def check(self, env: str, key: str, num_dims: int | None = None) -> None:
         """Raise a UserError unless the atlas belongs to this environment and observation."""
-        for name, mine, given in (("env.type", self.env, env), ("atlas.key", self.key, key)):
-            if mine != given:
+        for name, mine, theirs in (("env.type", self.env, env), ("atlas.key", self.key, key)):
+            if mine != theirs:
                 raise UserError(
-                    f"the atlas is of {name}={mine}, not of {given}: fit one here (atlas.path=null), or give "
-                    f"one that was fitted for {given}"
+                    f"the atlas is of {name}={mine}, not of {theirs}: fit one here (atlas.path=null), or "
+                    f"give one that was fitted for {theirs}"
                 )
         if num_dims not in (None, self.num_dims):
             raise UserError(
@@ -259,10 +259,10 @@ def resample(states: np.ndarray, points: int = POINTS, equal_times: bool = False
     valid = ~np.isnan(states).all(-1)  # (E, L+1)
     length = valid.sum(1)
     within = np.arange(states.shape[1]) < length[:, None]
-    broken = (~np.isfinite(states) & within[..., None]).any((1, 2)) | (valid != within).any(1) | (length == 0)
-    if broken.any():
+    gaps = (~np.isfinite(states) & within[..., None]).any((1, 2)) | (valid != within).any(1) | (length == 0)
+    if gaps.any():
         raise UserError(
-            f"the paths of episodes {np.flatnonzero(broken)[:5].tolist()} hold NaN or infinity before their "
+            f"the paths of episodes {np.flatnonzero(gaps)[:5].tolist()} hold NaN or infinity before their "
             "end: fix the environment's observations"
         )
     out = np.empty((len(states), points, states.shape[2]))

@@ -38,15 +38,15 @@ def fit_atlas(
         the atlas, None where there is nothing to cluster, and a sentence about it.
     """
     if options.key not in episodes.states:
-        known = ", ".join(episodes.states) or "none"
+        keys = ", ".join(episodes.states) or "none"
         return None, (
             f"warning: no modes, the environment gives no {options.key} whose path could be clustered "
-            f"(--atlas.key, known here: {known})"
+            f"(--atlas.key, known here: {keys})"
         )
-    chosen, of = episodes[episodes.success], "successes"
-    if chosen.success.sum() < ENOUGH_SUCCESSES:
-        chosen, of = episodes, f"episodes (only {int(episodes.success.sum())} succeeded)"
-    paths = [chosen.states[options.key], *demonstrations]
+    selection, of = episodes[episodes.success], "successes"
+    if selection.success.sum() < ENOUGH_SUCCESSES:
+        selection, of = episodes, f"episodes (only {int(episodes.success.sum())} succeeded)"
+    paths = [selection.states[options.key], *demonstrations]
     try:
         atlas = ModeAtlas.fit(
             join_paths(paths),
@@ -58,8 +58,8 @@ def fit_atlas(
     except UserError as error:
         return None, f"warning: no modes, {error}"
     count = sum(map(len, paths))
-    said = f"mode atlas: {atlas.num_modes} modes in {count} paths of {options.key}, the base's {of}; "
-    said += f"{100 * atlas.unknown_share:.0f} % belong to none"
+    message = f"mode atlas: {atlas.num_modes} modes in {count} paths of {options.key}, the base's {of}; "
+    message += f"{100 * atlas.unknown_share:.0f} % belong to none"
     if count < MANY_PATHS:
-        said += f". Below {MANY_PATHS} paths modes may be split or merged: play more episodes"
-    return atlas, said
+        message += f". Below {MANY_PATHS} paths modes may be split or merged: play more episodes"
+    return atlas, message
