@@ -14,7 +14,7 @@ from lerobot.envs import EnvConfig
 from ..diversity.atlas import AtlasConfig
 from ..metrics.keys import MOST_ATTEMPTS
 from ..policies.pretrained_files import check_repo_id, fetch
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from ..utils.recipes import recipe
 from ..utils.run_folder import CONFIG_NAME
 from .check import check_seed
@@ -201,8 +201,24 @@ def _base_of(policy: PreTrainedConfig, trust: bool) -> PreTrainedConfig:
             f"no base: --policy.path={place} has no {CONFIG_NAME} that names what it was tuned from, "
             "give --base.path=HUB_ID_OR_FOLDER"
         ) from error
-    run = yaml.safe_load(file.read_text())["policy"]
-    path, revision = run["pretrained_path"], run.get("pretrained_revision")
+    try:
+        run = yaml.safe_load(file.read_text())["policy"]
+        path, revision = run["pretrained_path"], run.get("pretrained_revision")
+        if not isinstance(path, str | None) or not isinstance(revision, str | None):
+            raise ValueError(f"pretrained_path is {path!r:.40}, pretrained_revision {revision!r:.40}")
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        yaml.YAMLError,
+        RecursionError,
+    ) as error:
+        raise UserError(
+            f"no base: {CONFIG_NAME} of --policy.path={place} is damaged ({one_line(error)}): put it back, or "
+            "give --base.path=HUB_ID_OR_FOLDER"
+        ) from error
     if path is None:
         raise UserError(f"no base: the run of --policy.path={place} began from scratch, give --base.path=...")
     # The run may have given its base another sampler.
