@@ -24,6 +24,8 @@ from .train import pretrained_config
 # What families call the choice of their sampler.
 SAMPLER = ("noise_scheduler_type", "num_inference_steps", "num_integration_steps", "num_steps")
 BASE = "base"  # its name in tables and pictures
+# What a damaged file raises while it is read and taken apart.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")  # is in file names and in narrow columns
 
 
@@ -206,18 +208,10 @@ def _base_of(policy: PreTrainedConfig, trust: bool) -> PreTrainedConfig:
         path, revision = run["pretrained_path"], run.get("pretrained_revision")
         if not isinstance(path, str | None) or not isinstance(revision, str | None):
             raise ValueError(f"pretrained_path is {path!r:.40}, pretrained_revision {revision!r:.40}")
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        yaml.YAMLError,
-        RecursionError,
-    ) as error:
+    except (*UNREADABLE, yaml.YAMLError) as error:
         raise UserError(
-            f"no base: {CONFIG_NAME} of --policy.path={place} is damaged ({one_line(error)}): put it back, or "
-            "give --base.path=HUB_ID_OR_FOLDER"
+            f"no base: {CONFIG_NAME} of --policy.path={place} is damaged ({one_line(error)}): put it back, "
+            "or give --base.path=HUB_ID_OR_FOLDER"
         ) from error
     if path is None:
         raise UserError(f"no base: the run of --policy.path={place} began from scratch, give --base.path=...")
