@@ -95,5 +95,5 @@ def test_the_command_draws(tmp_path, monkeypatch, capsys):
 
 def test_a_base_without_a_success_is_told(tmp_path):
     run = write_run(tmp_path / "none", [[0, 0, 0]], base=(0, 0, 0))
-    with pytest.raises(UserError, match=r"metrics\.jsonl: modes cannot be followed \(ValueError: .*no successes"):
+    with pytest.raises(UserError, match=r"modes cannot be followed \(ValueError: .*no successes"):
         read_curve(run)
