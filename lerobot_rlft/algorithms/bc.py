@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..utils.averaging import WeightAverage
 from ..utils.errors import check
-from ..utils.optimization import descend
+from ..utils.optimization import descend, load_optimizer
 from .base import Algorithm, AlgorithmConfig, Parts
 
 
@@ -109,7 +109,7 @@ class BC(Algorithm):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         if self.ema is not None:

@@ -27,7 +27,7 @@ from ..regularizers.holders import Holders
 from ..regularizers.mode_balance import ModeBalance
 from ..regularizers.mode_commands import ModeCommands
 from ..utils.errors import check
-from ..utils.optimization import Means, check_finite, descend
+from ..utils.optimization import Means, check_finite, descend, load_optimizer
 from .anchor import Anchor, Encode
 from .base import Algorithm
 from .configuration_on_policy import OnPolicyConfig
@@ -314,7 +314,7 @@ class OnPolicy(Algorithm):
         for name, adapter in self.policy.adapters().items():
             adapter.copy_(state["adapters"][name])
         self.critic.load_state_dict(state["critic"])
-        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        load_optimizer(self.actor_optimizer, state["actor_optimizer"])
         # The rate of this configuration, not the one that was saved: a resume may want smaller steps.
         self.actor_optimizer.param_groups[0].update(lr=self.config.actor_lr, amsgrad=self.amsgrad)
         for moments in self.actor_optimizer.state.values() if self.amsgrad else ():

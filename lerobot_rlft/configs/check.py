@@ -3,15 +3,18 @@
 import difflib
 import typing
 from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from draccus import CHOICE_TYPE_KEY
 
 from ..utils.errors import UserError
-from .options import alternatives, choices, groups, hints, is_registry
+from .options import alternatives, as_yaml, choices, groups, hints, is_registry, values, written
 
 MOST_SEED = 2**32 - 1  # of NumPy
+SCALARS = (bool, int, float, str, Path)
 MOST_LISTED = 30  # longer lists hide the answer
 
 
@@ -34,6 +37,12 @@ def check_seed(name: str, seed: int) -> None:
 def names(kind: type) -> list[str]:
     """Names of the fields of a dataclass."""
     return [field.name for field in fields(kind)]
+
+
+def is_needed(config_class: type, field: Field) -> bool:
+    """Whether null is no value of a field: neither its type nor its default says so."""
+    hint = hints(config_class)[field.name]
+    return hint is not Any and NoneType not in (hint, *typing.get_args(hint)) and field.default is not None
 
 
 class Check:
@@ -64,7 +73,10 @@ class Check:
         """Mistakes in a dataclass; `siblings` are the other types that could have been chosen."""
         by_name = {field.name: field for field in fields(kind)}
         for name, value in raw.items():
-            if name in by_name:
+            if name in by_name and value is None and is_needed(kind, by_name[name]):
+                option = self._name(place + name)
+                yield f"{option}=null is no value: give {values(kind, by_name[name])}, or leave it out"
+            elif name in by_name:
                 yield from self._value(hints(kind)[name], value, place + name)
             else:
                 yield self._unknown(name, kind, place, siblings)
@@ -72,6 +84,8 @@ class Check:
     def _value(self, hint: Any, value: Any, place: str) -> Iterator[str]:
         """Mistakes in a value whose type has options of its own; the others show when they are decoded."""
         kinds = alternatives(hint)
+        if isinstance(value, list | dict) and all(kind in SCALARS for kind in kinds):
+            yield f"{self._name(place)}={as_yaml(value)} is no single value: give {written(hint)}"
         if len(kinds) != 1 or value is None:
             return
         (kind,) = kinds
@@ -101,7 +115,7 @@ class Check:
         """Mistakes in what has a type."""
         types, kinds = registry.get_known_choices(), sorted(choices(registry))
         choice = value.get(CHOICE_TYPE_KEY)
-        if choice in types:
+        if isinstance(choice, str) and choice in types:
             options = {name: option for name, option in value.items() if name != CHOICE_TYPE_KEY}
             others = [kind for name, kind in types.items() if name != choice]
             yield from self._group(types[choice], options, f"{place}.", others)

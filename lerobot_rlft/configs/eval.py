@@ -16,7 +16,7 @@ from ..metrics.keys import MOST_ATTEMPTS
 from ..policies.pretrained_files import check_repo_id, fetch
 from ..policies.renaming import check_rename_map
 from ..policies.statistics import STATS_FROM
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from ..utils.recipes import recipe
 from ..utils.run_folder import CONFIG_NAME
 from .check import check_seed
@@ -26,6 +26,8 @@ from .train import pretrained_config
 # What families call the choice of their sampler.
 SAMPLER = ("noise_scheduler_type", "num_inference_steps", "num_integration_steps", "num_steps")
 BASE = "base"  # its name in tables and pictures
+# What a damaged file raises while it is read and taken apart.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,19}")  # is in file names and in narrow columns
 
 
@@ -209,9 +211,17 @@ def _base_of(policy: PreTrainedConfig, trust: bool) -> PreTrainedConfig:
             f"no base: --policy.path={place} has no {CONFIG_NAME} that names what it was tuned from, "
             "give --base.path=HUB_ID_OR_FOLDER"
         ) from error
-    content = yaml.safe_load(file.read_text())
-    run = content["policy"]
-    path, revision = run["pretrained_path"], run.get("pretrained_revision")
+    try:
+        content = yaml.safe_load(file.read_text())
+        run = content["policy"]
+        path, revision = run["pretrained_path"], run.get("pretrained_revision")
+        if not isinstance(path, str | None) or not isinstance(revision, str | None):
+            raise ValueError(f"pretrained_path is {path!r:.40}, pretrained_revision {revision!r:.40}")
+    except (*UNREADABLE, yaml.YAMLError) as error:
+        raise UserError(
+            f"no base: {CONFIG_NAME} of --policy.path={place} is damaged ({one_line(error)}): put it back, "
+            "or give --base.path=HUB_ID_OR_FOLDER"
+        ) from error
     if path is None:
         raise UserError(f"no base: the run of --policy.path={place} began from scratch, give --base.path=...")
     # The run may have given its base another sampler.

@@ -157,7 +157,12 @@ def summary_of(config_class: type) -> str:
 
 def values(config_class: type, field: Field) -> str:
     """Values that may be written, for a reader."""
-    return "|".join(_written(kind) for kind in alternatives(hints(config_class)[field.name]))
+    return written(hints(config_class)[field.name])
+
+
+def written(hint: Any) -> str:
+    """Values of a type, for a reader."""
+    return "|".join(_written(kind) for kind in alternatives(hint))
 
 
 def _written(kind: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from lerobot.configs import parser
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 
 OPTION = parser.PLUGIN_DISCOVERY_SUFFIX
 
@@ -22,6 +22,32 @@ def given_packages() -> dict[str, str]:
     """The packages on the command line, by what they were named for: `env`, `policy`, or nothing."""
     packages = parser.parse_plugin_args(OPTION, sys.argv[1:])
     return {key.removesuffix(OPTION).rstrip("."): package for key, package in packages.items()}
+
+
+def load_packages() -> list[str]:
+    """Import the packages on the command line; the options that named them.
+
+    Raises:
+        UserError: one cannot be imported.
+    """
+    options = []
+    for option, package in parser.parse_plugin_args(OPTION, sys.argv[1:]).items():
+        if option.rpartition(".")[2] == OPTION:  # else misspelt, which is told with the other options
+            _load(option, package)
+            options.append(option)
+    return options
+
+
+def _load(option: str, package: str) -> None:
+    try:
+        parser.load_plugin(package)
+    except Exception as error:  # a package may raise anything
+        module = sys.modules.get(package)
+        if module is not None and not hasattr(module, "__path__"):
+            reason = f"is a single file, and LeRobot wants a package: move it to {package}/__init__.py"
+        else:
+            reason = f"cannot be imported: {one_line(error.__cause__ or error)}"
+        raise UserError(f"--{option}={package} {reason}") from error
 
 
 def flags(packages: Any) -> str:
@@ -61,7 +87,7 @@ def _saved_packages() -> dict[str, str]:
     file = Path(parser.parse_arg("config_path") or "")
     try:
         content = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     packages = content.get("packages") if isinstance(content, dict) else None
     return dict(packages) if isinstance(packages, dict) else {}

@@ -15,6 +15,7 @@ from .aliases import current
 from .check import Check
 from .file import file_content
 from .help import help_text, version
+from .packages import load_packages
 
 TRUST_FIELD = "trust_remote_code"
 
@@ -33,7 +34,9 @@ def parse_command_line[T](config_class: type[T]) -> T:
     if "--version" in sys.argv:
         print(version())
         sys.exit(0)
-    arguments = _without_plugins(sys.argv[1:])
+    arguments = sys.argv[1:]
+    for option in load_packages():
+        arguments = parser.filter_arg(option, arguments)
     asks = [word for word in ("--help", "-h") if word in arguments]
     flags, words = split([word for word in arguments if word not in asks], lenient=bool(asks))
     content = file_content(config_class)
@@ -73,7 +76,7 @@ def build[T](config_class: type[T], content: dict[str, Any], flags: dict[str, st
         raise UserError("; ".join(mistakes))
     try:
         return draccus.decode(config_class, raw)
-    except DraccusException as error:
+    except Exception as error:  # the checks of a plugin's or LeRobot's config may raise anything
         raise UserError(_reason(error, prefix)) from error
 
 
@@ -123,25 +126,13 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _without_plugins(arguments: list[str]) -> list[str]:
-    """Import the packages that `--<name>.discover_packages_path` names; the other arguments."""
-    for name, package in parser.parse_plugin_args(parser.PLUGIN_DISCOVERY_SUFFIX, arguments).items():
-        if name.rpartition(".")[2] != parser.PLUGIN_DISCOVERY_SUFFIX:
-            continue  # misspelt, see below
-        try:
-            parser.load_plugin(package)
-        except parser.PluginLoadError as error:
-            raise UserError(f"--{name}={package}: {error}") from error
-        arguments = parser.filter_arg(name, arguments)
-    return arguments
-
-
 def _reason(error: BaseException, prefix: str) -> str:
     """The innermost message about the user's value: draccus wraps it for unions and for dataclass checks."""
     cause = error.__cause__
-    own_check = isinstance(cause, ValueError) and not isinstance(error, DecodingError)
-    if cause is not None and (own_check or isinstance(cause, DraccusException)):
+    if cause is not None and (isinstance(cause, DraccusException) or not isinstance(error, DecodingError)):
         return _reason(cause, prefix)
     if isinstance(error, DecodingError):
         return f"`{prefix}{'.'.join(error.key_path)}`: {error.message}"
-    return str(error)
+    if isinstance(error, (ValueError, DraccusException)):
+        return str(error)
+    return f"{prefix.removesuffix('.') or 'the options'} cannot be used ({one_line(error)}): change a value"

@@ -73,15 +73,15 @@ def load_policy_config(
         raise UserError(
             f"{option} is not a whole checkpoint ({one_line(error)}): download or save it again"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{option} has a corrupt config.json or processor ({type(error).__name__}: {error}): download or "
             "save it again"
         ) from error
     choices = PreTrainedConfig.get_known_choices()
-    if kind not in choices:
+    if not isinstance(kind, str) or kind not in choices:
         raise UserError(
-            f"{option} is a policy of type {kind!r}, {suggest(kind, list(choices))} A plugin's "
+            f"{option} is a policy of type {kind!r}, {suggest(str(kind), list(choices))} A plugin's "
             f"types need --{name}.discover_packages_path=PACKAGE"
         )
     check_processed(option, files, dataset)
@@ -94,7 +94,14 @@ def load_policy_config(
         warn(f"{option} has statistics inside the weights, too: those of its processors are used")
     with draccus.config_type("json"):  # as LeRobot reads overrides of a policy: `off` is a word
         flags, _ = split(overrides)
-        config = build(choices[kind], declared_fields(option, kind, content), flags, prefix=f"{name}.")
+        try:
+            config = build(choices[kind], declared_fields(option, kind, content), flags, prefix=f"{name}.")
+        except UserError as error:
+            if any(f"--{name}.{flag}" in str(error) for flag in flags):
+                raise
+            raise UserError(
+                f"{option}, config.json: {error}. Mend it, or download or save the checkpoint again"
+            ) from error
     if config.use_peft and files.base is None:
         warn(f"policy.use_peft=true is left out, {option} holds no adapters: --peft.r=16 trains new ones")
     config.use_peft = False  # adapters are merged when they are loaded

@@ -171,11 +171,7 @@ class TrainConfig:
             raise UserError(f"resume={self.resume} belongs on the command line: --resume={self.resume}")
         self.policy = pretrained_config("policy", self.trust_remote_code) or self.policy
         self.__post_init__()
-        if self.policy is None:
-            raise UserError(
-                "no policy: give --policy.path=HUB_ID_OR_FOLDER (a pretrained one) or, to clone behaviour "
-                "from scratch, --policy.type=diffusion"
-            )
+        self._check_policy()
         base = self.policy.pretrained_path and Path(self.policy.pretrained_path)
         if base and base.exists():
             # `checkpoints/last` moves on. What was given relative stays so: the path goes into what is
@@ -202,6 +198,7 @@ class TrainConfig:
         Raises:
             UserError: one is out of range, missing or contradictory.
         """
+        self._check_policy()
         if self.iterations < 1:
             raise UserError(f"iterations={self.iterations} must be at least 1")
         for name in ("eval_freq", "save_freq", "log_freq", "probe_freq"):
@@ -247,6 +244,13 @@ class TrainConfig:
             raise UserError(
                 f"algorithm.type={self.algorithm.type} learns from a dataset: give --dataset.repo_id=HUB_ID, "
                 "or --dataset.repo_id=local/name --dataset.root=FOLDER"
+            )
+
+    def _check_policy(self) -> None:
+        if self.policy is None:
+            raise UserError(
+                "no policy: give --policy.path=HUB_ID_OR_FOLDER (a pretrained one) or, to clone behaviour "
+                "from scratch, --policy.type=diffusion"
             )
 
     def _check_episodes(self, algorithm: RefitConfig) -> None:

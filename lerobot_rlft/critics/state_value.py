@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..policies.base import DenoisingPolicy
-from ..utils.optimization import descend
+from ..utils.optimization import descend, load_optimizer
 from .networks import ValueMLP
 
 
@@ -78,6 +78,6 @@ class Critic:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.weights.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         # The rate of this configuration, not the one that was saved: a resume may want smaller steps.
         self.optimizer.param_groups[0]["lr"] = self.lr

@@ -11,7 +11,7 @@ from lerobot.datasets.factory import resolve_delta_timestamps
 from lerobot.utils.constants import ACTION, IMAGENET_STATS
 from torch import Tensor
 
-from .root import check_root
+from .root import opening
 from .windows import (
     Batch,
     ChunkDataset,
@@ -122,12 +122,13 @@ def make_loader(
         ValueError: `batch_size`, `episodes` or a feature does not fit, the data holds NaN or inf, or no
             window is left.
     """
-    check_root(root)
-    meta = LeRobotDatasetMetadata(repo_id, root)
+    with opening(repo_id, root):
+        meta = LeRobotDatasetMetadata(repo_id, root)
     check_episodes(episodes, meta)
     _check_features(policy_config, meta)
     deltas = resolve_delta_timestamps(policy_config, meta)
-    dataset = LeRobotDataset(repo_id, root, episodes=episodes, delta_timestamps=deltas)
+    with opening(repo_id, root):
+        dataset = LeRobotDataset(repo_id, root, episodes=episodes, delta_timestamps=deltas)
     for key in set(meta.camera_keys) - set(meta.depth_keys):
         dataset.meta.stats[key] |= {name: torch.tensor(value) for name, value in IMAGENET_STATS.items()}
     windows = ChunkDataset(dataset, deltas) if is_tabular(meta) else DecodedDataset(dataset, num_workers)

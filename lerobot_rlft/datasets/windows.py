@@ -18,7 +18,7 @@ from lerobot.utils.collate import lerobot_collate_fn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .root import check_root
+from .root import opening
 
 # What stock batches hold as tensors already in the table; images are decoded, text has no tensor.
 NOT_TABULAR = ("image", "video", "language", "string")
@@ -149,8 +149,8 @@ def episode_paths(repo_id: str, root: str | Path | None, key: str) -> np.ndarray
         FileNotFoundError: `root` holds no dataset.
         ValueError: the dataset has no such feature, or it holds NaN or inf.
     """
-    check_root(root)
-    dataset = LeRobotDataset(repo_id, root)
+    with opening(repo_id, root):
+        dataset = LeRobotDataset(repo_id, root)
     columns = finite_columns(dataset)
     if key not in columns:
         raise ValueError(

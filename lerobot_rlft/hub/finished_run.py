@@ -116,7 +116,7 @@ def _mapping(file: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(file.read_text())  # which reads JSON as well
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{file} cannot be read ({one_line(error)}): choose another --checkpoint") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} holds no names with values: choose another --checkpoint")
@@ -154,7 +154,7 @@ def _lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
     for line in raw_lines:
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(content, dict):
             lines.append(content)
@@ -169,6 +169,6 @@ def _summary(file: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(file.read_text())
         return content | {"tuned": dict(content["tuned"])}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         left_out(file, one_line(error))
         return None

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 
 from ..diversity.tracker import ModeTracker
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from ..utils.run_folder import CONFIG_NAME, METRICS
 from .run import mode_colour, save
 
@@ -53,22 +53,27 @@ def read_curve(run: Path) -> Curve:
     try:
         lines = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
         episodes = yaml.safe_load((run / CONFIG_NAME).read_text())["rollout"]["n_episodes"]
-    except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
             f"{run} is not the folder of a run: {METRICS} or {CONFIG_NAME} is missing or damaged ({error})"
         ) from error
-    train = [line for line in lines if line["kind"] == "train" and "mode_counts" in line]
+    train = [line for line in lines if line.get("kind") == "train" and "mode_counts" in line]
     base = [line for line in lines if line.get("sampler") == "exploratory" and "mode_counts" in line]
     if not train or not base:
         raise UserError(
             f"{run} counted no modes of exploratory episodes: choose a run of dppo whose {METRICS} has "
             "mode_counts in its train lines"
         )
-    tracker = ModeTracker(base[0]["mode_counts"], base[0]["n_episodes"])
     modes, counts = [], []
-    for line in train:
-        modes.append(tracker.update(line["mode_counts"], episodes).get("effective_modes", np.nan))
-        counts.append(tracker.counts)
+    try:
+        tracker = ModeTracker(base[0]["mode_counts"], base[0]["n_episodes"])
+        for line in train:
+            modes.append(tracker.update(line["mode_counts"], episodes).get("effective_modes", np.nan))
+            counts.append(tracker.counts)
+    except (ValueError, LookupError, TypeError) as error:  # a base without a success, or a damaged line
+        raise UserError(
+            f"{run / METRICS}: modes cannot be followed ({one_line(error)}): choose another run"
+        ) from error
     return Curve(
         name=run.name,
         group=re.sub(r"_\d+$", "", run.name),

@@ -21,7 +21,9 @@ from .base import DenoisingPolicy, Exploration, adapter_class
 from .layouts import PretrainedFiles, check_processed, find_files
 from .lora import merge_adapters
 from .pretrained_files import WEIGHTS, pinned
+from .processing import check_processors
 from .renaming import rename
+from .sizes import check_sizes
 from .statistics import (
     check_statistics,
     complete_modes,
@@ -131,11 +133,16 @@ def make_fresh(
         UserError: unknown policy type, or the config does not fit the dataset.
     """
     load_adapters()
+    check_sizes(config)
     try:
         adapter = adapter_class(config.type)
         module = make_policy(config, ds_meta=meta)
     except ValueError as error:
         raise UserError(f"policy.type={config.type} cannot be built: {error}") from error
+    except Exception as error:  # the policy's own code may raise anything at options that do not fit
+        raise UserError(
+            f"policy.type={config.type} cannot be built ({one_line(error)}): change the options of the policy"
+        ) from error
     return adapter(module, *make_pre_post_processors(config, dataset_stats=meta.stats), exploration)
 
 
@@ -160,6 +167,7 @@ def load_policy(
         UserError: unknown policy type, or the checkpoint is missing, corrupt, does not fit its config, or has
             relative actions.
     """
+    check_sizes(config, path)
     try:
         with redirect_stdout(io.StringIO()):  # LeRobot prints that it loads
             policy = load_pretrained(config, path, exploration, trust)
@@ -169,8 +177,23 @@ def load_policy(
             "it again with this version of LeRobot; policy_preprocessor.json and policy_postprocessor.json "
             "belong to it"
         ) from error
+    except UserError:
+        raise
+    except Exception as error:  # the policy's own code may raise anything at a config that does not fit
+        raise UserError(
+            f"--policy.path={path} cannot be built from its config.json ({one_line(error)}): download or "
+            "save it again, or leave out options of the policy"
+        ) from error
     check_chunk(policy)
     check_absolute(policy, str(path))
+    try:
+        check_processors(policy)
+    except Exception as error:  # so may a processor at settings and statistics that do not fit
+        raise UserError(
+            f"--policy.path={path} has processors that do not fit its config.json ({one_line(error)}): "
+            "download or save it again; policy_preprocessor.json, policy_postprocessor.json and the "
+            "safetensors that they name belong to it"
+        ) from error
     rename(policy, rename_map)
     return policy
 

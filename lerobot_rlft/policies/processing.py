@@ -9,6 +9,7 @@ from lerobot.utils.constants import OBS_PREFIX
 from torch import Tensor
 
 from ..utils.errors import UserError
+from .base import DenoisingPolicy
 
 TASK = "rlft.task"  # among observations where there are several tasks, (B, 1) long: the number of the task
 
@@ -59,12 +60,12 @@ def normalise_observations(
     try:
         processed = preprocessor(frames | {"task": [text for text in of_rows for _ in range(steps)]})
     except RuntimeError:
-        check_sizes(preprocessor, frames)
+        _check_lengths(preprocessor, frames)
         raise
     return {k: v.unflatten(0, (batch, steps)) for k, v in processed.items() if k.startswith(OBS_PREFIX)}
 
 
-def check_sizes(preprocessor: PolicyProcessorPipeline, frames: dict[str, Tensor]) -> None:
+def _check_lengths(preprocessor: PolicyProcessorPipeline, frames: dict[str, Tensor]) -> None:
     """Raise a UserError if the statistics of a vector have another length than the vector."""
     for step in preprocessor.steps:
         if not isinstance(step, NormalizerProcessorStep):
@@ -77,3 +78,15 @@ def check_sizes(preprocessor: PolicyProcessorPipeline, frames: dict[str, Tensor]
                     f"{own.shape[1]}: the statistics are of another robot or environment, give those of this "
                     "one with --policy.stats_from=DATASET"
                 )
+
+
+def check_processors(policy: DenoisingPolicy) -> None:
+    """Run both processors once, on zeros: an error of theirs shows here, and not in the middle of a run.
+
+    Raises:
+        Exception: of a processor, whatever it raises.
+    """
+    features = policy.module.config.input_features
+    obs = {key: torch.zeros(1, policy.n_obs_steps, *feature.shape) for key, feature in features.items()}
+    normalise_observations(obs, policy.preprocessor, policy.task)
+    policy.postprocessor(torch.zeros(1, 1, *policy.module.config.action_feature.shape))

@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from ..critics.advantages import gae
 from ..critics.networks import MLP
+from ..utils.optimization import load_optimizer
 from .base import Experience, Regularizer, success_value
 
 TARGETS = ("attempted", "successful", "uniform")
@@ -225,7 +226,7 @@ class ModeBalance(Regularizer):
             self.make(state["num_modes"])
         self.success_value = state["success_value"]
         self.classifier.load_state_dict(state["classifier"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.target, self.shares = state["target"], state["shares"]
 
 

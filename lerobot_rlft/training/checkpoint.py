@@ -88,7 +88,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
         if not isinstance(state, dict):
             raise ValueError(f"{STATE_JSON} holds no object")
         load_rng_state(folder)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise UserError(
             f"--resume: {folder} is missing or truncated ({type(error).__name__}: {error}); point "
             f"{checkpoint.parent}/{LAST_CHECKPOINT_LINK} to an older whole checkpoint, or start a new run"

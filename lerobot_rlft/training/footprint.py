@@ -22,6 +22,7 @@ from ..configs.train import TrainConfig
 from ..policies import load_adapters
 from ..policies.base import DenoisingPolicy, Exploration, adapter_class
 from ..policies.lora import add_adapters
+from ..policies.sizes import check_sizes
 from ..utils.errors import UserError, one_line
 from ..utils.tables import plain_table
 
@@ -144,10 +145,13 @@ def without_weights(config: TrainConfig) -> DenoisingPolicy:
     try:
         adapter = adapter_class(policy.type)
         _add_features(config, policy)
+        check_sizes(policy)
         with contextlib.redirect_stdout(io.StringIO()), torch.device("meta"):
             module = get_policy_class(policy.type)(policy)
         return adapter(module, None, None, Exploration())
-    except (ValueError, ImportError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # the policy's own code may raise anything at options that do not fit
         raise UserError(f"policy.type={policy.type} cannot be built: {one_line(error)}") from error
 
 

@@ -182,6 +182,10 @@ def make_algorithm(
         return config.algorithm.build(parts)
     except ValueError as error:
         raise UserError(str(error)) from error
+    except (RuntimeError, MemoryError) as error:  # networks that no memory holds
+        raise UserError(
+            f"algorithm.type={config.algorithm.type} cannot be built with these options ({one_line(error)})"
+        ) from error
 
 
 def make_optimization(config: TrainConfig, policy: DenoisingPolicy) -> Optimization:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lerobot.utils.constants import LAST_CHECKPOINT_LINK, TRAINING_STATE_DIR
 
 from ..hub.push import push_checkpoint
-from ..utils.errors import UserError
+from ..utils.errors import UserError, one_line
 from ..utils.run_folder import STATE_JSON
 from .checkpoint import forget_revision, load_state, save_checkpoint
 
@@ -87,10 +87,10 @@ def load_training(trainer: "Trainer", checkpoint: Path) -> None:
             trainer.rollback.load_state_dict(state["rollback"])
     except UserError:
         raise
-    except (LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+    except Exception as error:  # algorithms and regularizers may be anybody's
         raise UserError(
-            f"--resume: the training state in {checkpoint} does not fit the configuration ({error}): "
-            "resume without changing options that shape the algorithm"
+            f"--resume: the training state in {checkpoint} does not fit the configuration "
+            f"({one_line(error)}): resume without changing options that shape the algorithm"
         ) from error
     trainer.iteration, trainer.collector.env_steps = state["iteration"], state["env_steps"]
     trainer.seconds, trainer.log_bytes = state["seconds"], state["metrics_bytes"]

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+BY_DEVICE = ("fused", "foreach", "capturable")  # settings of torch's that a resume elsewhere changes
 
 
 def descend(
@@ -35,6 +38,36 @@ def check_finite(what: str, value: Tensor, advice: str) -> None:
     bad = value[~torch.isfinite(value)]
     if len(bad):
         raise FloatingPointError(f"{what} is {bad[0].item()}: {advice}")
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put an optimizer into a saved state, which torch takes as it is and fails at in the first step.
+
+    Raises:
+        ValueError: a setting is of another kind than its own, or what it keeps of a weight is not a number or
+            tensor for that weight; see `Optimizer.load_state_dict` for the others.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    for group, own_group in zip(state["param_groups"], own, strict=True):
+        for name, value in own_group.items():
+            # Earlier versions of torch had fewer switches.
+            missing = name not in group and not isinstance(value, bool)
+            if missing or (name not in BY_DEVICE and _kind(group.get(name, value)) != _kind(value)):
+                raise ValueError(f"{name} of the optimizer is {group.get(name)!r:.40}")
+    optimizer.load_state_dict(state)
+    names = None
+    for weight, entry in optimizer.state.items():
+        names = names or entry.keys()
+        fits = all(isinstance(v, Tensor) and v.shape in ((), weight.shape) for v in entry.values())
+        if entry.keys() != names or not fits:
+            raise ValueError(f"the optimizer has no whole {', '.join(names)} of every weight")
+
+
+def _kind(value: Any) -> Any:
+    """What a setting has in common with its own; an int may stand for a float."""
+    if isinstance(value, list | tuple):
+        return [_kind(item) for item in value]
+    return float if type(value) is int else type(value)
 
 
 class Means:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -324,3 +325,14 @@ def test_a_full_disk_is_told_with_the_option_that_helps(tmp_path):
         partial.mkdir()
         raise OSError(28, "No space left on device")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\x80", b"[]", b"{}", b"policy: 1", b"policy: {pretrained_path: [1]}", b"[" * 9999],
+)
+def test_a_damaged_configuration_names_no_base(content, main, tuned, tmp_path):
+    policy = shutil.copytree(tuned, tmp_path / "policy")
+    (policy / "rlft_config.yaml").write_bytes(content)
+    answer = main(f"--policy.path={policy}", *QUICK)
+    assert answer.startswith(f"error: no base: rlft_config.yaml of --policy.path={policy} is damaged (")

@@ -7,6 +7,7 @@ import pytest
 from lerobot.envs import EnvConfig
 
 from lerobot_rlft.cli.plugins import load_plugins
+from lerobot_rlft.configs.packages import load_packages
 from lerobot_rlft.utils.errors import UserError
 
 ENVIRONMENT = """
@@ -74,11 +75,11 @@ def test_a_named_package_that_cannot_be_loaded(source, package, answer, installe
         installed("somebodys_env", source, package, distribution=False)
     monkeypatch.setattr("sys.argv", ["lerobot-rlft-check", "--env.discover_packages_path=somebodys_env"])
     with pytest.raises(UserError, match=f"^--env.discover_packages_path=somebodys_env {answer}"):
-        load_plugins()
+        load_packages()
 
 
 def test_a_named_package(installed, monkeypatch):
     installed("somebodys_env", ENVIRONMENT, distribution=False)
     monkeypatch.setattr("sys.argv", ["lerobot-rlft-check", "--env.discover_packages_path=somebodys_env"])
-    load_plugins()
+    load_packages()
     assert "found_by_itself" in EnvConfig.get_known_choices()

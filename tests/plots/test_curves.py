@@ -91,3 +91,9 @@ def test_the_command_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit, match=r"error: .*nowhere is not"):
         command.main()
+
+
+def test_a_base_without_a_success_is_told(tmp_path):
+    run = write_run(tmp_path / "none", [[0, 0, 0]], base=(0, 0, 0))
+    with pytest.raises(UserError, match=r"modes cannot be followed \(ValueError: .*no successes"):
+        read_curve(run)

@@ -30,8 +30,7 @@ ALLOWED = {
     ("policies/pretrained_files.py", "hf_hub_download"),  # JSON, YAML and weights, by name
     ("hub/client.py", "snapshot_download"),  # RUN_FILES alone
     ("cli/plugins.py", "register_third_party_plugins"),  # what the user has installed
-    ("cli/plugins.py", "load_plugin"),  # --*.discover_packages_path, from the command line alone
-    ("configs/parser.py", "load_plugin"),
+    ("configs/packages.py", "load_plugin"),  # --*.discover_packages_path, from the command line alone
 }
 
 
