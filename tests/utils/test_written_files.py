@@ -17,6 +17,7 @@ OF_MODULES = {"save": {"torch", "np"}, "replace": {"os"}, "copy": {"shutil"}}
 EXCEPTIONS = {
     ("utils/files.py", None): "this is it",
     ("training/checkpoint.py", "write_state"): "into a folder that its callers replace",
+    ("policies/weights.py", "in_todays_layout"): "into a temporary folder",
     ("training/checkpoint.py", "forget_revision"): "into a folder that its callers replace",
 }
 
