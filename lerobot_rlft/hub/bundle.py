@@ -86,19 +86,27 @@ def staged(run: Run, options: PushConfig) -> Iterator[Path]:
     """
     with explained_storage(Path(gettempdir())):
         temporary = TemporaryDirectory(prefix="rlft_push_", ignore_cleanup_errors=True)
-    with temporary:
-        folder = Path(temporary.name)
-        try:
-            with explained(options.repo_id):
-                gather(run, options, folder)
-        except (UserError, HTTPError, ConnectionError, LocalEntryNotFoundError):
-            raise
-        except (LookupError, TypeError, ValueError, AttributeError, OSError, DraccusException) as error:
-            raise UserError(
-                f"--run_dir={run.folder} cannot be published, a file of it is damaged or of another version "
-                f"({one_line(error)}): choose another --checkpoint"
-            ) from error
-        yield folder
+    try:
+        with temporary:
+            _gather_explained(run, options, Path(temporary.name))
+            yield Path(temporary.name)
+    except KeyboardInterrupt:
+        temporary.cleanup()  # which may be what was interrupted
+        raise
+
+
+def _gather_explained(run: Run, options: PushConfig, folder: Path) -> None:
+    """`gather`; an error that a damaged run causes is told as a UserError."""
+    try:
+        with explained(options.repo_id):
+            gather(run, options, folder)
+    except (UserError, HTTPError, ConnectionError, LocalEntryNotFoundError):
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OSError, DraccusException) as error:
+        raise UserError(
+            f"--run_dir={run.folder} cannot be published, a file of it is damaged or of another version "
+            f"({one_line(error)}): choose another --checkpoint"
+        ) from error
 
 
 def gather(run: Run, options: PushConfig, folder: Path) -> None:

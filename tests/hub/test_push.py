@@ -17,6 +17,7 @@ from runs import contents, metrics
 from safetensors.torch import load_file
 
 from lerobot_rlft.configs.push import PushConfig
+from lerobot_rlft.hub import bundle
 from lerobot_rlft.hub.bundle import copy, dry_run
 from lerobot_rlft.utils.errors import UserError
 
@@ -609,3 +610,15 @@ def test_an_answer_of_another_form_is_one_sentence():
     for error in (KeyError("url"), json.JSONDecodeError("no JSON", "", 0)):  # as of a 409 without one
         with pytest.raises(UserError, match="the Hub's answer cannot be read"), explained("user/name"):
             raise error
+
+
+def test_ctrl_c_while_the_staged_folder_is_deleted_leaves_nothing(monkeypatch, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(bundle, "gather", lambda run, options, folder: (folder / "file").touch())
+    monkeypatch.setattr(bundle.TemporaryDirectory, "__exit__", interrupted)
+    with pytest.raises(KeyboardInterrupt), bundle.staged(None, PushConfig(repo_id="user/x")) as folder:
+        assert (folder / "file").exists()
+    assert not list(tmp_path.iterdir())
