@@ -23,7 +23,7 @@ from ..policies.base import DenoisingPolicy
 from ..policies.layouts import fetch_weights
 from ..policies.loading import load_policy
 from ..policies.pretrained_files import file_hash
-from ..policies.renaming import rename, renames_of
+from ..policies.renaming import rename_inputs, renames_of
 from ..rollout.environments import check_features, make_runner, runner_in
 from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes, play, summarise
@@ -220,7 +220,7 @@ def load_policies(
         if name != BASE:
             check_same_actions(policies[BASE], policies[name], config.option(name))
     base, main = policies[BASE], policies[config.name]
-    rename(base, renames_of(base) or renames_of(main))  # what was tuned reads the base's observations
+    rename_inputs(base, renames_of(base) or renames_of(main))  # what was tuned reads the base's observations
     return policies
 
 

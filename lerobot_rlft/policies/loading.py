@@ -22,7 +22,7 @@ from .layouts import PretrainedFiles, check_processed, find_files
 from .lora import merge_adapters
 from .pretrained_files import WEIGHTS, pinned
 from .processing import check_processors
-from .renaming import rename
+from .renaming import rename_inputs
 from .sizes import check_sizes
 from .statistics import (
     check_statistics,
@@ -194,7 +194,7 @@ def load_policy(
             "download or save it again; policy_preprocessor.json, policy_postprocessor.json and the "
             "safetensors that they name belong to it"
         ) from error
-    rename(policy, rename_map)
+    rename_inputs(policy, rename_map)
     return policy
 
 

@@ -13,7 +13,7 @@ from ..utils.errors import UserError
 from .base import DenoisingPolicy
 
 
-def rename(policy: DenoisingPolicy, rename_map: dict[str, str] | None) -> None:
+def rename_inputs(policy: DenoisingPolicy, rename_map: dict[str, str] | None) -> None:
     """Let a policy read observations by these names, environment's -> policy's; None changes nothing."""
     if rename_map is None:
         return

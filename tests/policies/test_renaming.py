@@ -21,7 +21,7 @@ from lerobot_rlft.policies.loading import load_policy
 from lerobot_rlft.policies.renaming import (
     check_rename_map,
     not_given,
-    rename,
+    rename_inputs,
     rename_problems,
     renames_of,
     saved_renames,
@@ -78,7 +78,7 @@ def test_a_checkpoint_keeps_its_map(tmp_path):
     base = save_policy(tmp_path / "base")
     policy = load_policy(load_policy_config(str(base), []), base)
     assert renames_of(policy) == {}
-    rename(policy, {ROBOT: STATE})
+    rename_inputs(policy, {ROBOT: STATE})
     policy.save_pretrained(tmp_path / "tuned")
     assert saved_renames(read_processors(str(tmp_path / "tuned"))) == {ROBOT: STATE}
     assert saved_renames(read_processors(str(base))) == {}
@@ -95,7 +95,7 @@ def test_a_preprocessor_without_the_step_gets_it(tmp_path):
     base = save_policy(tmp_path / "base")
     policy = load_policy(load_policy_config(str(base), []), base)
     policy.preprocessor.steps = policy.preprocessor.steps[1:]
-    rename(policy, {ROBOT: STATE})
+    rename_inputs(policy, {ROBOT: STATE})
     assert renames_of(policy) == {ROBOT: STATE} == policy.preprocessor.steps[0].rename_map
 
 
@@ -160,7 +160,7 @@ def test_fewer_cameras_than_the_policy_knows(kind, capsys):
                   "observation.images.wrist": "observation.images.camera2"}  # fmt: skip
     for empty, fits in ((0, False), (1, True)):
         policy = vlas.build(kind, inputs, {"action": (FeatureType.ACTION, (2,))}, stats, empty_cameras=empty)
-        rename(policy, rename_map)
+        rename_inputs(policy, rename_map)
         if not fits:
             with pytest.raises(UserError, match=r"camera3 is missing instead of \(3, 48, 48\)"):
                 make_runner(CameraEnvConfig(), policy, 2, rename_map=rename_map)
