@@ -4,6 +4,7 @@ and what an episode earns on another way than the commanded one does not count. 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -160,7 +161,8 @@ def fit_commands(
     weight = 1 / torch.bincount(command).float()[command]
     parameters = list(policy.trainable_parameters())
     average = WeightAverage(parameters, config.ema_decay)
-    lr = policy.module.config.get_optimizer_preset().lr if config.lr is None else config.lr
+    source: Any = policy.module.config  # LeRobot's, whose presets PyTorch's typing does not know
+    lr = source.get_optimizer_preset().lr if config.lr is None else config.lr
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     for _ in tqdm(range(config.steps), desc="learning commands", unit="step", disable=None, leave=False):
