@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..diversity.atlas import AtlasConfig, ModeAtlas
+from ..diversity.atlas import LEAST_AGREEMENT, AtlasConfig, ModeAtlas
 from ..metrics.points import join_paths
 from ..utils.errors import UserError
 from .episodes import Episodes
@@ -58,8 +58,17 @@ def fit_atlas(
     except UserError as error:
         return None, f"warning: no modes, {error}"
     count = sum(map(len, paths))
-    said = f"mode atlas: {atlas.num_modes} modes in {count} paths of {options.key}, the base's {of}; "
-    said += f"{100 * atlas.unknown_share:.0f} % belong to none"
+    said = f"mode atlas: {atlas.num_modes} modes in {count} paths of {options.key}, the base's {of}"
+    if atlas.effect is not None:
+        said += ", less what their start explains"
+    said += f"; {100 * atlas.unknown_share:.0f} % belong to none"
+    if atlas.agreement is not None and atlas.agreement < LEAST_AGREEMENT:
+        said += (
+            f". All are one mode: random halves agree on clusters by an adjusted Rand index of only "
+            f"{atlas.agreement:.2f} ({LEAST_AGREEMENT} is needed)"
+        )
+    elif atlas.agreement is not None:
+        said += f"; random halves agree on them by an adjusted Rand index of {atlas.agreement:.2f}"
     if count < MANY_PATHS:
         said += f". Below {MANY_PATHS} paths modes may be split or merged: play more episodes"
     return atlas, said
