@@ -22,10 +22,11 @@ from ..metrics.modes import mode_counts
 from ..policies.base import DenoisingPolicy
 from ..policies.loading import load_policy
 from ..policies.pretrained_files import fetch_weights, file_hash
+from ..policies.rlft_commanded.adapter import COMMANDED
 from ..rollout.environments import check_features, make_runner, runner_in
 from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes, play, summarise
-from ..rollout.modes import fit_atlas, load_atlas
+from ..rollout.modes import atlas_inside, fit_atlas, load_atlas
 from ..rollout.runner import EpisodeRunner
 from ..utils.errors import UserError
 from .measures import (
@@ -140,7 +141,7 @@ def compare(config: EvalPipelineConfig) -> Comparison:
     floor = base.policy.std_floor
     notes, no_probe = {}, ""
     if given is not None and atlas is None:
-        notes["modes_from"] = f"--atlas.path={config.atlas.path} is not used, the environment names its modes"
+        notes["modes_from"] = f"{whose(config)} is not used, the environment names its modes"
     try:
         probe = Probe.choose(
             base.policy, base.rollout.obs, base.rollout.t, base.policy.std_floor, seed=config.seed
@@ -236,7 +237,7 @@ def check_same_actions(base: DenoisingPolicy, tuned: DenoisingPolicy, option: st
 
 
 def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> ModeAtlas | None:
-    """The atlas of `--atlas.path`; None where none is given.
+    """The atlas of `--atlas.path`, else the one inside a commanded policy; None where there is neither.
 
     Args:
         sizes: LeRobot key -> numbers in a vector that the environment gives.
@@ -245,7 +246,9 @@ def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> ModeAtlas 
         UserError: it is missing, damaged, or of another environment or observation.
     """
     if config.atlas.path is None:
-        return None
+        own = atlas_inside(config.policy) if config.policy.type == COMMANDED else None
+        here = own is not None and own.env == config.env.type and own.key == config.atlas.key
+        return own if here and sizes.get(own.key) == own.num_dims else None
     atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
     if atlas.key not in sizes:
         raise UserError(
@@ -256,13 +259,16 @@ def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> ModeAtlas 
     return atlas
 
 
+def whose(config: EvalPipelineConfig) -> str:
+    """How the atlas that was given is called."""
+    return f"--atlas.path={config.atlas.path}" if config.atlas.path is not None else "the policy's own atlas"
+
+
 def atlas_for(config: EvalPipelineConfig, given: ModeAtlas | None, episodes: Episodes) -> ModeAtlas | None:
     """None where the environment names modes, else the `given` atlas or one fitted on the base's episodes."""
     if episodes.mode is not None:
         if given is not None:
-            tqdm.write(
-                f"warning: --atlas.path={config.atlas.path} is not used, the environment names its modes"
-            )
+            tqdm.write(f"warning: {whose(config)} is not used, the environment names its modes")
         return None
     if given is not None:
         return given

@@ -3,9 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+from huggingface_hub.errors import EntryNotFoundError
+from lerobot.configs import PreTrainedConfig
 
-from ..diversity.atlas import LEAST_AGREEMENT, AtlasConfig, ModeAtlas
+from ..diversity.atlas import JSON, LEAST_AGREEMENT, TENSORS, AtlasConfig, ModeAtlas
 from ..metrics.points import join_paths
+from ..policies.base import DenoisingPolicy
+from ..policies.pretrained_files import fetch
+from ..policies.rlft_commanded.adapter import CommandedAdapter
 from ..utils.errors import UserError
 from .episodes import Episodes
 
@@ -22,6 +27,102 @@ def load_atlas(folder: Path, env: str, key: str) -> ModeAtlas:
     atlas = ModeAtlas.load(folder)
     atlas.check(env, key)
     return atlas
+
+
+def atlas_inside(policy: PreTrainedConfig) -> ModeAtlas | None:
+    """The atlas that travels inside a commanded policy's checkpoint; None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path, revision = str(policy.pretrained_path), policy.pretrained_revision
+    try:
+        files = [fetch(path, name, revision) for name in (JSON, TENSORS)]
+    except EntryNotFoundError:
+        return None
+    return ModeAtlas.load(files[0].parent)
+
+
+def modes_told(policy: DenoisingPolicy) -> int:
+    """Number of modes that a policy is commanded in; 0 of one that is not commanded."""
+    return len(policy.shares) if isinstance(policy, CommandedAdapter) else 0
+
+
+def first_atlas(
+    options: AtlasConfig, env: str, policy: DenoisingPolicy, source: PreTrainedConfig
+) -> ModeAtlas | None:
+    """The atlas that a run begins with: of a commanded policy the one inside its checkpoint, whose numbers it
+    was told, else that of `atlas.path`. None where one is to be fitted, or the environment names modes.
+
+    Args:
+        env: type of the environment.
+        policy: that the run tunes.
+        source: its config, with its Hub id or folder.
+
+    Raises:
+        UserError: the atlas is missing, damaged, or of another environment or observation, or it is not the
+            one of the commanded policy.
+    """
+    given = load_atlas(options.path, env, options.key) if options.path is not None else None
+    told, path = modes_told(policy), source.pretrained_path
+    own = atlas_inside(source) if told else None
+    if own is not None and (own.env, own.key) != (env, options.key):
+        raise UserError(
+            f"--policy.path={path} was told modes of env.type={own.env} by {own.key}, not of {env} by "
+            f"{options.key}: tune it with --env.type={own.env} --atlas.key={own.key}, or tune what it was "
+            "made from"
+        )
+    if own is not None and given is not None and not own.same_as(given):
+        raise UserError(
+            f"--atlas.path={options.path} numbers modes otherwise than the atlas in --policy.path={path}, "
+            "whose numbers the policy was told: leave --atlas.path out, or tune what the policy was made from"
+        )
+    if own is None and given is not None and told not in (0, given.num_modes):
+        raise UserError(
+            f"--atlas.path={options.path} has {given.num_modes} modes and --policy.path={path} was told "
+            f"{told}: give the atlas of the run that made it, or tune what it was made from"
+        )
+    return own or given
+
+
+def settle_atlas(
+    options: AtlasConfig,
+    env: str,
+    policy: DenoisingPolicy,
+    source: PreTrainedConfig,
+    atlas: ModeAtlas | None,
+    demonstrations: list[np.ndarray],
+    episodes: Episodes,
+) -> tuple[ModeAtlas | None, str]:
+    """The atlas that names a run's modes, None where the environment does or nothing can be clustered, and
+    a sentence about it, which may be empty.
+
+    Args:
+        options, env, policy, source: see `first_atlas`, which gave `atlas`.
+        demonstrations, episodes: see `fit_atlas`.
+
+    Raises:
+        UserError: the modes of a commanded policy would be numbered otherwise than it was told.
+    """
+    told, path = modes_told(policy), source.pretrained_path
+    if episodes.mode is not None:
+        if told and atlas_inside(source) is not None:
+            raise UserError(
+                f"--policy.path={path} was told modes of the atlas inside it, and env.type={env} names its "
+                "own: tune it where it was made, or tune what it was made from"
+            )
+        if atlas is None:
+            return None, ""
+        return None, f"warning: --atlas.path={options.path} is not used, the environment names its modes"
+    if atlas is not None:
+        return atlas, ""
+    if told:
+        raise UserError(
+            f"--policy.path={path} was told {told} modes, and neither env.type={env} nor an atlas inside it "
+            "says which they are; an atlas fitted now would number them otherwise: give that of the run that "
+            "made it (--atlas.path=RUN/diversity), or tune what it was made from"
+        )
+    return fit_atlas(options, env, demonstrations, episodes)
 
 
 def fit_atlas(

@@ -30,7 +30,7 @@ from ..policies.base import DenoisingPolicy
 from ..policies.rlft_commanded.commands import COMMAND, episode_commands
 from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes
-from ..rollout.modes import fit_atlas, load_atlas
+from ..rollout.modes import first_atlas, load_atlas, settle_atlas
 from ..utils.errors import UserError
 from ..utils.run_folder import DIVERSITY
 from .records import Records
@@ -75,8 +75,8 @@ class DiversityMonitor:
                 self.demonstrations = [episode_paths(dataset.repo_id, dataset.root, config.atlas.key)]
             except (ValueError, OSError, HTTPError) as error:
                 raise UserError(f"dataset: {error}") from error
-        if config.atlas.path is not None and config.resume is None:
-            self.atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
+        if config.resume is None:
+            self.atlas = first_atlas(config.atlas, config.env.type, base, config.policy)
 
     @property
     def strength(self) -> float:
@@ -88,13 +88,14 @@ class DiversityMonitor:
         return self.config.output_dir / DIVERSITY
 
     def begin(self, env: gym.vector.VectorEnv, deployed: Episodes) -> None:
-        """Fit and save the atlas on the base's episodes where the environment names no modes."""
+        """Settle what names modes by the base's episodes, see `settle_atlas`, and save an atlas."""
+        config = self.config
         self.folder.mkdir(exist_ok=True)
-        if deployed.mode is None and self.atlas is None:
-            self.atlas, said = fit_atlas(
-                self.config.atlas, self.config.env.type, self.demonstrations, deployed
-            )
-            tqdm.write(said)
+        self.atlas, sentence = settle_atlas(
+            config.atlas, config.env.type, self.base, config.policy, self.atlas, self.demonstrations, deployed
+        )
+        if sentence:
+            tqdm.write(sentence)
         if self.atlas is not None:
             self.atlas.save(self.folder)
             draw_atlas(self.config.output_dir / "pictures" / "atlas.png", self.atlas, env)

@@ -23,12 +23,25 @@ def folder(tmp_path):
 
 
 def config(path, env: str = "maze", key: str = KEY) -> SimpleNamespace:
-    return SimpleNamespace(atlas=AtlasConfig(path=path, key=key), env=SimpleNamespace(type=env))
+    policy = SimpleNamespace(type="diffusion")
+    return SimpleNamespace(
+        atlas=AtlasConfig(path=path, key=key), env=SimpleNamespace(type=env), policy=policy
+    )
 
 
 def test_an_atlas_that_fits(folder):
     assert given_atlas(config(folder), {KEY: 3}).num_modes >= 1
     assert given_atlas(config(None), {KEY: 3}) is None
+
+
+def test_a_commanded_policy_brings_the_atlas_of_its_modes(folder):
+    plain = config(None)
+    plain.policy = SimpleNamespace(type="rlft_commanded", pretrained_path=folder, pretrained_revision=None)
+    assert given_atlas(plain, {KEY: 3}).same_as(ModeAtlas.load(folder))
+    # Of another task, or of states of another size, it says nothing here: one is fitted.
+    assert given_atlas(plain, {KEY: 4}) is None
+    plain.env.type = "pusht"
+    assert given_atlas(plain, {KEY: 3}) is None
 
 
 @pytest.mark.parametrize(
