@@ -57,7 +57,7 @@ def test_gae_does_not_see_a_reward_that_the_values_know(data, shift, gamma, gae_
     reward, value, final_value, terminated, valid = data
     expected, target = gae(*data, gamma, gae_lambda)
     last = torch.cat([valid[1:], torch.zeros_like(valid[:1])]) != valid
-    paid = reward + shift * (1 - gamma) + shift * gamma * (last & terminated)
+    paid = reward + shift * (1 - gamma) + shift * gamma * (last & terminated).double()
     found, shifted = gae(paid, value + shift, final_value + shift, terminated, valid, gamma, gae_lambda)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(shifted, target + shift * valid)

@@ -20,7 +20,7 @@ Optimization = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler
 
 @dataclass
 class Parts:
-    """What an algorithm is built from; it takes what it needs.
+    """The parts of a run that an algorithm is built from; each algorithm takes those it needs.
 
     Attributes:
         policy: to train, in place.
@@ -55,7 +55,7 @@ class AlgorithmConfig(draccus.ChoiceRegistry):
 
     @property
     def exploration(self) -> Exploration:
-        """The sampler of collection."""
+        """Options of the sampler that collects episodes."""
         return Exploration()
 
     @property
@@ -64,16 +64,16 @@ class AlgorithmConfig(draccus.ChoiceRegistry):
         return None
 
     def wrap(self, policy: DenoisingPolicy) -> DenoisingPolicy:
-        """The policy as it is trained: itself, or with what `commanded` adds."""
+        """The policy to train: `policy` itself, or commanded, where `commanded` has options."""
         return self.commanded.wrap(policy, self.exploration) if self.commanded else policy
 
     def freeze(self, policy: DenoisingPolicy) -> None:
-        """Exclude from training what shall stay as it is."""
+        """Exclude from training the weights that this algorithm leaves as they are."""
         policy.freeze(None)
 
     @property
     def papers(self) -> list[tuple[str, str]]:
-        """(title, address) of what it implements, for cards."""
+        """(title, address) of the paper that it implements, for cards."""
         return []
 
     @property
@@ -82,7 +82,7 @@ class AlgorithmConfig(draccus.ChoiceRegistry):
 
 
 class Algorithm(ABC):
-    """Improves a policy from data."""
+    """A rule that improves a policy from data."""
 
     @abstractmethod
     def update(self, data: Any) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Algorithm(ABC):
         or lists of numbers."""
 
     def explore(self, condition: Tensor) -> Chain:
-        """Sample chunks for conditions (B, C), with what `update` needs to know of how they came about.
+        """Sample chunks for conditions (B, C), with the record of their denoising that `update` needs.
 
         Algorithms that learn from rollouts have it; noise floors belong to who samples.
         """
@@ -103,7 +103,7 @@ class Algorithm(ABC):
     floor: float | None = None
 
     def progress(self, metrics: dict[str, Any]) -> str:
-        """What the progress bar shows of the metrics of an iteration."""
+        """Text in the progress bar, from the metrics of an iteration; empty for none."""
         return ""
 
     def minibatches(self, decisions: int) -> tuple[int, int] | None:
@@ -121,16 +121,16 @@ class Algorithm(ABC):
 
     @property
     def adjustable(self) -> bool:
-        """Whether there is anything whose strength `hold` changes."""
+        """Whether it has terms whose strength `hold` changes."""
         return False
 
     @property
     def holders(self) -> list[str]:
-        """Names of all that holds diversity."""
+        """Names of the terms that hold diversity."""
         return []
 
     def hold(self, strength: float) -> None:
-        """Multiply everything that holds diversity by `strength`; 1 is what the configuration says."""
+        """Multiply the terms that hold diversity by `strength`; 1 leaves them as configured."""
         return  # an algorithm may hold nothing
 
     def scale_lr(self, factor: float) -> None:
@@ -139,7 +139,7 @@ class Algorithm(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """All that a bit-equal resume needs beyond the weights: nested dicts of tensors and JSON values."""
+        """State that a bit-equal resume needs beyond the weights: nested dicts of tensors and JSON values."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None: ...

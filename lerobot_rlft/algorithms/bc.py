@@ -71,8 +71,8 @@ class BC(Algorithm):
         self.config, self.module, self.preprocess, self.backward = config, module, preprocess, backward
         self.optimizer, self.scheduler = optimizer, scheduler
         # Buffers too: the statistics of batch normalisation belong to the weights that they were taken with.
-        saved = module.state_dict().keys()
-        weights = [*module.parameters(), *(b for name, b in module.named_buffers() if name in saved)]
+        persistent = module.state_dict().keys()
+        weights = [*module.parameters(), *(b for name, b in module.named_buffers() if name in persistent)]
         self.ema = WeightAverage(weights, config.ema_decay) if config.ema_decay else None
 
     def update(self, data: dict[str, Any]) -> dict[str, float]:

@@ -49,14 +49,15 @@ class OnPolicyConfig(AlgorithmConfig):
     # Number of final denoising steps that are fine-tuned; null = all. The earlier steps are held at the base
     # by anchor_coef.
     finetuned_steps: int | None = None
-    # Weight of the squared difference to the outputs of the base at the denoising steps that are not
-    # fine-tuned.
+    # Weight of the squared difference to the outputs of the base where no reward speaks: in the part of a
+    # chunk that is not executed, and at the denoising steps that are not fine-tuned.
     anchor_coef: float = 30.0
     # Smallest standard deviation of the exploration noise at every denoising step; null = 0 where the sampler
-    # adds noise at every step by itself, as those of flow policies do, else 0.1.
+    # adds noise at every step by itself, as those of flow policies do, else 0.1. With 0, steps without noise
+    # of their own, as the last of a diffusion sampler, are left out of the policy gradient of dppo.
     min_sampling_std: float | None = None
     # Smallest standard deviation in log-probabilities and KL divergences; null = 0 where the sampler adds
-    # noise at every step by itself, else 0.1.
+    # noise at every step by itself, else 0.1, or with min_sampling_std=0 the smallest noise of the sampler.
     min_log_prob_std: float | None = None
     # Noise of the DDIM sampler that collects experience, from 0 to 1; the deployed sampler has eta 0.
     eta: float = 1.0
@@ -94,8 +95,8 @@ class OnPolicyConfig(AlgorithmConfig):
             std = getattr(self, name)
             check(name, std, std is None or std >= 0, "a number >= 0")
         level = self.noise_level
-        wanted = f"0 to {MAX_NOISE_LEVEL}, for example 0.5; with more the SDE explodes"
-        check("noise_level", level, 0 <= level <= MAX_NOISE_LEVEL, wanted)
+        choice = f"0 to {MAX_NOISE_LEVEL}, for example 0.5; with more the SDE explodes"
+        check("noise_level", level, 0 <= level <= MAX_NOISE_LEVEL, choice)
         for name in ("gamma", "gae_lambda", "gamma_denoising"):
             check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
         check("anchor_coef", self.anchor_coef, self.anchor_coef >= 0, "a number >= 0")

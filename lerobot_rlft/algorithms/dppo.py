@@ -71,8 +71,8 @@ class DPPOConfig(OnPolicyConfig):
         if self.flow_noise not in ("sde", "head"):
             raise ValueError(f"algorithm.flow_noise={self.flow_noise!r} is unknown, choose sde or head")
         low, high = self.noise_std_range
-        wanted = "two numbers > 0, the smaller first, for example [0.08, 0.16]"
-        check("noise_std_range", self.noise_std_range, 0 < low < high, wanted)
+        choices = "two numbers > 0, the smaller first, for example [0.08, 0.16]"
+        check("noise_std_range", self.noise_std_range, 0 < low < high, choices)
         check("hybrid", self.hybrid, not self.hybrid or self.finetuned_steps is None, HYBRID_NEEDS_ALL)
         for name in ("clip_range", "clip_range_base"):
             check(
@@ -104,9 +104,6 @@ class ChainObjective(Objective):
     unit of losses. Trust region and KL are in nats of the whole chunk, N times as much, and so mean the same
     for chunks of every size: a clip range of .1 on the mean would allow chunks of 16 numbers 1.6 nats and
     those of 700 numbers 70.
-
-    Advantages are centred: what is common to all decisions, such as a critic's bias, would push all that was
-    done towards or away from itself.
     """
 
     def __init__(self, config: DPPOConfig, policy: DenoisingPolicy, finetuned: int) -> None:
@@ -117,15 +114,12 @@ class ChainObjective(Objective):
         clip = clip_schedule(finetuned, config.clip_range, config.clip_range_base, config.clip_range_rate)
         self.clip = clip.to(self.discount.device) / self.numbers
 
-    def begin(self, chain: Chain, condition: Tensor, advantage: Tensor) -> None:
-        super().begin(chain, condition, advantage - advantage.mean())
-
     def noisy(self, rows: Tensor, k: Tensor) -> Tensor:
         return self.chain.x[rows, k + 1]
 
     def loss(self, step: Step, rows: Tensor, first: bool) -> tuple[Tensor, dict[str, float]]:
-        taken = self.chain.x[rows, step.k]
-        new = step_log_prob(step.normal, taken, self.policy.executed, step.floor)
+        x_next = self.chain.x[rows, step.k]
+        new = step_log_prob(step.normal, x_next, self.policy.executed, step.floor)
         log_ratio = new - self.chain.log_prob[rows, step.k]
         log = (
             {"first_ratio_error": check_first_ratio(log_ratio, self.policy.ratio_tolerance)} if first else {}
@@ -152,12 +146,36 @@ class DPPO(OnPolicy):
 
     config: DPPOConfig
     amsgrad = True  # once everything succeeds gradients are noise, of which plain Adam makes full steps
-    warms_up = True
 
     def make_objective(self) -> Objective:
         std = self.sampling_floor
-        check("min_sampling_std", std, std > 0 or not self.policy.std_floor, f"a number > 0; {WHY}")
+        noisy = self.policy.noise_head is not None or self.policy.kernel.std[: self.finetuned].any()
+        check("min_sampling_std", std, std > 0 or bool(noisy), f"a number > 0; {WHY}")
         return ChainObjective(self.config, self.policy, self.finetuned)
+
+    @property
+    def _leaves_out(self) -> bool:
+        """Whether some steps draw no noise, and are therefore not trained as actions."""
+        return self.sampling_floor == 0 and self.policy.std_floor > 0
+
+    def _default_floor(self) -> float:
+        if self._leaves_out:
+            std = self.policy.kernel.std
+            return std[std > 0].min().item()  # that of every step which has a log-probability is its own
+        return super()._default_floor()
+
+    def explore(self, condition: Tensor) -> Chain:
+        chain = super().explore(condition)
+        if self._leaves_out:
+            chain.stochastic = (self.policy.kernel.std > 0).expand(len(condition), -1)
+        return chain
+
+    def minibatches(self, decisions: int) -> tuple[int, int]:
+        if not self._leaves_out:
+            return super().minibatches(decisions)
+        most, std = self.config.minibatch_size, self.policy.kernel.std[: self.finetuned]
+        pairs = decisions * int((std > 0).sum())
+        return min(pairs, most), self.config.update_epochs * -(-pairs // most)
 
     def progress(self, metrics: dict[str, Any]) -> str:
         return f"{super().progress(metrics)} clip {metrics.get('clip_fraction', 0.0):.2f}"

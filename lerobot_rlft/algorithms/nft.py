@@ -64,11 +64,13 @@ class ForwardObjective(Objective):
 
         beta |d|^2 + 2 a <d, v_old - target>   (+ a constant, after division by beta)
 
-    with a = A / (2 std(A)) in [-1, 1], the std at least `advantage_std_floor`: a policy gradient with a
-    proximal term. It needs no log-probability, so experience comes from the deployed sampler. Held against
-    the chain: the residual says at every noise level how far the whole outcome was from what the network
-    expected, whereas a step of a chain is credited for noise that later steps wash out, and it sees one draw
-    of it only. docs/results/avoiding_guarded.md says what that is worth.
+    with a = A / (2 std(A)) in [-1, 1], the std at least `advantage_std_floor`, and less its mean over the
+    decisions: a policy gradient with a proximal term. The mean is a matter of the critic, not of the chunks,
+    and would not be neutral: a network drawn to all of its own chunks loses modes, one that is pushed away
+    from all of them spreads. No log-probability is needed, so experience comes from the deployed sampler.
+    Held against the chain: the residual says at every noise level how far the whole outcome was from what
+    the network expected, whereas a step of a chain is credited for noise that later steps wash out, and it
+    sees one draw of it only. docs/results/avoiding_guarded.md says what that is worth.
     """
 
     def __init__(self, config: NFTConfig, policy: DenoisingPolicy, finetuned: int) -> None:
@@ -81,7 +83,8 @@ class ForwardObjective(Objective):
         self.old.module.load_state_dict(self.policy.module.state_dict())
         # Dividing by the std alone would blow noise up to full size once nearly every episode succeeds.
         scale = 2 * advantage.std(unbiased=False).clamp(min=max(self.options.advantage_std_floor, 1e-8))
-        self.weight = (advantage / scale).clamp(-1, 1)  # (D,)
+        weight = (advantage / scale).clamp(-1, 1)
+        self.weight = weight - weight.mean()  # (D,); clipping moves the mean of what was centred
 
     def noisy(self, rows: Tensor, k: Tensor) -> Tensor:
         x0 = self.chain.x[rows, 0]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..chains.chain import Chain, kl_divergence
+from ..chains.chain import Chain
 from ..critics.advantages import RewardScaler, gae
 from ..critics.networks import explained_variance
 from ..critics.state_value import Critic
@@ -28,11 +28,11 @@ from ..regularizers.mode_balance import ModeBalance
 from ..regularizers.mode_commands import ModeCommands
 from ..utils.errors import check
 from ..utils.optimization import Means, check_finite, descend
+from .anchor import Anchor, Encode
 from .base import Algorithm
 from .configuration_on_policy import OnPolicyConfig
 from .objective import Objective
 
-KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
 WARMUP_PASSES, WARMUP_STEPS, WARMUP_BATCH = 3, 200, 256  # on the base's episodes
 
 GUIDED = (
@@ -42,8 +42,6 @@ GUIDED = (
     "use an algorithm that needs no log-probabilities, such as advantage conditioning"
 )
 
-Encode = Callable[[DenoisingPolicy, Tensor], Tensor]  # a policy's features of some decisions
-
 
 class OnPolicy(Algorithm):
     """Collects with the policy as it is, computes advantages, and descends an objective on them.
@@ -51,8 +49,7 @@ class OnPolicy(Algorithm):
     Args:
         config: see there.
         policy: fine-tuned in place.
-        base: the frozen pretrained policy. It is called for the anchor (K' < K) and on `KL_PAIRS` pairs an
-            iteration.
+        base: the frozen pretrained policy; see `Anchor` for when it is called.
         backward: backward pass of a loss, `accelerator.backward`.
 
     Raises:
@@ -60,7 +57,6 @@ class OnPolicy(Algorithm):
     """
 
     floor: float
-    warms_up = False  # the critic is trained before its first advantages, on the first data there is
 
     def __init__(
         self,
@@ -76,10 +72,10 @@ class OnPolicy(Algorithm):
         check("finetuned_steps", self.finetuned, self.finetuned <= self.num_steps, f"1 to {self.num_steps}")
         self.device = policy.kernel.timesteps.device
         least, sampling = config.min_log_prob_std, config.min_sampling_std
-        self.floor = policy.std_floor if least is None else least
         self.sampling_floor = policy.std_floor if sampling is None else sampling
-        allowed = self.floor > 0 or not policy.std_floor
-        check("min_log_prob_std", least, allowed, "a number > 0; this sampler has noise-free steps")
+        self.floor = self._default_floor() if least is None else least
+        usable = self.floor > 0 or not policy.std_floor
+        check("min_log_prob_std", least, usable, "a number > 0; this sampler has noise-free steps")
         self.objective = self.make_objective()
         if policy.guided:
             raise ValueError(GUIDED)
@@ -94,6 +90,7 @@ class OnPolicy(Algorithm):
             amsgrad=self.amsgrad,
             fused=True,
         )
+        self.anchor = Anchor(policy, base, self.finetuned, self.floor)
         self.reward_scaler = RewardScaler(config.gamma)
         self.regularizers = self._holders(regularizers or {})
         self.iterations_done = 0
@@ -111,6 +108,9 @@ class OnPolicy(Algorithm):
                 config.balance, size, hidden, config.critic_lr, self.device, config.gae_lambda
             )
         return Holders(out)
+
+    def _default_floor(self) -> float:
+        return self.policy.std_floor
 
     @abstractmethod
     def make_objective(self) -> Objective:
@@ -147,13 +147,12 @@ class OnPolicy(Algorithm):
         """
         check_finite("a reward", reference.reward, "fix the environment, nothing was learned from it")
         self.regularizers.begin(reference, num_modes)
-        if self.warms_up or self.config.balance.enabled:
-            if self.config.scale_reward:
-                self.reward_scaler(reference.reward, reference.valid)
-            with torch.no_grad():
-                condition = self.policy.encode_all(reference.obs, len(reference.chain.x))
-                features = self.critic.features(condition)
-            self._warm_up(reference, reference.reward / self.reward_scale, features, WARMUP_STEPS)
+        if self.config.scale_reward:
+            self.reward_scaler(reference.reward, reference.valid)
+        with torch.no_grad():
+            condition = self.policy.encode_all(reference.obs, len(reference.chain.x))
+            features = self.critic.features(condition)
+        self._warm_up(reference, reference.reward / self.reward_scale, features, WARMUP_STEPS)
 
     def _warm_up(self, data: Experience, reward: Tensor, features: Tensor, steps: int) -> None:
         """Train the critic, so that the first update knows what to expect of these (T, E) rewards."""
@@ -177,7 +176,7 @@ class OnPolicy(Algorithm):
 
     @property
     def reward_scale(self) -> float:
-        """What rewards are divided by."""
+        """Divisor of rewards."""
         return self.reward_scaler.std if self.config.scale_reward else 1.0
 
     def update(self, data: Experience) -> dict[str, Any]:
@@ -205,12 +204,13 @@ class OnPolicy(Algorithm):
         log = Means()
         reward = self.regularizers.reward(data, lambda: self._all_steps(data, encode), log.add)
         reward = self.reward_scaler(reward, data.valid) if config.scale_reward else reward
-        if self.warms_up and not self.warm:
+        if not self.warm:
             self._warm_up(data, reward, features, 8 * -(-decisions // WARMUP_BATCH))
         advantage, target, value = self._advantages(data, reward, features)
         advantage = self.regularizers.advantage(advantage, data, features, self.reward_scale, log.add)
         advantage = advantage[data.t, data.episode].to(self.device)  # (D,)
-        self.objective.begin(chain, condition, advantage)
+        # What all decisions have in common, such as a critic's bias, is no reason to move.
+        self.objective.begin(chain, condition, advantage - advantage.mean())
         all_rows, all_steps = chain.pairs(self.finetuned)
         train_actor = self.iterations_done >= config.critic_warmup_iterations
         stop = False
@@ -227,28 +227,31 @@ class OnPolicy(Algorithm):
                     continue
                 rows, k = all_rows[pair], all_steps[pair]
                 step = self._step(self.objective.noisy(rows, k), rows, k, encode)
-                loss, seen = self.objective.loss(step, rows, first=epoch == 0 and i == 0)
-                log.add(policy_loss=loss, **seen)
-                loss = self.regularizers.loss(step, loss, log.add)
-                if self.finetuned < self.num_steps and config.anchor_coef > 0:
-                    anchor = self._anchor_loss(chain.x, encode, len(rows))
+                loss, numbers = self.objective.loss(step, rows, first=epoch == 0 and i == 0)
+                log.add(policy_loss=loss, **numbers)
+                loss = self.regularizers.loss(step, loss, self.reward_scale, log.add)
+                anchor = self.anchor.loss(chain.x, step, encode) if config.anchor_coef > 0 else None
+                if anchor is not None:
                     log.add(anchor_loss=anchor)
                     loss = loss + config.anchor_coef * anchor
                 log.add(grad_norm=self._descend(loss))
-                stop = self.objective.stops(seen)
+                stop = self.objective.stops(numbers)
         self.iterations_done += 1
-        kl = self._kl_to_base(chain.x, encode)
+        kl = self.anchor.kl(chain.x, encode)
+        chunks = self.policy.executed(chain.x[:, 0]).flatten(1)
         return log.result() | {
             "explained_variance": explained_variance(value, target),
             "value_mean": value.mean().item(),
+            "advantage_mean": advantage.mean().item(),
             "advantage_std": advantage.std(unbiased=False).item(),
+            "chunk_spread": chunks.var(0, unbiased=False).mean().sqrt().item(),
             "kl_to_base": sum(kl) / len(kl),
             "kl_by_step": kl,
             "decisions": float(decisions),
         }
 
     def _value_rows(self, decisions: int, minibatches: int) -> list[Tensor]:
-        """What the critic sees in one epoch: decisions `critic_epochs` times each, for each minibatch."""
+        """Decisions for each minibatch of the critic in one epoch, each decision `critic_epochs` times."""
         passes = [torch.randperm(decisions, device=self.device) for _ in range(self.config.critic_epochs)]
         return list(torch.cat(passes).tensor_split(minibatches))
 
@@ -284,27 +287,6 @@ class OnPolicy(Algorithm):
         for rows, k in zip(*parts, strict=True):
             yield rows, self._step(data.chain.x[rows, k + 1], rows, k, encode)
 
-    @torch.no_grad()
-    def _kl_to_base(self, x: Tensor, encode: Encode) -> list[float]:
-        """KL(current || base) of each fine-tuned denoising step in nats, summed over the executed chunk."""
-        count = min(len(x), max(1, KL_PAIRS // self.finetuned))
-        rows = (
-            torch.linspace(0, len(x) - 1, count, device=self.device).long().repeat_interleave(self.finetuned)
-        )
-        k = torch.arange(self.finetuned, device=self.device).repeat(count)
-        current, base = (p.transition(x[rows, k + 1], k, encode(p, rows)) for p in (self.policy, self.base))
-        kl = kl_divergence(current, base, self.policy.executed, self.floor)
-        return kl.view(count, self.finetuned).mean(0).tolist()
-
-    def _anchor_loss(self, x: Tensor, encode: Encode, count: int) -> Tensor:
-        """Squared difference of network outputs to the base at random steps that are not fine-tuned."""
-        rows = torch.randint(len(x), (count,), device=self.device)
-        k = torch.randint(self.finetuned, self.num_steps, (count,), device=self.device)
-        noisy, timestep = x[rows, k + 1], self.policy.kernel.timesteps[k]
-        with torch.no_grad():
-            wanted = self.base.predict(noisy, timestep, encode(self.base, rows))
-        return (self.policy.predict(noisy, timestep, encode(self.policy, rows)) - wanted).square().mean()
-
     def _descend(self, loss: Tensor) -> float:
         lr, most = self.config.actor_lr, self.config.max_grad_norm
         advice = f"lower algorithm.actor_lr={lr}, or check the scale of the environment's rewards"
@@ -322,6 +304,7 @@ class OnPolicy(Algorithm):
             "iterations_done": self.iterations_done,
             "warm": self.warm,
             "strength": self.regularizers.strength,
+            "reward_unit": self.regularizers.unit,
             "regularizers": self.regularizers.state_dict(),
         }
 
@@ -339,10 +322,13 @@ class OnPolicy(Algorithm):
         self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.iterations_done = state["iterations_done"]
         self.warm = state.get("warm", True)
-        held = state["regularizers"]
+        regularizers = state["regularizers"]
         if state.get("balance"):  # training states of older versions keep it apart
-            held["balance"] = state["balance"] | {key: state[key] for key in ("num_modes", "success_value")}
-        self.regularizers.load_state_dict(held)
+            regularizers["balance"] = state["balance"] | {
+                key: state[key] for key in ("num_modes", "success_value")
+            }
+        self.regularizers.load_state_dict(regularizers)
+        self.regularizers.unit = state.get("reward_unit", 1.0)
         self.hold(state["strength"])  # times the coefficients of this configuration
 
 

@@ -18,7 +18,7 @@ STAGES = ("collect", "value", "advantages", "refit")
 
 @dataclass
 class Scores:
-    """What is known of F frames when a refit decides about them.
+    """Advantage, outcome, task and mode of F frames, from which a refit chooses labels and weights.
 
     Attributes:
         advantage: (F,), NaN where there is none.
@@ -92,9 +92,9 @@ class RefitConfig(BCConfig):
         return False
 
     def labels(self, scores: Scores) -> np.ndarray:
-        """(F,) int of `conditioning.LABELS`: what the policy is told, or would be."""
+        """The advantage label of each frame, (F,) int of `conditioning.LABELS`, read by the policy or not."""
         raise NotImplementedError
 
     def weights(self, scores: Scores) -> np.ndarray:
-        """(F,) >= 0, how often a frame is seen."""
+        """The weight of each frame in the batches, (F,) >= 0."""
         return np.ones(len(scores.success))

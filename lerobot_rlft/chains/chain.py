@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.distributions import Normal
 
 PREDICTION_TYPES = ("epsilon", "sample")
-# DPPO (arXiv:2409.00588) clips exploration noise and elementwise log-probabilities to these ranges.
+# DPPO (arXiv:2409.00588) clips exploration noise, and elementwise log-probabilities from below. Its upper
+# clip of 2 would leave likely actions without gradient where stds are below .05, and is left out.
 NOISE_CLIP = 3.0
-LOG_PROB_RANGE = (-5.0, 2.0)
+LEAST_LOG_PROB = -5.0
 
 
 @dataclass
@@ -50,10 +51,11 @@ class Chain:
 
     def pairs(self, steps: int) -> tuple[Tensor, Tensor]:
         """Row and step of all stochastic steps k < `steps`, (P,) each, in the order of rows."""
-        taken = (
-            torch.ones_like(self.log_prob, dtype=torch.bool) if self.stochastic is None else self.stochastic
-        )
-        rows, k = taken[:, :steps].nonzero().T
+        if self.stochastic is None:
+            is_noisy = torch.ones_like(self.log_prob, dtype=torch.bool)
+        else:
+            is_noisy = self.stochastic
+        rows, k = is_noisy[:, :steps].nonzero().T
         return rows, k
 
 
@@ -225,7 +227,7 @@ def step_log_prob(
 ) -> Tensor:
     """Log-probability of a step, reduced to one number for each row.
 
-    DPPO's reduction (arXiv:2409.00588, public code): std at least `floor`, elementwise clamp to [-5, 2], only
+    DPPO's reduction (arXiv:2409.00588, public code): std at least `floor`, elementwise at least -5, only
     the executed part of the chunk, *mean* over (H_exec, D). Clip ranges and KL targets are in these units.
     The clamp is made for stds of .1; without a floor, where stds are the sampler's own and may be smaller,
     it would cut the gradient of every likely action, so there is none.
@@ -241,7 +243,7 @@ def step_log_prob(
     """
     log_prob = with_std_floor(normal, floor).log_prob(x_next)
     if floor > 0:
-        log_prob = log_prob.clamp(*LOG_PROB_RANGE)
+        log_prob = log_prob.clamp(min=LEAST_LOG_PROB)
     return executed(log_prob).flatten(1).mean(1)
 
 

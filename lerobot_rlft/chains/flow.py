@@ -92,8 +92,8 @@ class HybridKernel(FlowSDEKernel):
     """
 
     def stochastic(self, batch: int) -> Tensor:
-        drawn = torch.randint(self.num_steps, (batch, 1), device=self.timesteps.device)
-        return drawn == torch.arange(self.num_steps, device=self.timesteps.device)
+        step = torch.randint(self.num_steps, (batch, 1), device=self.timesteps.device)
+        return step == torch.arange(self.num_steps, device=self.timesteps.device)
 
 
 class NoiseHead(nn.Module):

@@ -38,7 +38,7 @@ class CheckConfig:
     use_async_envs: bool = False
     # First random seed of the episodes: episode i is reset with seed + i.
     seed: int = 1000
-    # Whether to load a checkpoint that may run code of its author, too: pickled weights, and processor steps
+    # Whether to also load a checkpoint that can run code of its author: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
 
@@ -57,8 +57,8 @@ class CheckConfig:
         if self.policy is not None and self.policy.pretrained_path is None:
             raise UserError("a policy of random weights shows nothing: give --policy.path=HUB_ID_OR_FOLDER")
         if self.env is None:
-            known = ", ".join(sorted(EnvConfig.get_known_choices()))
-            raise UserError(f"no environment: give --env.type=..., one of {known}")
+            choices = ", ".join(sorted(EnvConfig.get_known_choices()))
+            raise UserError(f"no environment: give --env.type=..., one of {choices}")
         for name, least in (("n_episodes", 1), ("batch_size", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
@@ -82,7 +82,7 @@ def run(config: CheckConfig) -> None:
         path, trust = config.policy.pretrained_path, config.trust_remote_code
         policy = load_policy(config.policy, path, trust=trust)
         policy.module.requires_grad_(False)
-    seen = inspect(
+    inspection = inspect(
         config.env,
         policy,
         config.n_episodes,
@@ -91,75 +91,76 @@ def run(config: CheckConfig) -> None:
         config.use_async_envs,
     )
     who = "random actions" if policy is None else str(config.policy.pretrained_path)
-    rows = [*facts(seen, who), ("", ""), *features(seen, hasattr(config.env, "blocked"))]
+    rows = [*facts(inspection, who), ("", ""), *features(inspection, hasattr(config.env, "blocked"))]
     width = max(len(name) for name, _ in rows)
     print(f"env.type={config.env.type} can be used.\n")
     print("\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in rows))
 
 
-def facts(seen: "Inspection", who: str) -> list[tuple[str, str]]:
+def facts(inspection: "Inspection", who: str) -> list[tuple[str, str]]:
     """Facts about the environment, as label and value.
 
     Args:
         who: acted.
     """
-    episodes, space = seen.episodes, seen.actions
-    count, succeeded = len(episodes.success), int(episodes.success.sum())
+    episodes, space = inspection.episodes, inspection.actions
+    count, successes = len(episodes.success), int(episodes.success.sum())
     low, high = space.low.min(), space.high.max()
     actions = f"{space.shape}, {low:g} to {high:g}"
-    if seen.outside:
+    if inspection.outside:
         actions += (
-            f"; {100 * seen.outside:.0f} % of those played lie outside and are sent as they are, as under "
-            "lerobot-eval: the environment must clip them"
+            f"; {100 * inspection.outside:.0f} % of those played lie outside and are sent as they are, "
+            "as under lerobot-eval: the environment must clip them"
         )
-    starts = "different seeds, different starts" if seen.starts_vary else "every episode starts alike"
-    if seen.repeats is False:
+    starts = "different seeds, different starts" if inspection.starts_vary else "every episode starts alike"
+    if inspection.repeats is False:
         starts = "a seed does NOT give the same start again: reset ignores it"
-    modes = f'{seen.num_modes}, named in info["mode"]'
-    if seen.num_modes is None:
-        modes = f'none named in these episodes, {succeeded} of which succeeded (info["mode"], num_modes)'
-    frame = f"frames of {seen.frame}, {duration(seen.frame_seconds)} for {seen.n_envs}"
-    rate = seen.steps_per_second
+    modes = f'{inspection.num_modes}, named in info["mode"]'
+    if inspection.num_modes is None:
+        modes = f'none named in these episodes, {successes} of which succeeded (info["mode"], num_modes)'
+    frame = f"frames of {inspection.frame}, {duration(inspection.frame_seconds)} for {inspection.n_envs}"
+    rate = inspection.steps_per_second
     return [
-        ("observations", ", ".join(f"{key} {shape}" for key, shape in seen.observations.items())),
+        ("observations", ", ".join(f"{key} {shape}" for key, shape in inspection.observations.items())),
         ("actions", actions),
-        ("instruction", seen.task or "none"),
-        ("episodes", f"at most {seen.max_steps} steps; {starts}"),
-        ("success", f"{succeeded} of {count} episodes of {who}"),
+        ("instruction", inspection.task or "none"),
+        ("episodes", f"at most {inspection.max_steps} steps; {starts}"),
+        ("success", f"{successes} of {count} episodes of {who}"),
         ("modes", modes),
         ("paths", ", ".join(episodes.states) or "none: no agent_pos, no environment_state"),
-        ("rendering", frame if seen.frame else seen.no_frame),
+        ("rendering", frame if inspection.frame else inspection.no_frame),
         (
             "speed",
-            f"{rate:,.0f} steps/s by {who} in {seen.n_envs} environments: 1,000 steps in "
+            f"{rate:,.0f} steps/s by {who} in {inspection.n_envs} environments: 1,000 steps in "
             f"{duration(1000 / rate)}, 1,000 episodes of this length in "
             f"{duration(1000 * episodes.length.mean() / rate)}",
         ),
     ]
 
 
-def features(seen: "Inspection", blocks: bool) -> list[tuple[str, str]]:
+def features(inspection: "Inspection", blocks: bool) -> list[tuple[str, str]]:
     """Parts of this package that work here, and the missing requirement of those that do not.
 
     Args:
         blocks: the environment can close ways of solving its task.
     """
-    paths = bool(seen.episodes.states)
-    if seen.num_modes is not None:
+    paths = bool(inspection.episodes.states)
+    if inspection.num_modes is not None:
         modes = "yes, by the environment's modes"
     elif paths:
         modes = "yes, by an atlas of the paths of the base's successes (--atlas.key, --atlas.dims)"
     else:
         modes = 'no: give info["mode"] and num_modes, or agent_pos, whose paths can be clustered'
-    paired = "yes" if seen.repeats is not False else "no: let reset(seed=...) decide the start"
+    pairs = "yes" if inspection.repeats is not False else "no: let reset(seed=...) decide the start"
+    language = "yes" if inspection.task else "no: give an attribute task_description"
     return [
         ("fine-tuning, evaluation", "yes"),
-        ("same starts for all policies", paired),
+        ("same starts for all policies", pairs),
         ("guard, balance, commands, mode metrics", modes),
         ("path metrics, lerobot-rlft-explore", "yes" if paths else "no: give agent_pos"),
         ("success with ways blocked", "yes" if blocks else "no: give the configuration a method blocked()"),
-        ("videos", "yes" if seen.frame else "no: give render, or set n_videos=0"),
-        ("policies that read language", "yes" if seen.task else "no: give an attribute task_description"),
+        ("videos", "yes" if inspection.frame else "no: give render, or set n_videos=0"),
+        ("policies that read language", language),
     ]
 
 

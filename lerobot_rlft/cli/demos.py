@@ -73,16 +73,16 @@ def run(config: DemosConfig) -> None:
     logging.disable(logging.INFO)
     options = {"episodes_per_mode": config.episodes_per_mode, "noise": config.noise, "seed": config.seed}
     # What is not given stays the task's own default.
-    scripted = {name: value for name, value in options.items() if value is not None}
+    overrides = {name: value for name, value in options.items() if value is not None}
     try:
         if config.env.type == "avoiding":
             from ..envs.avoiding.demonstrations import write_demonstrations
 
-            dataset = write_demonstrations(config.root, config.repo_id, **scripted, lag=config.env.lag)
+            dataset = write_demonstrations(config.root, config.repo_id, **overrides, lag=config.env.lag)
         elif config.env.type == "grasps":
             from ..envs.grasps.demonstrations import write_demonstrations
 
-            dataset = write_demonstrations(config.root, config.repo_id, **scripted)
+            dataset = write_demonstrations(config.root, config.repo_id, **overrides)
         else:
             from ..envs.pusht.demonstrations import write_demonstrations
 

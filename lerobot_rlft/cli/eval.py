@@ -46,8 +46,8 @@ def run(config: EvalPipelineConfig) -> None:
         try:
             record_episodes(config, comparison)
         except KeyboardInterrupt:
-            kept = "report and dataset are" if (folder / FOLDER).is_dir() else "the report is"
-            sys.exit(f"\nstopped: {kept} whole: {folder}")
+            remainder = "report and dataset are" if (folder / FOLDER).is_dir() else "the report is"
+            sys.exit(f"\nstopped: {remainder} whole: {folder}")
 
 
 def record_episodes(config: EvalPipelineConfig, comparison: "Comparison") -> None:

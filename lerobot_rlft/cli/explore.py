@@ -48,7 +48,7 @@ class ExploreConfig:
     batch_size: int = 60
     # Random seed of episodes and noise.
     seed: int = 1000
-    # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
+    # Whether to also load checkpoints that can run code of their author: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
     # Folder to create for exploration.json and exploration.png; null = outputs/rlft_explore/DATE/TIME_ENV.
@@ -69,8 +69,8 @@ class ExploreConfig:
         if self.policy is None or self.policy.pretrained_path is None:
             raise UserError("no policy: give --policy.path=HUB_ID_OR_FOLDER")
         if self.env is None:
-            known = ", ".join(sorted(EnvConfig.get_known_choices()))
-            raise UserError(f"no environment: give --env.type=..., one of {known}")
+            choices = ", ".join(sorted(EnvConfig.get_known_choices()))
+            raise UserError(f"no environment: give --env.type=..., one of {choices}")
         if not self.floors or not all(0 < floor < math.inf for floor in self.floors):
             raise UserError(f"floors={self.floors} must hold numbers > 0, for example --floors=[0.1,0.2]")
         self.floors = sorted(set(self.floors))
@@ -113,36 +113,36 @@ def run(config: ExploreConfig) -> None:
         except OSError as error:
             raise UserError(f"--output_dir={folder} cannot be made ({error}): choose another") from error
         try:
-            found = measure(runner, config.floors, config.n_episodes, config.samples, config.seed)
+            numbers = measure(runner, config.floors, config.n_episodes, config.samples, config.seed)
         except BaseException:
             folder.rmdir()
             raise
     finally:
         runner.close()
-    said = conclusion(**found)
+    summary = conclusion(**numbers)
     result = {
         "policy": str(config.policy.pretrained_path),
         "env": config.env.type,
         "seed": config.seed,
         "samples": config.samples,
         "seconds": round(time.perf_counter() - start, 1),
-        **found,
-        "conclusion": said,
+        **numbers,
+        "conclusion": summary,
     }
     with replacing(folder / NUMBERS) as partial:
         partial.write_text(json.dumps(result, indent=2) + "\n")
-    draw(folder / PICTURE, **found)
-    print(f"\n{table(**found)}\n\n{said}\n\nNumbers and picture: {folder}")
+    draw(folder / PICTURE, **numbers)
+    print(f"\n{table(**numbers)}\n\n{summary}\n\nNumbers and picture: {folder}")
 
 
-def check_state(config: ExploreConfig, offered: dict[str, int]) -> None:
+def check_state(config: ExploreConfig, vectors: dict[str, int]) -> None:
     """Raise a UserError if the environment's observations hold no path to compare.
 
     Args:
-        offered: LeRobot key -> numbers in a vector that the environment gives.
+        vectors: LeRobot key -> numbers in a vector that the environment gives.
     """
-    if OBS_STATE not in offered:
+    if OBS_STATE not in vectors:
         raise UserError(
             f"env.type={config.env.type} gives no {OBS_STATE}, whose path is compared (it gives "
-            f"{', '.join(offered) or 'no vectors'}): choose an environment or obs_type with agent_pos"
+            f"{', '.join(vectors) or 'no vectors'}): choose an environment or obs_type with agent_pos"
         )

@@ -61,10 +61,10 @@ def read_config() -> TrainConfig:
         run_dir = Path(parser.parse_arg("output_dir") or Path("outputs/rlft") / name.replace("/", "_"))
         download_run(name, run_dir)
         print(f"{resume} is in {run_dir}")
-    saved = saved_config(run_dir)
-    sys.argv.append(f"--config_path={saved}")
+    file = saved_config(run_dir)
+    sys.argv.append(f"--config_path={file}")
     config = _parse()
-    check_same_task(config, yaml.safe_load(saved.read_text())["env"], resume)
+    check_same_task(config, yaml.safe_load(file.read_text())["env"], resume)
     config.output_dir = config.resume = run_dir
     if config.algorithm.consumes == "episodes" and parser.parse_arg("algorithm.stage") is None:
         config.algorithm.stage = "all"  # a stage is asked for once; --resume goes on with what is left
@@ -79,15 +79,15 @@ def _parse() -> TrainConfig:
     return config
 
 
-def check_same_task(config: TrainConfig, saved: dict[str, Any] | None, resume: str) -> None:
+def check_same_task(config: TrainConfig, env: dict[str, Any] | None, resume: str) -> None:
     """Raise a UserError if an option on the command line changes the environment of the run."""
-    given, _ = split(sys.argv[1:])
+    flags, _ = split(sys.argv[1:])
     now = config.to_dict()["env"] or {}
-    for name in (name.removeprefix("env.") for name in given if saved and name.startswith("env.")):
-        if name in saved and now.get(name) != saved[name]:
+    for name in (name.removeprefix("env.") for name in flags if env and name.startswith("env.")):
+        if name in env and now.get(name) != env[name]:
             raise UserError(
-                f"--env.{name}={given[f'env.{name}']} does not go with --resume={resume}: that run has "
-                f"env.{name}={as_yaml(saved[name])}, and another task is another run. Leave it out, or begin "
+                f"--env.{name}={flags[f'env.{name}']} does not go with --resume={resume}: that run has "
+                f"env.{name}={as_yaml(env[name])}, and another task is another run. Leave it out, or begin "
                 "a run of its own"
             )
 

@@ -27,28 +27,28 @@ def current(config: dict[str, Any]) -> dict[str, Any]:
         return config
     algorithm = {k: v for k, v in algorithm.items() if v is not None or k not in ONCE_NULL}
     guard = config.get("guard")
-    guarded = isinstance(guard, dict) and guard.get("enable") is True
-    objective = algorithm.get("objective", "forward" if guarded else "chain")
+    has_guard = isinstance(guard, dict) and guard.get("enable") is True
+    objective = algorithm.get("objective", "forward" if has_guard else "chain")
     if objective != "forward":
         algorithm.pop("proximal_coef", None)  # saved beside objective=chain, without effect
         return config | {"algorithm": _in_nats(algorithm)}
-    said = "algorithm.objective=forward" if "objective" in algorithm else "guard.enable=true"
+    cause = "algorithm.objective=forward" if "objective" in algorithm else "guard.enable=true"
     print(
-        f"warning: --algorithm.type=dppo with {said} is read as --algorithm.type=nft; for PPO on the chain "
+        f"warning: --algorithm.type=dppo with {cause} is read as --algorithm.type=nft; for PPO on the chain "
         "give --algorithm.objective=chain",
         file=sys.stderr,
     )
-    unused = [k for k, v in algorithm.items() if k in OF_CHAIN or (k in REFUSED and v == REFUSED[k])]
-    kept = {k: v for k, v in algorithm.items() if k not in unused}
-    return config | {"algorithm": kept | {"type": "nft"}}
+    leftovers = [k for k, v in algorithm.items() if k in OF_CHAIN or (k in REFUSED and v == REFUSED[k])]
+    options = {k: v for k, v in algorithm.items() if k not in leftovers}
+    return config | {"algorithm": options | {"type": "nft"}}
 
 
 def _in_nats(algorithm: dict[str, Any]) -> dict[str, Any]:
     """Without the options of the former trust region, which say nothing about today's."""
-    chosen = [k for k, default in IN_MEANS.items() if algorithm.get(k, default) != default]
-    if chosen:
+    names = [k for k, default in IN_MEANS.items() if algorithm.get(k, default) != default]
+    if names:
         print(
-            f"warning: algorithm.{', algorithm.'.join(chosen)} bounded means over the numbers of a chunk and "
+            f"warning: algorithm.{', algorithm.'.join(names)} bounded means over the numbers of a chunk and "
             "is left out: choose clip_range and max_step_kl, in nats of the whole chunk",
             file=sys.stderr,
         )

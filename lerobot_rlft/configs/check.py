@@ -15,12 +15,12 @@ MOST_SEED = 2**32 - 1  # of NumPy
 MOST_LISTED = 30  # longer lists hide the answer
 
 
-def suggest(unknown: str, known: list[str]) -> str:
-    """The end of an error sentence: the closest of the `known` names, or all of them."""
-    close = difflib.get_close_matches(unknown, known, n=1)
+def suggest(name: str, names: list[str]) -> str:
+    """The end of an error sentence: the closest of the `names`, or all of them."""
+    close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {close[0]}?"
-    return f"known: {', '.join(sorted(known))}" if len(known) <= MOST_LISTED else "--help lists what is known"
+    return f"known: {', '.join(sorted(names))}" if len(names) <= MOST_LISTED else "--help lists what is known"
 
 
 def check_seed(name: str, seed: int) -> None:
@@ -46,25 +46,25 @@ class Check:
         prefix: where `config_class` sits in the whole config, for example "policy.".
     """
 
-    def __init__(self, config_class: type, raw: dict[str, Any], given: set[str], prefix: str = "") -> None:
-        self.config_class, self.raw, self.given, self.prefix = config_class, raw, given, prefix
+    def __init__(self, config_class: type, raw: dict[str, Any], flags: set[str], prefix: str = "") -> None:
+        self.config_class, self.raw, self.flags, self.prefix = config_class, raw, flags, prefix
 
     def mistakes(self) -> list[str]:
         """A sentence for each; about missing types only where everything else is right."""
-        written = list(self._group(self.config_class, self.raw, self.prefix, []))
-        return written or list(self._missing())
+        mistakes = list(self._group(self.config_class, self.raw, self.prefix, []))
+        return mistakes or list(self._missing())
 
     def _missing(self) -> Iterator[str]:
         for field in fields(self.config_class):
-            required = field.default is MISSING and field.default_factory is MISSING and field.init
-            if required and field.name not in self.raw:
+            is_required = field.default is MISSING and field.default_factory is MISSING and field.init
+            if is_required and field.name not in self.raw:
                 yield from self._value(hints(self.config_class)[field.name], {}, self.prefix + field.name)
 
     def _group(self, kind: type, raw: dict[str, Any], place: str, siblings: list[type]) -> Iterator[str]:
         """Mistakes in a dataclass; `siblings` are the other types that could have been chosen."""
-        known = {field.name: field for field in fields(kind)}
+        by_name = {field.name: field for field in fields(kind)}
         for name, value in raw.items():
-            if name in known:
+            if name in by_name:
                 yield from self._value(hints(kind)[name], value, place + name)
             else:
                 yield self._unknown(name, kind, place, siblings)
@@ -99,27 +99,27 @@ class Check:
 
     def _choice(self, registry: Any, value: dict[str, Any], place: str) -> Iterator[str]:
         """Mistakes in what has a type."""
-        types, known = registry.get_known_choices(), sorted(choices(registry))
-        chosen = value.get(CHOICE_TYPE_KEY)
-        if chosen in types:
+        types, kinds = registry.get_known_choices(), sorted(choices(registry))
+        choice = value.get(CHOICE_TYPE_KEY)
+        if choice in types:
             options = {name: option for name, option in value.items() if name != CHOICE_TYPE_KEY}
-            others = [kind for name, kind in types.items() if name != chosen]
-            yield from self._group(types[chosen], options, f"{place}.", others)
+            others = [kind for name, kind in types.items() if name != choice]
+            yield from self._group(types[choice], options, f"{place}.", others)
         elif CHOICE_TYPE_KEY in value:
-            yield f"{self._name(f'{place}.type')}={chosen} is unknown, {suggest(str(chosen), known)}"
+            yield f"{self._name(f'{place}.type')}={choice} is unknown, {suggest(str(choice), kinds)}"
         elif place.rpartition(".")[2].isdigit():
-            yield f"{place.rpartition('.')[0]}: {value} lacks its type, known: {', '.join(known)}"
+            yield f"{place.rpartition('.')[0]}: {value} lacks its type, known: {', '.join(kinds)}"
         elif nowhere := [n for n in value if not any(n in names(kind) for kind in types.values())]:
             yield from (self._unknown_flag(f"{place}.{name}") for name in nowhere)
         else:
-            yield f"--{place}.type is missing, known: {', '.join(known)}"
+            yield f"--{place}.type is missing, known: {', '.join(kinds)}"
 
     def _name(self, place: str) -> str:
         """`--place` if it was given on the command line."""
-        return f"--{place}" if place in self.given else place
+        return f"--{place}" if place in self.flags else place
 
     def _unknown(self, name: str, kind: type, place: str, siblings: list[type]) -> str:
-        flags = [flag for flag in self.given if f"{flag}.".startswith(f"{place}{name}.")]
+        flags = [flag for flag in self.flags if f"{flag}.".startswith(f"{place}{name}.")]
         if not flags:
             return f"{place}{name} is unknown to {kind.__name__}, {suggest(name, names(kind))}"
         if any(name in names(other) for other in siblings):
@@ -127,16 +127,16 @@ class Check:
         return "; ".join(self._unknown_flag(flag) for flag in sorted(flags))
 
     def _unknown_flag(self, flag: str) -> str:
-        known = [
+        flags = [
             f"--{option.name}"
             for group in groups(self.config_class, self.raw, self.prefix)
             for option in group.options
         ]
         place, _, leaf = flag.rpartition(".")
-        neighbours = [name for name in known if name[2:].rpartition(".")[0] == place]
-        same = [name for name in known if name.rpartition(".")[2] in (leaf, f"--{leaf}")]
+        neighbours = [name for name in flags if name[2:].rpartition(".")[0] == place]
+        same = [name for name in flags if name.rpartition(".")[2] in (leaf, f"--{leaf}")]
         # --guard.enabled is guard.enable, whatever else has an option `enabled`.
         near = difflib.get_close_matches(f"--{flag}", neighbours or same, n=1) if place else []
         if same and not near:
             return f"--{flag} is unknown, did you mean {' or '.join(same[:3])}?"
-        return f"--{flag} is unknown, {suggest(f'--{flag}', near or neighbours or known)}"
+        return f"--{flag} is unknown, {suggest(f'--{flag}', near or neighbours or flags)}"

@@ -33,13 +33,12 @@ class RolloutConfig:
     use_async_envs: bool = False
     # Reward to learn from: "env", that of the environment; "success", 1 where an episode ends with success
     # and 0 before; or "best", every increase of the best reward of the episode. The last two are for tasks
-    # like Push-T whose reward is a level, so that its sum would pay for never finishing.
+    # like Push-T whose reward says at each step how near the goal is: its sum would pay for never finishing.
     reward: str = "env"
     # Reward that is added when an episode ends with success.
     success_bonus: float = 0.0
-    # Meaning of a time limit: "bootstrap", the task would go on and the critic says what the rest is worth,
-    # or "failure", nothing more is earned (for tasks that must succeed in time, above all with sparse
-    # rewards).
+    # Value of what an episode could still earn when its time runs out: "bootstrap", the estimate of the
+    # critic, or "failure", nothing (for tasks that must succeed in time, above all with sparse rewards).
     time_limit: str = "bootstrap"
 
     def __post_init__(self) -> None:

@@ -73,9 +73,9 @@ class EvalPipelineConfig:
     # Name of the dataset repository on the Hub to publish those episodes to, user/name; null = do not
     # publish.
     push_dataset: str | None = None
-    # Whether others cannot see it on the Hub; null = public, or what your organisation prefers.
+    # Whether the repository is private; null = public, or what your organisation prefers.
     private: bool | None = None
-    # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
+    # Whether to also load checkpoints that can run code of their author: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
     # Folder to create for the report; null = outputs/rlft_eval/DATE/TIME_ENV.
@@ -98,8 +98,8 @@ class EvalPipelineConfig:
         if self.base is None:
             self.base = _base_of(self.policy, self.trust_remote_code)
         if self.env is None:
-            known = ", ".join(sorted(EnvConfig.get_known_choices()))
-            raise UserError(f"no environment: give --env.type=..., one of {known}")
+            choices = ", ".join(sorted(EnvConfig.get_known_choices()))
+            raise UserError(f"no environment: give --env.type=..., one of {choices}")
         for name, least in (
             ("n_episodes", 2), ("batch_size", 1), ("n_initial_states", 0), ("n_attempts", 0),
         ):  # fmt: skip
@@ -138,9 +138,9 @@ class EvalPipelineConfig:
                 )
             if name.lower() == BASE:
                 raise UserError(f"{option}: {name!r} is the name of the base, choose another")
-        given = [name.lower() for name in (self.name, *(_names_given() or self.others))]
+        names = [name.lower() for name in (self.name, *(_names_given() or self.others))]
         for name in self.others:
-            if given.count(name.lower()) > 1:
+            if names.count(name.lower()) > 1:
                 raise UserError(
                     f"others: {name!r} is the name of two policies (--name={self.name} is that of "
                     "--policy.path): choose another, capitals make no difference"
@@ -178,8 +178,8 @@ def _names_given() -> list[str]:
     if text is not None:
         node = yaml.compose(text)
     else:
-        given = parser.parse_arg("config_path")
-        file = None if given is None else recipe(given)
+        path = parser.parse_arg("config_path")
+        file = None if path is None else recipe(path)
         if file is None:
             return []
         whole = yaml.compose(file.read_text())

@@ -21,23 +21,23 @@ def file_content(config_class: type) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, or it holds no options.
     """
-    given = parser.parse_arg("config_path")
-    if given is None:
+    path = parser.parse_arg("config_path")
+    if path is None:
         return {}
-    file = recipe(given)
+    file = recipe(path)
     if file is None:
-        what = "is a folder" if Path(given).is_dir() else "is no file here and no recipe of this package"
-        known = suggest(given, names())
-        raise UserError(f"--config_path={given} {what}: give a YAML file, or a recipe, {known}")
+        what = "is a folder" if Path(path).is_dir() else "is no file here and no recipe of this package"
+        hint = suggest(path, names())
+        raise UserError(f"--config_path={path} {what}: give a YAML file, or a recipe, {hint}")
     try:
         with file.open(encoding="utf-8") as stream:
             content = load_config(stream, file=file)
     except DraccusException as error:
         what = "text in UTF-8" if isinstance(error.__cause__, UnicodeError) else f"{file.suffix[1:]}"
-        raise UserError(f"--config_path={given} is no {what}: {one_line(error.__cause__)}") from error
+        raise UserError(f"--config_path={path} is no {what}: {one_line(error.__cause__)}") from error
     if not isinstance(content, dict):
         what = "is empty" if content is None else f"holds a {type(content).__name__}"
-        raise UserError(f"--config_path={given} {what}: give options, one `name: value` a line")
+        raise UserError(f"--config_path={path} {what}: give options, one `name: value` a line")
     with_path = [
         name
         for name in getattr(config_class, "__get_path_fields__", list)()

@@ -25,18 +25,18 @@ def version() -> str:
     return f"lerobot_rlft {__version__} (lerobot {installed('lerobot')}, torch {installed('torch')})"
 
 
-def help_text(config_class: type, chosen: dict[str, Any]) -> str:
+def help_text(config_class: type, selection: dict[str, Any]) -> str:
     """Purpose and examples from the docstring of the command's config, then all options.
 
     Args:
-        chosen: what file and command line say, as nested dicts: of what has types, those are shown.
+        selection: what file and command line say, as nested dicts: of what has types, those are shown.
     """
-    own, *others = groups(config_class, chosen)
+    own, *others = groups(config_class, selection)
     sections = [inspect.cleandoc(config_class.__doc__ or "")]
     plain = [option for option in own.options if option.name == getattr(config_class, "POSITIONAL", None)]
-    named = [option for option in own.options if option not in plain]
+    rest = [option for option in own.options if option not in plain]
     sections += ["\n".join((f"{option.name} ...", *_wrapped(option.text, "  "))) for option in plain]
-    sections.append("\n".join(["Options", *map(_option, (*named, *COMMON))]))
+    sections.append("\n".join(["Options", *map(_option, (*rest, *COMMON))]))
     for group in others:
         heading = [f"--{group.name}.*", *_wrapped(group.text, "  ")]
         sections.append("\n".join([*heading, *map(_option, group.options)]))

@@ -58,12 +58,12 @@ class Group:
     options: list[Option]
 
 
-def groups(config_class: type, chosen: dict[str, Any] | None = None, prefix: str = "") -> Iterator[Group]:
-    """All groups of options of a command; of what has types, those of the type in `chosen`."""
+def groups(config_class: type, selection: dict[str, Any] | None = None, prefix: str = "") -> Iterator[Group]:
+    """All groups of options of a command; of what has types, those of the type in `selection`."""
     own, inner = [], []
     for field in shown(config_class):
         name = prefix + field.name
-        below = (chosen or {}).get(field.name)
+        below = (selection or {}).get(field.name)
         below = below if isinstance(below, dict) else {}
         kind = holds(hints(config_class)[field.name])
         if kind is None:
@@ -78,10 +78,10 @@ def groups(config_class: type, chosen: dict[str, Any] | None = None, prefix: str
     yield from inner
 
 
-def _choice(holder: type, field: Field, name: str, registry: type, chosen: dict[str, Any]) -> Iterator[Group]:
-    known = choices(registry)
-    kind = known.get(chosen.get("type", ""))
-    options = [Option(f"{name}.type", "|".join(sorted(known)), None, f"Type of {name}.")]
+def _choice(holder: type, field: Field, name: str, registry: type, picks: dict[str, Any]) -> Iterator[Group]:
+    types = choices(registry)
+    kind = types.get(picks.get("type", ""))
+    options = [Option(f"{name}.type", "|".join(sorted(types)), None, f"Type of {name}.")]
     if field.name in getattr(holder, "__get_path_fields__", list)():
         options.insert(0, Option(f"{name}.{parser.PATH_KEY}", "HUB_ID_OR_FOLDER", None, PATH_TEXT))
     if issubclass(registry, PreTrainedConfig | EnvConfig):
@@ -89,9 +89,9 @@ def _choice(holder: type, field: Field, name: str, registry: type, chosen: dict[
     rest: list[Group] = []
     meaning = text(holder, field)
     if kind is not None:
-        first, *rest = groups(kind, chosen, f"{name}.")
+        first, *rest = groups(kind, picks, f"{name}.")
         options += first.options
-        meaning += f" {chosen['type']}: {first.text}"
+        meaning += f" {picks['type']}: {first.text}"
     return iter([Group(name, meaning, options), *rest])
 
 
@@ -102,11 +102,11 @@ def shown(config_class: type) -> list[Field]:
 
 def choices(registry: type[ChoiceRegistry]) -> dict[str, type]:
     """The types by name; of policies those that can be trained here."""
-    known = registry.get_known_choices()
+    types = registry.get_known_choices()
     if not issubclass(registry, PreTrainedConfig):
-        return known
+        return types
     load_adapters()
-    return {name: kind for name, kind in known.items() if name in ADAPTERS}
+    return {name: kind for name, kind in types.items() if name in ADAPTERS}
 
 
 hints = cache(typing.get_type_hints)
@@ -132,12 +132,12 @@ def is_registry(kind: type) -> bool:
 
 def text(config_class: type, field: Field) -> str:
     """The comment above the field in its class; of a group, else the summary of the group."""
-    found = _described(config_class, field.name)
-    said = found.comment_above or found.comment_inline or found.docstring_below
+    docs = _described(config_class, field.name)
+    meaning = docs.comment_above or docs.comment_inline or docs.docstring_below
     kind = holds(hints(config_class)[field.name])
-    if not said and kind is not None:
-        said = summary_of(kind)
-    return "" if said.startswith(("type:", "noqa")) else " ".join(said.split())
+    if not meaning and kind is not None:
+        meaning = summary_of(kind)
+    return "" if meaning.startswith(("type:", "noqa")) else " ".join(meaning.split())
 
 
 _described = cache(docstring.get_attribute_docstring)
@@ -145,8 +145,8 @@ _described = cache(docstring.get_attribute_docstring)
 
 def summary_of(config_class: type) -> str:
     """First paragraph of the docstring."""
-    written = (config_class.__doc__ or "").split("\n\n")[0]
-    return "" if written.startswith(f"{config_class.__name__}(") else " ".join(written.split())
+    summary = (config_class.__doc__ or "").split("\n\n")[0]
+    return "" if summary.startswith(f"{config_class.__name__}(") else " ".join(summary.split())
 
 
 def values(config_class: type, field: Field) -> str:

@@ -20,8 +20,8 @@ OPTION = parser.PLUGIN_DISCOVERY_SUFFIX
 
 def given_packages() -> dict[str, str]:
     """The packages on the command line, by what they were named for: `env`, `policy`, or nothing."""
-    given = parser.parse_plugin_args(OPTION, sys.argv[1:])
-    return {key.removesuffix(OPTION).rstrip("."): package for key, package in given.items()}
+    packages = parser.parse_plugin_args(OPTION, sys.argv[1:])
+    return {key.removesuffix(OPTION).rstrip("."): package for key, package in packages.items()}
 
 
 def flags(packages: Any) -> str:
@@ -49,12 +49,12 @@ def explained_packages() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        missing = _saved_packages()
+        packages = _saved_packages()
         for place in given_packages():
-            missing.pop(place, None)
-        if not missing:
+            packages.pop(place, None)
+        if not packages:
             raise
-        raise UserError(f"{error}. The run was made with packages: give{flags(missing)}, too") from error
+        raise UserError(f"{error}. The run was made with packages: give{flags(packages)}, too") from error
 
 
 def _saved_packages() -> dict[str, str]:

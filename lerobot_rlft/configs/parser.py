@@ -35,32 +35,32 @@ def parse_command_line[T](config_class: type[T]) -> T:
         sys.exit(0)
     arguments = _without_plugins(sys.argv[1:])
     asks = [word for word in ("--help", "-h") if word in arguments]
-    given, words = split([word for word in arguments if word not in asks], lenient=bool(asks))
+    flags, words = split([word for word in arguments if word not in asks], lenient=bool(asks))
     content = file_content(config_class)
     for name in getattr(config_class, "__get_path_fields__", list)():
-        if given.get(f"{name}.{parser.PATH_KEY}") == "":
+        if flags.get(f"{name}.{parser.PATH_KEY}") == "":
             raise UserError(f"--{name}.path is empty: give --{name}.path=HUB_ID_OR_FOLDER")
         if parser.get_path_arg(name):
-            if f"{name}.{draccus.CHOICE_TYPE_KEY}" in given:
+            if f"{name}.{draccus.CHOICE_TYPE_KEY}" in flags:
                 raise UserError(f"Cannot specify both --{name}.path and --{name}.type: leave one out")
             # The policy is read with its own overrides, see `pretrained_config`.
-            given = {key: value for key, value in given.items() if not key.startswith(f"{name}.")}
+            flags = {key: value for key, value in flags.items() if not key.startswith(f"{name}.")}
     if asks:
-        print(help_text(config_class, current(merged(content, nested(given)))))
+        print(help_text(config_class, current(merged(content, nested(flags)))))
         sys.exit(0)
     if words:
         plain = getattr(config_class, "POSITIONAL", None)
         if plain is None:
             raise UserError(f"{words[0]!r} is no option: write --name=value")
         content[plain] = words
-    config = build(config_class, content, given)
-    if hasattr(config, TRUST_FIELD) and TRUST_FIELD not in given:
+    config = build(config_class, content, flags)
+    if hasattr(config, TRUST_FIELD) and TRUST_FIELD not in flags:
         setattr(config, TRUST_FIELD, False)  # a file, which others may have written, gives no trust
     return config
 
 
-def build[T](config_class: type[T], content: dict[str, Any], given: dict[str, str], prefix: str = "") -> T:
-    """The config of a file's `content` and the options `given` on the command line.
+def build[T](config_class: type[T], content: dict[str, Any], flags: dict[str, str], prefix: str = "") -> T:
+    """The config of a file's `content` and the `flags` of the command line.
 
     Args:
         prefix: where it sits in the whole config, for example "policy.".
@@ -68,8 +68,8 @@ def build[T](config_class: type[T], content: dict[str, Any], given: dict[str, st
     Raises:
         UserError: names all unknown options, or the first unusable value.
     """
-    raw = current(merged(content, nested(given)))
-    if mistakes := Check(config_class, raw, {prefix + name for name in given}, prefix).mistakes():
+    raw = current(merged(content, nested(flags)))
+    if mistakes := Check(config_class, raw, {prefix + name for name in flags}, prefix).mistakes():
         raise UserError("; ".join(mistakes))
     try:
         return draccus.decode(config_class, raw)
@@ -83,7 +83,7 @@ def split(arguments: Sequence[str], lenient: bool = False) -> tuple[dict[str, st
     Raises:
         UserError: an option has no value, unless `lenient`.
     """
-    given: dict[str, str] = {}
+    flags: dict[str, str] = {}
     words, rest = [], list(arguments)
     while rest:
         name, equals, value = rest.pop(0).partition("=")
@@ -94,15 +94,15 @@ def split(arguments: Sequence[str], lenient: bool = False) -> tuple[dict[str, st
             value, equals = rest.pop(0), "="
         if not equals and not lenient:
             raise UserError(f"{name} has no value: write {name}=VALUE")
-        given[name[2:]] = value
-    given.pop("config_path", None)
-    return given, words
+        flags[name[2:]] = value
+    flags.pop("config_path", None)
+    return flags, words
 
 
-def nested(given: dict[str, str]) -> dict[str, Any]:
+def nested(flags: dict[str, str]) -> dict[str, Any]:
     """`{"env.lag": "0.1"}` as `{"env": {"lag": 0.1}}`."""
     tree: dict[str, Any] = {}
-    for name, text in given.items():
+    for name, text in flags.items():
         try:
             value = parse_string(text)
         except yaml.YAMLError as error:

@@ -53,12 +53,12 @@ def load_policy_config(
     revision = parser.parse_arg("pretrained_revision", overrides) or revision
     on_disk = Path(path).exists()
     if on_disk or path.count("/") != 1:
-        held = {file.name for file in Path(path).iterdir()} if Path(path).is_dir() else set()
-        missing = [part for part in CHECKPOINT_FILES if part not in held]
-        if missing and not (trust and missing == [WEIGHTS] and pickles(held)):
+        names = {file.name for file in Path(path).iterdir()} if Path(path).is_dir() else set()
+        missing = [part for part in CHECKPOINT_FILES if part not in names]
+        if missing and not (trust and missing == [WEIGHTS] and pickles(names)):
             raise UserError(
                 f"{option} is no checkpoint, it lacks {', '.join(missing)}: give the folder of one (a run's "
-                f"checkpoints/last/pretrained_model) or a Hub id user/name{refusal(held, missing)}"
+                f"checkpoints/last/pretrained_model) or a Hub id user/name{refusal(names, missing)}"
             )
     try:
         commit = commit_of(path, revision)
@@ -80,15 +80,15 @@ def load_policy_config(
         ) from error
     check = check_own_files if trust else check_safe
     check(option, processors)
-    known = PreTrainedConfig.get_known_choices()
-    if kind not in known:
+    choices = PreTrainedConfig.get_known_choices()
+    if kind not in choices:
         raise UserError(
-            f"{option} is a policy of type {kind!r}, {suggest(kind, list(known))} A plugin's "
+            f"{option} is a policy of type {kind!r}, {suggest(kind, list(choices))} A plugin's "
             f"types need --{name}.discover_packages_path=PACKAGE"
         )
     with draccus.config_type("json"):  # as LeRobot reads overrides of a policy: `off` is a word
-        given, _ = split(overrides)
-        config = build(known[kind], content, given, prefix=f"{name}.")
+        flags, _ = split(overrides)
+        config = build(choices[kind], content, flags, prefix=f"{name}.")
     config.pretrained_path, config.pretrained_revision = Path(path), commit
     return config
 

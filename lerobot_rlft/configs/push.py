@@ -30,7 +30,7 @@ class PushConfig:
     # Folder that lerobot-rlft-eval wrote about this checkpoint; null = the final evaluation of the run
     # itself.
     eval_dir: Path | None = None
-    # Whether others cannot see it on the Hub; null = public, or what your organisation prefers.
+    # Whether the repository is private; null = public, or what your organisation prefers.
     private: bool | None = None
     # License of the published policy, for example apache-2.0; null = that of the base.
     license: str | None = None

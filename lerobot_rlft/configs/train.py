@@ -33,7 +33,7 @@ from .pretrained import load_policy_config
 
 # Under --guard.enable=true, where nothing else was chosen.
 RECOMMENDED_BALANCE: dict[str, Any] = {"center": True, "tau": 0.5}
-RECOMMENDED_REHEARSAL: dict[str, Any] = {"source": "recent", "coef": 0.1, "batch_size": 128}
+RECOMMENDED_REHEARSAL: dict[str, Any] = {"source": "recent", "coef": 0.05, "batch_size": 128}
 TRACKERS = ("none", "wandb", "trackio")
 WANDB_MODES = ("online", "offline", "disabled")
 
@@ -67,8 +67,8 @@ class TrainConfig:
     atlas: AtlasConfig = field(default_factory=AtlasConfig)
     # Guard of the mode diversity of the base; --guard.enable=true alone is the recommended combination.
     guard: GuardConfig = field(default_factory=GuardConfig)
-    # Iterations between comparisons with the base at fixed states where modes branch; 0 = never. Algorithms
-    # that learn in rounds compare after every round.
+    # Iterations between comparisons of the policy with the base at fixed states from which several modes are
+    # still open; 0 = never. Algorithms that learn in rounds compare after every round.
     probe_freq: int = 5
     # Length of training: iterations of collecting and updating for dppo and nft, gradient steps for bc,
     # gradient steps of each round for recap, filtered_bc and awr. A resumed run may be given more.
@@ -78,9 +78,9 @@ class TrainConfig:
     eval_freq: int = 5
     # Iterations between checkpoints; 0 = only the last one.
     save_freq: int = 10
-    # Whether to go back to the best checkpoint, with half the learning rate, where an evaluation finds
-    # success below its beyond doubt (95 % intervals apart); for algorithms that learn from rollouts. A run
-    # then also keeps the checkpoint of iteration 0 and that of each evaluation better than all before.
+    # Whether to go back to the best checkpoint, with half the learning rate, when success falls so far below
+    # it that the 95 % intervals do not overlap; for algorithms that learn from rollouts. The run then also
+    # keeps the checkpoint of iteration 0, and one for each evaluation that is better than all before.
     rollback: bool = True
     # Iterations between lines of training metrics; 0 = none.
     log_freq: int = 1
@@ -102,15 +102,16 @@ class TrainConfig:
     save_checkpoint_to_hub: bool = False
     # Name of the repository on the Hub to publish to, user/name.
     repo_id: str | None = None
-    # Whether others cannot see it on the Hub; null = public, or what your organisation prefers.
+    # Whether the repository is private; null = public, or what your organisation prefers.
     private: bool | None = None
     # License of the published policy, for example apache-2.0; null = that of the base.
     license: str | None = None
-    # Whether to load checkpoints that may run code of their author, too: pickled weights, and processor steps
+    # Whether to also load checkpoints that can run code of their author: pickled weights, and processor steps
     # that are not LeRobot's.
     trust_remote_code: bool = False
-    # Packages that --env.discover_packages_path and --policy.discover_packages_path loaded, by the option
-    # they were named for; remembered for commands and cards. Naming a package here loads nothing.
+    # Written by the run, not meant to be set: the packages that --env.discover_packages_path and
+    # --policy.discover_packages_path loaded, so that later commands and cards can name them. A package that
+    # is set here is not loaded.
     packages: dict[str, str] = field(default_factory=dict)
     # Whether to build everything, run one tiny iteration, print sizes and write nothing. Together with
     # --policy.type=pi0 instead of --policy.path it prints the memory that the policy would take, without its
@@ -260,10 +261,10 @@ class TrainConfig:
             return
         commands = algorithm.commands
         if commands.enable is None:
-            chosen = algorithm.balance.enabled or bool(algorithm.regularizers)
+            has_holder = algorithm.balance.enabled or bool(algorithm.regularizers)
             # PPO on the chain made commanded policies deaf (docs/results/avoiding_guarded.md).
             fits = isinstance(algorithm, NFTConfig) and self.peft is None
-            commands.enable = self.guard.enable and not chosen and fits
+            commands.enable = self.guard.enable and not has_holder and fits
         if commands.enable and self.peft is not None:
             raise UserError(
                 "algorithm.commands.enable=true trains an embedding that low-rank adapters do not merge into "

@@ -33,12 +33,12 @@ def step_rewards(
         fail_cost: C in steps; None is the task's longest episode, so that the slowest success is still worth
             more than the fastest failure.
     """
-    left = steps_left(episode)
+    countdown = steps_left(episode)
     reward = np.full(len(episode), -1.0)
-    ends = left == 0
+    ends = countdown == 0
     for name in np.unique(task):
         of_task = task == name
-        longest = left[of_task].max() + 1
+        longest = countdown[of_task].max() + 1
         cost = longest if fail_cost is None else fail_cost
         reward[of_task & ends] = np.where(success[episode[of_task & ends]], 0.0, -cost)
         reward[of_task] /= longest + cost
@@ -54,13 +54,13 @@ def scaled_rewards(
         the rewards, and the value (F,) of an episode that is over: what a return of 0 becomes.
     """
     total = returns(episode, reward, np.zeros(len(reward)))
-    scaled, over = np.zeros(len(reward)), np.zeros(len(reward))
+    ratio, over = np.zeros(len(reward)), np.zeros(len(reward))
     for name in np.unique(task):
         of_task = task == name
         low, high = min(0.0, total[of_task].min()), max(0.0, total[of_task].max())
         unit = high - low if high > low else 1.0
-        scaled[of_task], over[of_task] = reward[of_task] / unit, -high / unit
-    return scaled, over
+        ratio[of_task], over[of_task] = reward[of_task] / unit, -high / unit
+    return ratio, over
 
 
 def returns(episode: np.ndarray, reward: np.ndarray, over: np.ndarray) -> np.ndarray:
@@ -86,8 +86,8 @@ def advantages(
     frame = np.arange(len(episode))
     later = np.minimum(frame + n_steps, len(episode) - 1)
     ends = steps_left(episode) < n_steps
-    bootstrapped = total - total[later] + value[later]
-    return np.where(ends, total, bootstrapped) - value
+    lookahead = total - total[later] + value[later]
+    return np.where(ends, total, lookahead) - value
 
 
 def label_frames(
@@ -127,14 +127,14 @@ def label_frames(
         )
     label = np.full(len(advantage), UNKNOWN)
     if labeling == "episode_success":
-        known = ~np.isnan(success)
-        label[known] = np.where(success[known] > 0, POSITIVE, NEGATIVE)
+        has_outcome = ~np.isnan(success)
+        label[has_outcome] = np.where(success[has_outcome] > 0, POSITIVE, NEGATIVE)
     else:
         group = task if labeling == "quantile" else np.stack([task, mode], 1)
         group = np.unique(group, axis=0, return_inverse=True)[1].reshape(-1)
-        known = ~np.isnan(advantage) & ~forced
-        for name in np.unique(group[known]):
-            rows = np.flatnonzero(known & (group == name))
+        has_advantage = ~np.isnan(advantage) & ~forced
+        for name in np.unique(group[has_advantage]):
+            rows = np.flatnonzero(has_advantage & (group == name))
             threshold = np.quantile(advantage[rows], 1 - positive_fraction)
             label[rows] = np.where(advantage[rows] > threshold, POSITIVE, NEGATIVE)
     label[forced] = POSITIVE

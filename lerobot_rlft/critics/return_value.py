@@ -82,11 +82,11 @@ class Value(nn.Module):
         """Input of the head for a batch of windows, (B, C), told the mode (B,) of each; -1 is none."""
         obs = observations(batch, self.policy)
         if self.config.input == "state":
-            read = torch.cat([obs[key].flatten(1) for key in self.keys], 1).to(self.mean)
+            features = torch.cat([obs[key].flatten(1) for key in self.keys], 1).to(self.mean)
         else:
-            read = self.policy.features(self.policy.encode(obs))
-        told = mode.to(read.device)[:, None] == torch.arange(self.num_modes, device=read.device)
-        return torch.cat([read, told.to(read)], 1)
+            features = self.policy.features(self.policy.encode(obs))
+        one_hot = mode.to(features.device)[:, None] == torch.arange(self.num_modes, device=features.device)
+        return torch.cat([features, one_hot.to(features)], 1)
 
     def normalise(self, features: Tensor) -> None:
         """Read features in units of their spread over these frames (F, C)."""
@@ -146,14 +146,14 @@ def fit_value(
     offsets = np.cumsum([0] + [len(d.success) for d in datasets])
     episode = np.concatenate([d.episode + offset for d, offset in zip(datasets, offsets, strict=False)])
     target = torch.from_numpy(np.concatenate(targets)).float()
-    known = ~target.isnan()
-    numbers = np.unique(episode[known.numpy()])
+    has_return = ~target.isnan()
+    numbers = np.unique(episode[has_return.numpy()])
     if len(numbers) < 2:
         raise ValueError(f"a value needs at least 2 episodes with a known outcome, there are {len(numbers)}")
     count = min(max(1, round(config.held_out * len(numbers))), len(numbers) - 1)
-    held = numbers[torch.randperm(len(numbers), generator=generator)[:count].numpy()]
-    is_held = torch.from_numpy(np.isin(episode, held))
-    train, test = (known & ~is_held).nonzero()[:, 0], (known & is_held).nonzero()[:, 0]
+    test_episodes = numbers[torch.randperm(len(numbers), generator=generator)[:count].numpy()]
+    is_held = torch.from_numpy(np.isin(episode, test_episodes))
+    train, test = (has_return & ~is_held).nonzero()[:, 0], (has_return & is_held).nonzero()[:, 0]
     features = torch.cat([encode_all(value, d) for d in datasets])
     value.normalise(features[train].to(device))
     starts = np.cumsum([0] + [len(d.windows) for d in datasets])
@@ -164,7 +164,7 @@ def fit_value(
         if value.trains_encoder:
             rows = rows.sort().values
             parts = [rows[(rows >= a) & (rows < b)] - a for a, b in itertools.pairwise(starts)]
-            read = torch.cat(
+            inputs = torch.cat(
                 [
                     value.encode(d.windows.batch(p), attempted(d)[p])
                     for d, p in zip(datasets, parts, strict=True)
@@ -172,16 +172,16 @@ def fit_value(
                 ]
             )
         else:
-            read = features[rows].to(device)
-        loss = value.loss(read, target[rows].to(device))
+            inputs = features[rows].to(device)
+        loss = value.loss(inputs, target[rows].to(device))
         check_finite("the loss of the value", loss, f"lower algorithm.value.lr={config.lr}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         step(number + 1, loss.item())
     value.eval().requires_grad_(False)
-    predicted = predict_all(value, datasets, None if value.trains_encoder else features)
-    out = calibration(torch.from_numpy(np.concatenate(predicted))[test].float(), target[test])
+    predictions = predict_all(value, datasets, None if value.trains_encoder else features)
+    out = calibration(torch.from_numpy(np.concatenate(predictions))[test].float(), target[test])
     return {"frames": len(test), "episodes": count, **out}
 
 
@@ -194,8 +194,8 @@ def predict_all(value: Value, datasets: list[Recorded], features: Tensor | None 
     """
     if features is None:
         features = torch.cat([encode_all(value, d) for d in datasets])
-    found = torch.cat([value(part.to(value.mean.device)).cpu() for part in features.split(4096)])
-    return [part.numpy() for part in found.split([len(d.windows) for d in datasets])]
+    values = torch.cat([value(part.to(value.mean.device)).cpu() for part in features.split(4096)])
+    return [part.numpy() for part in values.split([len(d.windows) for d in datasets])]
 
 
 def calibration(predicted: Tensor, realised: Tensor) -> dict[str, Any]:
@@ -220,8 +220,8 @@ def save_value(folder: Path, value: Value, how: dict[str, Any], numbers: dict[st
     Args:
         how: what returns it predicts, for `load_value` to compare.
     """
-    skipped = () if value.trains_encoder else ("policy.",)
-    tensors = {k: v.contiguous() for k, v in value.state_dict().items() if not k.startswith(skipped or "-")}
+    prefixes = () if value.trains_encoder else ("policy.",)
+    tensors = {k: v.contiguous() for k, v in value.state_dict().items() if not k.startswith(prefixes or "-")}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder) as partial:
         partial.mkdir()
@@ -239,9 +239,9 @@ def load_value(folder: Path, value: Value, how: dict[str, Any]) -> None:
     """
     again = f"delete {folder} and run --algorithm.stage=value again"
     try:
-        found = json.loads((folder / JSON).read_text())
-        if found != json.loads(json.dumps(how)):
-            raise UserError(f"the value in {folder} was fitted for {found}, not for {how}: {again}")
+        source = json.loads((folder / JSON).read_text())
+        if source != json.loads(json.dumps(how)):
+            raise UserError(f"the value in {folder} was fitted for {source}, not for {how}: {again}")
         value.load_state_dict(load_file(folder / TENSORS))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, UserError):

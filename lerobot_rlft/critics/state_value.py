@@ -58,10 +58,10 @@ class Critic:
         Raises:
             FloatingPointError: loss or gradient is NaN or inf, before weights change.
         """
-        read = features[rows]
+        inputs = features[rows]
         if self.twin is not None:
-            read = self.twin.features(self.twin.encode({k: v[rows.to(v.device)] for k, v in obs.items()}))
-        loss = 0.5 * (self.net(read) - target).square().mean()
+            inputs = self.twin.features(self.twin.encode({k: v[rows.to(v.device)] for k, v in obs.items()}))
+        loss = 0.5 * (self.net(inputs) - target).square().mean()
         advice = f"lower algorithm.critic_lr={self.lr}, or check the scale of the environment's rewards"
         descend(loss, self.optimizer, self.backward, None, "the critic of algorithm.type=dppo", advice)
         return loss.item()

@@ -57,10 +57,10 @@ def read_sidecar(path: Path, data: Recorded) -> tuple[np.ndarray, np.ndarray]:
     again = f"delete {path.parent} and run --algorithm.stage=advantages again"
     if missing := [name for name in READ if name not in table]:
         raise UserError(f"the advantages {path} lack {', '.join(missing)}: {again}")
-    found = sorted(set(table["dataset"].astype(str)))
-    if found != [data.fingerprint] or set(table["index"]) != set(data.index) or len(table) != len(data.index):
+    names = sorted(set(table["dataset"].astype(str)))
+    if names != [data.fingerprint] or set(table["index"]) != set(data.index) or len(table) != len(data.index):
         raise UserError(
-            f"the advantages {path} belong to another dataset ({', '.join(found)}, {len(table)} frames) than "
+            f"the advantages {path} belong to another dataset ({', '.join(names)}, {len(table)} frames) than "
             f"{data.name} ({data.fingerprint}, {len(data.index)} frames): {again}"
         )
     table = table.set_index("index").loc[data.index]

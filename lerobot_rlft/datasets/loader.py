@@ -135,11 +135,11 @@ def make_loader(
 
 
 def _check_features(policy_config: PreTrainedConfig, meta: LeRobotDatasetMetadata) -> None:
-    needed = {ACTION, *(policy_config.input_features or {}), *(policy_config.output_features or {})}
+    keys = {ACTION, *(policy_config.input_features or {}), *(policy_config.output_features or {})}
     cameras = policy_config.image_features.keys()
     if cameras & meta.features.keys():
-        needed -= cameras  # as in stock, a policy may declare more cameras than a dataset has
-    if missing := needed - meta.features.keys():
+        keys -= cameras  # as in stock, a policy may declare more cameras than a dataset has
+    if missing := keys - meta.features.keys():
         raise ValueError(
             f"policy {policy_config.type!r} needs {sorted(missing)}, which dataset {meta.repo_id!r} lacks; "
             f"it has {sorted(meta.features)}: record it, or take it out of policy.input_features"

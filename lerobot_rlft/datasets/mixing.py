@@ -38,8 +38,8 @@ class Labelled:
         return self._labelled(self.windows.batch(indices), indices)
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Batch]:
-        asked, known = itertools.tee(indices)
-        return map(self._labelled, self.windows.batches(asked), known)
+        for_windows, for_labels = itertools.tee(indices)
+        return map(self._labelled, self.windows.batches(for_windows), for_labels)
 
     def _labelled(self, batch: Batch, indices: Tensor) -> Batch:
         return {k: v for k, v in batch.items() if k in self.keys} | {LABEL: self.labels[indices]}
@@ -56,8 +56,8 @@ class MixedLoader:
 
     def __next__(self) -> Batch:
         parts = [next(loader) for loader in self.loaders]
-        shared = set.intersection(*(set(part) for part in parts))
-        return {key: _joined([part[key] for part in parts]) for key in sorted(shared)}
+        keys = set.intersection(*(set(part) for part in parts))
+        return {key: _joined([part[key] for part in parts]) for key in sorted(keys)}
 
     def state_dict(self) -> dict[str, Any]:
         return {str(i): loader.state_dict() for i, loader in enumerate(self.loaders)}

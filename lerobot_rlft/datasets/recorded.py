@@ -152,16 +152,16 @@ def _success(
             )
         return np.isin(numbers, data.successes).astype(float)
     if SUCCESS in columns:
-        reached = columns[SUCCESS].reshape(-1) > 0
+        is_success = columns[SUCCESS].reshape(-1) > 0
     elif REWARD in columns and not demonstration:
         reward, least = columns[REWARD].reshape(-1), data.success_reward
-        reached = reward > 0 if least is None else reward >= least
+        is_success = reward > 0 if least is None else reward >= least
     else:
         return np.full(count, 1.0 if demonstration else np.nan)
-    success = _any(reached, episode, count).astype(float)
+    success = _any(is_success, episode, count).astype(float)
     if DONE in columns:
-        ended = _any(columns[DONE].reshape(-1) > 0, episode, count)
-        success[~ended & (success == 0)] = np.nan
+        has_end = _any(columns[DONE].reshape(-1) > 0, episode, count)
+        success[~has_end & (success == 0)] = np.nan
     return success
 
 
@@ -213,19 +213,19 @@ def check_outcomes(datasets: Sequence[Recorded], say: Callable[[str], None] = la
                 "their frames are learned from without a label"
             )
     success = np.concatenate([d.success for d in rollouts] or [np.zeros(0)])
-    known = success[~np.isnan(success)]
-    if not len(known) and not any(d.intervention.any() for d in rollouts):
+    outcomes = success[~np.isnan(success)]
+    if not len(outcomes) and not any(d.intervention.any() for d in rollouts):
         where = ", ".join(d.name for d in rollouts) or "the demonstrations alone"
         raise UserError(
             f"nothing says which episodes succeeded ({where}): record next.success or next.reward, list them "
             "(--algorithm.data='[{repo_id: ..., successes: [0, 2]}]'), or give an environment to collect in"
         )
-    if len(known) and known.all():
+    if len(outcomes) and outcomes.all():
         say(
             "warning: all recorded episodes succeeded. label=episode_success calls all of them positive, "
             "which is behaviour cloning; the quantiles still tell faster from slower ones"
         )
-    elif len(known) and not known.any():
+    elif len(outcomes) and not outcomes.any():
         say(
             "warning: all recorded episodes failed. With label=episode_success only demonstrations and "
             "corrections are positive; the quantiles call a part of the failures positive: prefer the first"
@@ -240,12 +240,12 @@ def name_attempts(datasets: Sequence[Recorded]) -> None:
     paths = join_paths([d.paths for d in with_paths if d.paths is not None])
     mode = np.concatenate([d.mode for d in with_paths])
     success = np.concatenate([d.success for d in with_paths]) > 0
-    known = success & (mode >= 0)
-    if not known.any():
+    has_mode = success & (mode >= 0)
+    if not has_mode.any():
         return
-    named = Attempts(paths[known], mode[known]).name(paths, mode, success)
+    modes = Attempts(paths[has_mode], mode[has_mode]).name(paths, mode, success)
     for d, part in zip(
-        with_paths, np.split(named, np.cumsum([len(d.mode) for d in with_paths])[:-1]), strict=True
+        with_paths, np.split(modes, np.cumsum([len(d.mode) for d in with_paths])[:-1]), strict=True
     ):
         d.mode = part
 

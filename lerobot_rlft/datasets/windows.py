@@ -187,10 +187,10 @@ def start_indices(dataset: LeRobotDataset, policy_config: PreTrainedConfig) -> T
             absolute_to_relative_idx=dataset.absolute_to_relative_idx,
         )
     except ValueError as error:
-        used = range(len(episodes)) if dataset.episodes is None else dataset.episodes
+        selection = range(len(episodes)) if dataset.episodes is None else dataset.episodes
         raise ValueError(
             f"dataset {dataset.repo_id!r} has no admissible window: policy.drop_n_last_frames={drop}, the "
-            f"longest selected episode has {max(episodes[i]['length'] for i in used)} frames; lower "
+            f"longest selected episode has {max(episodes[i]['length'] for i in selection)} frames; lower "
             "drop_n_last_frames or use longer episodes"
         ) from error
     return torch.tensor(sampler.indices)

@@ -65,7 +65,7 @@ def write_dataset(
         dataset = LeRobotDataset.create(
             repo_id, fps, features, root=Path(staging) / root.name, use_videos=False
         )
-        bars_were_disabled = are_progress_bars_disabled()
+        no_bars = are_progress_bars_disabled()
         disable_progress_bars()  # LeRobot's writer would draw one per episode
         try:
             for columns in tqdm(episodes, desc="episodes", total=total, disable=not progress):
@@ -76,7 +76,7 @@ def write_dataset(
         finally:
             # Also after an error: LeRobot else flushes when the object is collected, after the clean-up.
             dataset.finalize()
-            if not bars_were_disabled:
+            if not no_bars:
                 enable_progress_bars()
         dataset.root.rename(root)
     return LeRobotDataset(repo_id, root=root)
@@ -84,6 +84,6 @@ def write_dataset(
 
 def _check_finite(columns: dict[str, np.ndarray]) -> None:
     """Raise a ValueError that names the columns with NaN or infinity: its statistics would be NaN, too."""
-    broken = [name for name, values in columns.items() if not np.isfinite(values).all()]
-    if broken:
-        raise ValueError(f"an episode holds NaN or infinity in {', '.join(broken)}: nothing is written")
+    names = [name for name, values in columns.items() if not np.isfinite(values).all()]
+    if names:
+        raise ValueError(f"an episode holds NaN or infinity in {', '.join(names)}: nothing is written")

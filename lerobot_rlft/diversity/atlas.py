@@ -60,7 +60,7 @@ class AtlasConfig:
     # Dimensions of the observation that make up the path, for example [0, 1]; null = all that vary. Leave out
     # those that hold noise: each dimension counts as much as any other.
     dims: list[int] | None = None
-    # Fewest episodes that make a mode; null = chosen by the number of episodes.
+    # Fewest episodes that make a mode; null = columns by the number of episodes.
     min_cluster_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -132,23 +132,23 @@ class ModeAtlas:
             raise UserError(
                 f"an atlas is fitted on at least 2 episodes, there are {len(states)}: play more episodes"
             )
-        chosen = _choose_dims(states, dims, key)
-        scale = ranges(states)[list(chosen)]
+        columns = _choose_dims(states, dims, key)
+        scale = ranges(states)[list(columns)]
         if not (scale > 0).all():
-            fixed = [chosen[i] for i in np.flatnonzero(scale == 0)]
+            constants = [columns[i] for i in np.flatnonzero(scale == 0)]
             raise UserError(
-                f"{key} is constant in dims {fixed} of all {len(states)} episodes: an atlas needs paths that "
-                "vary, choose others with atlas.dims"
+                f"{key} is constant in dims {constants} of all {len(states)} episodes: an atlas needs paths "
+                "that vary, choose others with atlas.dims"
             )
         units = ranges(states)
         if len(states) > MOST_REFERENCES:
             states = np.random.default_rng(0).permutation(states)[:MOST_REFERENCES]
-        paths, starts = states[..., list(chosen)] / scale, states[:, 0]
+        paths, starts = states[..., list(columns)] / scale, states[:, 0]
         features, effect = without_start(resample(paths).reshape(len(paths), -1), starts, units)
         timed, _ = without_start(resample(paths, equal_times=True).reshape(len(paths), -1), starts, units)
 
         def of(rows: Any, labels: np.ndarray) -> ModeAtlas:
-            parts = env, key, states.shape[2], chosen, scale
+            parts = env, key, states.shape[2], columns, scale
             return cls(*parts, *_modes(features[rows], labels), 0.0, effect)
 
         def sample(size: int, half: np.ndarray) -> np.ndarray:
@@ -194,12 +194,12 @@ class ModeAtlas:
         apart, modes = _distances(features, self.references), range(self.num_modes)
         apart = np.stack([apart[:, self.labels == mode].min(1) for mode in modes], 1)  # (E, M)
         mode, nearest = apart.argmin(1), apart.min(1)
-        known = nearest <= self.reach[mode]
-        if self.num_modes > 1 and not known.all():
+        in_reach = nearest <= self.reach[mode]
+        if self.num_modes > 1 and not in_reach.all():
             width = np.array([_width(self.references[self.labels == mode]) for mode in modes])
             second = np.partition(apart, 1, axis=1)[:, 1]
-            known |= (nearest <= NEARER * second) & (nearest <= WIDER * width[mode])
-        return np.where(known, mode, -1)
+            in_reach |= (nearest <= NEARER * second) & (nearest <= WIDER * width[mode])
+        return np.where(in_reach, mode, -1)
 
     def representative(self, mode: int) -> np.ndarray:
         """The path nearest on average to the others of its mode, (P, dims) in units of the observation."""
@@ -208,11 +208,11 @@ class ModeAtlas:
 
     def check(self, env: str, key: str, num_dims: int | None = None) -> None:
         """Raise a UserError unless the atlas belongs to this environment and observation."""
-        for name, mine, given in (("env.type", self.env, env), ("atlas.key", self.key, key)):
-            if mine != given:
+        for name, mine, theirs in (("env.type", self.env, env), ("atlas.key", self.key, key)):
+            if mine != theirs:
                 raise UserError(
-                    f"the atlas is of {name}={mine}, not of {given}: fit one here (atlas.path=null), or give "
-                    f"one that was fitted for {given}"
+                    f"the atlas is of {name}={mine}, not of {theirs}: fit one here (atlas.path=null), or "
+                    f"give one that was fitted for {theirs}"
                 )
         if num_dims not in (None, self.num_dims):
             raise UserError(

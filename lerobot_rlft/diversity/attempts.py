@@ -69,15 +69,15 @@ class Attempts:
             success: (E,) bool.
         """
         modes = modes.copy()
-        known = success & (modes >= 0)
+        has_mode = success & (modes >= 0)
         length = (~np.isnan(paths).any(-1)).sum(1)  # (E,) states of each episode
         steps = max(paths.shape[1], self.paths.shape[1])
-        held = _longer(_held(paths), steps) / self.scale
-        candidates = np.concatenate([_longer(self.paths, steps) / self.scale, held[known]])
-        names = np.concatenate([self.modes, modes[known]])
+        scaled_paths = _longer(_held(paths), steps) / self.scale
+        candidates = np.concatenate([_longer(self.paths, steps) / self.scale, scaled_paths[has_mode]])
+        names = np.concatenate([self.modes, modes[has_mode]])
         for i in np.flatnonzero(modes < 0):
             n = length[i]
-            modes[i] = names[np.square(candidates[:, :n] - held[i, :n]).sum((1, 2)).argmin()]
+            modes[i] = names[np.square(candidates[:, :n] - scaled_paths[i, :n]).sum((1, 2)).argmin()]
         return modes
 
 

@@ -47,9 +47,10 @@ class GuardConfig:
     metric: str = "entropy"
     # Smallest allowed ratio, above 0 and at most 1.
     floor: float = 0.95
-    # Change of the strength in an iteration, for each unit by which the ratio is below the floor.
+    # Change of the guard's strength in an iteration, for each unit by which the ratio is below the floor. The
+    # strength multiplies balance and regularizers; it does not act on commands.
     rate: float = 4.0
-    # Smallest strength of the guard; 1 leaves coefficients as they are given.
+    # Smallest strength of the guard; 1 leaves coefficients as they are configured.
     least: float = 1.0
     # Largest strength of the guard.
     most: float = 4.0
@@ -110,20 +111,20 @@ class DiversityGuard:
         if self.counts.sum() < 2:
             return out
         ratio = out["guard_ratio"] = retained(self.config.metric, self.counts, self.base_counts)
-        wanted = self.strength
+        target = self.strength
         if not self.commanded:
-            wanted += self.config.rate * (self.config.floor - ratio)
+            target += self.config.rate * (self.config.floor - ratio)
             out["guard_strength"] = self.strength = float(
-                np.clip(wanted, self.config.least, self.config.most)
+                np.clip(target, self.config.least, self.config.most)
             )
-        if said := self._words(ratio, wanted):
-            out["alarm"] = said
+        if message := self._words(ratio, target):
+            out["alarm"] = message
         return out
 
-    def _words(self, ratio: float, wanted: float) -> str | None:
+    def _words(self, ratio: float, target: float) -> str | None:
         """Said once for each time that the reading passes the floor, or the strength reaches its cap."""
         name = self.config.metric.replace("_", " ")
-        said = None
+        message = None
         noise, whole = math.inf, np.round(self.counts)
         if whole.any():  # old successes of many modes may have faded to less than half a one each
             low, high = bootstrap_interval(whole)
@@ -136,23 +137,23 @@ class DiversityGuard:
                     "some commanded modes are done less well; raise --algorithm.commands.practice or lower "
                     "--algorithm.actor_lr"
                 )
-            said = (
+            message = (
                 f"guard: {name} of successes fell to {ratio:.2f} of the base, below the floor "
                 f"{self.config.floor}; {way_out}"
             )
         elif self._below and ratio >= self.config.floor:
             self._below = False
-            said = f"guard: {name} is back at {ratio:.2f} of the base"
-        if wanted > self.config.most and not self._capped:
+            message = f"guard: {name} is back at {ratio:.2f} of the base"
+        if target > self.config.most and not self._capped:
             self._capped = True
-            said = (
+            message = (
                 f"guard: strength is at its cap {self.config.most} and {name} still is {ratio:.2f} of the "
                 "base; the run goes on. Raise --rollout.n_episodes, lower --algorithm.actor_lr, or accept a "
                 "lower --guard.floor"
             )
-        elif wanted < self.config.most:
+        elif target < self.config.most:
             self._capped = False
-        return said
+        return message
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -188,13 +189,13 @@ def retained(metric: str, counts: np.ndarray, base_counts: np.ndarray) -> float:
     """
     if counts.sum() <= 0:
         return 0.0
-    left = np.where(counts >= LEAST_COUNT, counts, 0)
-    if left.any():  # of very many modes each may have less
-        counts = left
+    remainder = np.where(counts >= LEAST_COUNT, counts, 0)
+    if remainder.any():  # of very many modes each may have less
+        counts = remainder
     if metric == "entropy":
         return float(nats(counts) / nats(base_counts))
     if metric == "effective_modes":
         return math.exp(nats(counts) - nats(base_counts))
     base = base_counts / base_counts.sum()
-    known = base > (KNOWN_SHARE if base.max() > KNOWN_SHARE else 0)  # of very many modes all are rare
-    return float((counts[known] / counts.sum() / base[known]).min())
+    is_mode = base > (KNOWN_SHARE if base.max() > KNOWN_SHARE else 0)  # of very many modes all are rare
+    return float((counts[is_mode] / counts.sum() / base[is_mode]).min())

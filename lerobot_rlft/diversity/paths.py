@@ -39,10 +39,10 @@ def resample(states: np.ndarray, points: int = POINTS, equal_times: bool = False
     valid = ~np.isnan(states).all(-1)  # (E, L+1)
     length = valid.sum(1)
     within = np.arange(states.shape[1]) < length[:, None]
-    broken = (~np.isfinite(states) & within[..., None]).any((1, 2)) | (valid != within).any(1) | (length == 0)
-    if broken.any():
+    gaps = (~np.isfinite(states) & within[..., None]).any((1, 2)) | (valid != within).any(1) | (length == 0)
+    if gaps.any():
         raise UserError(
-            f"the paths of episodes {np.flatnonzero(broken)[:5].tolist()} hold NaN or infinity before their "
+            f"the paths of episodes {np.flatnonzero(gaps)[:5].tolist()} hold NaN or infinity before their "
             "end: fix the environment's observations"
         )
     out = np.empty((len(states), points, states.shape[2]))

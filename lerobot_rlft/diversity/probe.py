@@ -42,8 +42,8 @@ class ProbeSize:
     def rows(self, num_steps: int) -> tuple[int, int]:
         """Rows that denoising networks see to choose and prepare a probe, and in each measurement."""
         chunks, chains = self.states * self.chunks, self.states * self.chains
-        chosen = self.candidates * self.candidate_chunks * num_steps
-        return chosen + (chunks + chains) * num_steps + chunks, (chunks + 2 * chains) * num_steps + chunks
+        candidates = self.candidates * self.candidate_chunks * num_steps
+        return candidates + (chunks + chains) * num_steps + chunks, (chunks + 2 * chains) * num_steps + chunks
 
 
 FULL = ProbeSize()
@@ -123,10 +123,10 @@ class Probe:
         condition = encode(base, {key: value[candidates] for key, value in obs.items()}, seed)
         chunks_there = deployed_chunks(base, condition, size.candidate_chunks, seed)
         spread = [mean_pairwise_distance(base.executed(chunk)).value for chunk in chunks_there]
-        chosen: dict[int, int] = {}
+        by_step: dict[int, int] = {}
         for i in sorted(range(len(candidates)), key=lambda i: -spread[i]):
-            chosen.setdefault(int(t[candidates[i]]), int(candidates[i]))
-        rows = list(chosen.values())[: size.states]
+            by_step.setdefault(int(t[candidates[i]]), int(candidates[i]))
+        rows = list(by_step.values())[: size.states]
         return cls(base, {key: value[rows].clone() for key, value in obs.items()}, floor, size, seed)
 
     @torch.no_grad()

@@ -93,12 +93,12 @@ class ModeTracker:
         """
         episodes = sum(e for e, *_ in self.window)
         success = sum(s for _, s, _ in self.window) / episodes
-        said = self._lost_modes(success, episodes, advice)
+        message = self._lost_modes(success, episodes, advice)
         best, error = self.best_success, math.sqrt(success * (1 - success) / episodes)
         fell = best - success > max(FALL, 4 * error)
         self.best_success = success if fell else max(best, success)
-        if said or not fell:
-            return said
+        if message or not fell:
+            return message
         return (
             f"success fell ({100 * best:.0f} % to {100 * success:.0f} %): the policy is breaking; "
             f"{advice['fell']}, and go on from an earlier checkpoint"
@@ -119,18 +119,18 @@ class ModeTracker:
         self.alarm_success = success
         flat = max(FLAT, 2 * math.sqrt(success * (1 - success) / episodes))
         numbers = f"({now:.1f} of {self.base_effective:.1f})"
-        lost = f"effective modes fell to {100 * share:.0f} % of the base {numbers}"
-        moved = f"({100 * before:.0f} % to {100 * success:.0f} %)"
+        fall = f"effective modes fell to {100 * share:.0f} % of the base {numbers}"
+        span = f"({100 * before:.0f} % to {100 * success:.0f} %)"
         change = total / total.sum() - self.base_counts / self.base_counts.sum()
         if success < before - flat:
-            return f"{lost} and success fell {moved}: the policy is breaking; {advice['fell']}"
+            return f"{fall} and success fell {span}: the policy is breaking; {advice['fell']}"
         if success <= before + flat:
             return (
-                f"{lost} while success is flat {moved}: drift, equally good modes are lost to noise; "
+                f"{fall} while success is flat {span}: drift, equally good modes are lost to noise; "
                 f"{advice['flat']}"
             )
         return (
-            f"{lost} while success rose {moved}: selection, mode {int(change.argmax())} gained most and mode "
+            f"{fall} while success rose {span}: selection, mode {int(change.argmax())} gained most and mode "
             f"{int(change.argmin())} lost most; {advice['rose']}"
         )
 

@@ -108,19 +108,19 @@ def compare(config: EvalPipelineConfig) -> Comparison:
     parts = {BASE: config.base, **config.tuned()}
     policies = load_policies(config, parts)
     # Known to environments whose config can close a way of solving the task.
-    blocked = config.env.blocked() if hasattr(config.env, "blocked") and config.n_attempts else {}
+    ways = config.env.blocked() if hasattr(config.env, "blocked") and config.n_attempts else {}
     first = make_runner(config.env, policies[BASE], min(config.batch_size, config.n_episodes))
     sides: dict[str, Side] = {}
     with closing(first.env):
         runners = {title: runner_in(first.env, config.env, policy) for title, policy in policies.items()}
         for title in policies.keys() - {BASE}:  # the base's have been checked
             check_features(config.env, runners[title])
-        given = atlas = given_atlas(config, first.vector_sizes)
-        with tqdm(total=len(policies) * (3 + len(blocked)), desc="playing", unit="set", disable=None) as bar:
+        preset = atlas = given_atlas(config, first.vector_sizes)
+        with tqdm(total=len(policies) * (3 + len(ways)), desc="playing", unit="set", disable=None) as bar:
             for title, runner in runners.items():
                 episodes = play(runner, config.n_episodes, config.seed)
                 if title == BASE:
-                    atlas = atlas_for(config, given, episodes)
+                    atlas = atlas_for(config, preset, episodes)
                 elif sides[BASE].episodes.mode is not None and atlas is None and episodes.mode is None:
                     # An environment that names modes at success has named none to a policy without.
                     episodes = replace(episodes, mode=np.full(config.n_episodes, -1))
@@ -133,14 +133,14 @@ def compare(config: EvalPipelineConfig) -> Comparison:
                 bar.update()
                 side.by_state = counts_by_state(side, config, atlas)
                 bar.update()
-                for way, env in blocked.items():
+                for way, env in ways.items():
                     side.blocked[way] = attempts(env, runner.policy, config)
                     bar.update()
                 sides[title] = side
     base = sides.pop(BASE)
     floor = base.policy.std_floor
     notes, no_probe = {}, ""
-    if given is not None and atlas is None:
+    if preset is not None and atlas is None:
         notes["modes_from"] = f"{whose(config)} is not used, the environment names its modes"
     try:
         probe = Probe.choose(
@@ -157,8 +157,8 @@ def compare(config: EvalPipelineConfig) -> Comparison:
         measure_conditional(m, "", side.by_state)
         measure_conditional(m, "base_", base.by_state)
         measure_modes(m, side.counts, base.counts)
-        read = ({"mode_counts": s.counts, "episodes": s.episodes} for s in (side, base))
-        measure_registered(m, *read)
+        inputs = ({"mode_counts": s.counts, "episodes": s.episodes} for s in (side, base))
+        measure_registered(m, *inputs)
         measure_paths(m, side.episodes, base.episodes, config.atlas.key)
         chains = {"reverse": side.rollout, "forward": base.rollout}
         kl[name] = measure_chains(m, side.policy, base.policy, chains, floor)
@@ -226,13 +226,13 @@ def check_same_actions(base: DenoisingPolicy, tuned: DenoisingPolicy, option: st
                 f"--base.path has {name}={getattr(base, name)} and {option} {getattr(tuned, name)}: "
                 "they are not comparable, give the policy that was tuned from this base"
             )
-    steps, wanted = (policy.kernel.timesteps.tolist() for policy in (base, tuned))
-    if steps != wanted or type(base.kernel) is not type(tuned.kernel):
+    steps, tuned_steps = (policy.kernel.timesteps.tolist() for policy in (base, tuned))
+    if steps != tuned_steps or type(base.kernel) is not type(tuned.kernel):
         raise UserError(
-            f"--base.path denoises in {len(steps)} steps and {option} in {len(wanted)}, or at other noise "
-            "levels: give the base the sampler of the tuned policies, for example "
-            f"--base.noise_scheduler_type=DDPM or DDIM and --base.num_inference_steps={len(wanted)}, and all "
-            "tuned policies the same one (--policy.num_inference_steps holds for --others too)"
+            f"--base.path denoises in {len(steps)} steps and {option} in {len(tuned_steps)}, or at other "
+            "noise levels: give the base the sampler of the tuned policies, for example "
+            f"--base.noise_scheduler_type=DDPM or DDIM and --base.num_inference_steps={len(tuned_steps)}, "
+            "and all tuned policies the same one (--policy.num_inference_steps holds for --others too)"
         )
 
 
@@ -264,16 +264,16 @@ def whose(config: EvalPipelineConfig) -> str:
     return f"--atlas.path={config.atlas.path}" if config.atlas.path is not None else "the policy's own atlas"
 
 
-def atlas_for(config: EvalPipelineConfig, given: ModeAtlas | None, episodes: Episodes) -> ModeAtlas | None:
-    """None where the environment names modes, else the `given` atlas or one fitted on the base's episodes."""
+def atlas_for(config: EvalPipelineConfig, preset: ModeAtlas | None, episodes: Episodes) -> ModeAtlas | None:
+    """None where the environment names modes, else the `preset` or one fitted on the base's episodes."""
     if episodes.mode is not None:
-        if given is not None:
+        if preset is not None:
             tqdm.write(f"warning: {whose(config)} is not used, the environment names its modes")
         return None
-    if given is not None:
-        return given
-    atlas, said = fit_atlas(config.atlas, config.env.type, [], episodes)
-    tqdm.write(said)
+    if preset is not None:
+        return preset
+    atlas, message = fit_atlas(config.atlas, config.env.type, [], episodes)
+    tqdm.write(message)
     return atlas
 
 
@@ -313,8 +313,8 @@ def counts_by_state(side: Side, config: EvalPipelineConfig, atlas: ModeAtlas | N
             f"{side.title}: n_episodes={config.n_episodes} suffices for {states} initial states instead of "
             f"n_initial_states={config.n_initial_states}, two episodes each"
         )
-    played = play(side.runner, states * repeats, config.seed, attempts=repeats)
-    episodes, num_modes = name_modes(side.runner.env, played, atlas)
+    plays = play(side.runner, states * repeats, config.seed, attempts=repeats)
+    episodes, num_modes = name_modes(side.runner.env, plays, atlas)
     parts = [episodes[i : i + repeats] for i in range(0, len(episodes.success), repeats)]
     return np.stack([mode_counts(part.mode, part.success, num_modes) for part in parts])
 

@@ -77,20 +77,20 @@ def _numbers(arm: dict[str, Any], coverage: str) -> list[str]:
 
 def conclusion(base: dict[str, Any], arms: list[dict[str, Any]]) -> str:
     """The measurement in plain words, a verdict on the claim last."""
-    explored = [arm for arm in arms if arm["arm"] == "denoising"]
-    against, of = compare(arms), len(explored)
-    left = sum(below(base, arm, "off_manifold") for arm in explored)
-    most = max(arm["off_manifold"] for arm in explored)
+    denoising_arms = [arm for arm in arms if arm["arm"] == "denoising"]
+    against, of = compare(arms), len(denoising_arms)
+    further = sum(below(base, arm, "off_manifold") for arm in denoising_arms)
+    most = max(arm["off_manifold"] for arm in denoising_arms)
     lines = [
-        f"Denoising's chunks lie further off the base's manifold than the base's own at {left} of {of} "
+        f"Denoising's chunks lie further off the base's manifold than the base's own at {further} of {of} "
         f"floors; their residual is at most {most:.2f} times as large."
     ]
     for name in ("gaussian_mean", "gaussian_sample"):
-        found = against[name]
+        counts = against[name]
         lines.append(
-            f"Against {name}, denoising is nearer to the manifold at {found['nearer']} of {of} floors and "
-            f"farther at {found['farther']}; it succeeds more often at {found['better']} and less often at "
-            f"{found['worse']}."
+            f"Against {name}, denoising is nearer to the manifold at {counts['nearer']} of {of} floors and "
+            f"farther at {counts['farther']}; it succeeds more often at {counts['better']} and less often at "
+            f"{counts['worse']}."
         )
     if against["gaussian_mean"]["nearer"] == of and against["gaussian_sample"]["nearer"] == 0:
         lines.append(
@@ -138,8 +138,8 @@ def draw(path: Path, base: dict[str, Any], arms: list[dict[str, Any]]) -> None:
     for axis in axes[:2]:
         axis.set_ylim(-0.02, 1.02)
     axes[2].set_yscale("log")
-    for formatted in (axes[2].yaxis.set_major_formatter, axes[2].yaxis.set_minor_formatter):
-        formatted("{x:g}")
+    for set_formatter in (axes[2].yaxis.set_major_formatter, axes[2].yaxis.set_minor_formatter):
+        set_formatter("{x:g}")
     figure.suptitle(headline(arms) + ".", fontsize=11)
     figure.tight_layout()
     save(figure, path)

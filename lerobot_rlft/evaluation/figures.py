@@ -32,8 +32,8 @@ def draw_pictures(comparison: Comparison, folder: Path) -> list[Figure]:
             caption = draw(comparison, folder / name)
         except Exception as error:  # of any kind: a picture must not cost the episodes that were played
             plt.close("all")
-            for unfinished in (name, f".partial.{name}"):
-                (folder / unfinished).unlink(missing_ok=True)
+            for file in (name, f".partial.{name}"):
+                (folder / file).unlink(missing_ok=True)
             caption = f"The picture {name} could not be drawn: {one_line(error)}"
             tqdm.write(f"warning: {caption}")
         if caption is not None:
@@ -45,9 +45,9 @@ def success_and_diversity(comparison: Comparison, path: Path) -> str | None:
     if all(m.get("entropy_ratio") is None for m in comparison.numbers.values()):
         return None
     draw_success_and_diversity(path, comparison.metrics, comparison.config.floor)
-    said = "Right is more success, down is less of the base's diversity, bars are 95 % intervals."
-    refused = [name for name, m in comparison.numbers.items() if m["claim_refusal"] is not None]
-    return f"{said} Hollow: too few successes for a claim ({', '.join(refused)})." if refused else said
+    caption = "Right is more success, down is less of the base's diversity, bars are 95 % intervals."
+    hollow = [name for name, m in comparison.numbers.items() if m["claim_refusal"] is not None]
+    return f"{caption} Hollow: too few successes for a claim ({', '.join(hollow)})." if hollow else caption
 
 
 def trajectories(comparison: Comparison, path: Path) -> str | None:
@@ -93,17 +93,17 @@ def fans(comparison: Comparison, path: Path) -> str | None:
     if comparison.probe is None:
         return None
     draw_fans(path, comparison.probe, [comparison.base, *comparison.tuned.values()])
-    said = (
+    caption = (
         "Chunks drawn from one and the same state and noise: where the base's fan has several fingers and a "
     )
-    said += "tuned policy's fewer, a choice was lost"
+    caption += "tuned policy's fewer, a choice was lost"
     words = [
         f"{name}: spread {m['chunk_spread']:.2f} of the base's, "
         f"{m['peaks']:.1f} peaks of {m['base_peaks']:.1f}"
         for name, m in comparison.numbers.items()
         if m["chunk_spread"] is not None
     ]
-    return f"{said} ({'; '.join(words)})." if words else f"{said}."
+    return f"{caption} ({'; '.join(words)})." if words else f"{caption}."
 
 
 def kl(comparison: Comparison, path: Path) -> str | None:

@@ -107,12 +107,12 @@ def _with_interval(m: dict[str, Any], key: str) -> tuple[float, float, float] | 
 
 def groups(entries: list[Entry]) -> dict[str, list[Entry]]:
     """Those that were evaluated alike, by their conditions, the front first and then by falling success."""
-    found: dict[str, list[Entry]] = {}
+    by_conditions: dict[str, list[Entry]] = {}
     for entry in entries:
-        found.setdefault(entry.conditions, []).append(entry)
+        by_conditions.setdefault(entry.conditions, []).append(entry)
     return {
         conditions: sorted(group, key=lambda e: (not on_front(e, group), -e.success[0], e.name))
-        for conditions, group in found.items()
+        for conditions, group in by_conditions.items()
     }
 
 
@@ -146,15 +146,15 @@ def _shown(value: tuple[float, float, float] | None, number: Any) -> str:
 
 def markdown(entries: list[Entry]) -> str:
     """A table for each group, and what may not be read across tables."""
-    found = groups(entries)
+    by_conditions = groups(entries)
     lines = []
-    if len(found) > 1:
+    if len(by_conditions) > 1:
         lines += [
-            f"These policies were evaluated in {len(found)} different ways and are in as many tables: "
-            "numbers of different tables are not comparable.",
+            f"These policies were evaluated in {len(by_conditions)} different ways and are in as many "
+            "tables: numbers of different tables are not comparable.",
             "",
         ]
-    for conditions, group in found.items():
+    for conditions, group in by_conditions.items():
         lines += [f"**{conditions}**", "", markdown_table(HEAD, (cells(entry, group) for entry in group))]
         if len({entry.base for entry in group}) > 1:
             lines += ["", "Tuned from different bases: ratios are to each policy's own base."]
@@ -189,11 +189,11 @@ def _lines(entries: list[Entry]) -> Iterator[list[str]]:
             yield [conditions, *cells(entry, group)]
 
 
-def draw(path: Path, found: dict[str, list[Entry]]) -> None:
+def draw(path: Path, by_conditions: dict[str, list[Entry]]) -> None:
     """Success and effective modes, a panel for each group; hollow: too few successes for a claim."""
-    size = (5.4 * len(found), 4.8)
-    figure, axes = plt.subplots(1, len(found), figsize=size, squeeze=False, layout="constrained")
-    for axis, (conditions, group) in zip(axes[0], found.items(), strict=True):
+    size = (5.4 * len(by_conditions), 4.8)
+    figure, axes = plt.subplots(1, len(by_conditions), figsize=size, squeeze=False, layout="constrained")
+    for axis, (conditions, group) in zip(axes[0], by_conditions.items(), strict=True):
         for i, entry in enumerate(group):
             if entry.effective_modes is None:
                 continue

@@ -88,9 +88,9 @@ def measure_modes(m: Metrics, tuned: np.ndarray | None, base: np.ndarray | None)
         m["entropy_ratio"], m["entropy_ratio_ci"] = ratio.ratio, [ratio.low, ratio.high]
         m["entropy_ratio_samples"] = ratio.successes
     with m.needs("min_retention", "min_retention_mode"):
-        kept = min_retention(tuned, base)
-        m["min_retention"], m["min_retention_ci"] = kept.ratio, [kept.low, kept.high]
-        m["min_retention_mode"] = kept.mode
+        retention = min_retention(tuned, base)
+        m["min_retention"], m["min_retention_ci"] = retention.ratio, [retention.low, retention.high]
+        m["min_retention_mode"] = retention.mode
 
 
 def measure_registered(m: Metrics, tuned: dict[str, Any], base: dict[str, Any]) -> None:
@@ -100,14 +100,14 @@ def measure_registered(m: Metrics, tuned: dict[str, Any], base: dict[str, Any]) 
         tuned, base: what each key of `READS` stands for; None where it is not known. Metrics that read what
             is not there are left out.
     """
-    for name, registered in METRICS.items():
-        if registered.reads not in tuned:
+    for name, metric in METRICS.items():
+        if metric.reads not in tuned:
             continue
         with m.needs(name):
-            sides = tuned[registered.reads], base[registered.reads]
+            sides = tuned[metric.reads], base[metric.reads]
             if any(side is None for side in sides):
                 raise ValueError("the environment names no modes and an atlas could not be fitted")
-            value = registered.compute(*sides)
+            value = metric.compute(*sides)
             if isinstance(value, tuple):
                 value, (low, high) = value
                 m[f"{name}_ci"] = [low, high]
@@ -152,9 +152,9 @@ def measure_paths(m: Metrics, tuned: Episodes, base: Episodes, key: str) -> None
                 m[name], m[f"{name}_samples"] = compute(a, b)
                 m[f"{name}_control"], _ = compute(*halves)
         with m.needs("classifier_accuracy"):
-            told = classifier_accuracy(a, b)
-            m["classifier_accuracy"], m["classifier_accuracy_ci"] = told.accuracy, [told.low, told.high]
-            m["classifier_accuracy_samples"] = told.samples
+            test = classifier_accuracy(a, b)
+            m["classifier_accuracy"], m["classifier_accuracy_ci"] = test.accuracy, [test.low, test.high]
+            m["classifier_accuracy_samples"] = test.samples
             m["classifier_accuracy_control"] = classifier_accuracy(*halves).accuracy
 
 

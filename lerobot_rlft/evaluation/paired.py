@@ -27,7 +27,7 @@ def success_change(
     gained = most if gained is None else gained
     if not least <= gained <= most:
         raise ValueError(f"gained={gained} must lie between {least} and {most}")
-    lost = gained - (tuned - base)
-    if gained == lost or binomtest(gained, gained + lost).pvalue >= LEVEL:
+    losses = gained - (tuned - base)
+    if gained == losses or binomtest(gained, gained + losses).pvalue >= LEVEL:
         return None
-    return "rose" if gained > lost else "fell"
+    return "rose" if gained > losses else "fell"

@@ -78,7 +78,7 @@ def page(m: dict[str, Any], figures: list[Figure], command: str) -> str:
         m: content of diversity.json.
     """
     sides = main_first(m)
-    refused = [side["claim_refusal"] is not None for side in sides.values()]
+    refusals = [side["claim_refusal"] is not None for side in sides.values()]
     templates = Environment(
         loader=PackageLoader("lerobot_rlft", "evaluation"),
         autoescape=True,
@@ -90,7 +90,7 @@ def page(m: dict[str, Any], figures: list[Figure], command: str) -> str:
         m=m,
         sides=sides,
         several=len(sides) > 1,
-        claims=list(map(Claim, headlines(m), refused)),
+        claims=list(map(Claim, headlines(m), refusals)),
         head=[BASE, *columns(m)],
         rows=rows(m),
         figures=list(map(_picture, figures)),

@@ -51,20 +51,20 @@ class Moments(NamedTuple):
     added: Tensor
 
 
-def moments(deployed: Tensor, last_step: Normal) -> Moments:
+def moments(chunks: Tensor, last_step: Normal) -> Moments:
     """Estimates from M >= 2 chunks of either sampler.
 
     Args:
-        deployed: (B, M, H, D) chunks.
+        chunks: (B, M, H, D), as deployed.
         last_step: (B, M, H, D) what exploratory chunks are drawn from; the noise of this step enters with its
             exact variance instead of one draw of it.
     """
-    mean = deployed.mean(1)
+    mean = chunks.mean(1)
     noise = last_step.variance.mean(1)
     return Moments(
         mean=mean,
         around_mean=(last_step.mean - mean[:, None]).square().mean(1) + noise,
-        added=(last_step.mean.var(1) + noise - deployed.var(1)).clamp(min=0),
+        added=(last_step.mean.var(1) + noise - chunks.var(1)).clamp(min=0),
     )
 
 
@@ -76,15 +76,15 @@ def estimate_moments(policy: DenoisingPolicy, condition: Tensor, floor: float, s
     only what is below 0 is cut, `added` would come out too large.
     """
     seed = int(torch.randint(2**31, ()))
-    deployed = deployed_chunks(policy, condition, samples, seed)
+    chunks = deployed_chunks(policy, condition, samples, seed)
     many = condition.repeat_interleave(samples, 0)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         chain = policy.sample(many, floor, LOG_PROB_FLOOR)
     last = torch.zeros(len(many), dtype=torch.long, device=many.device)
     step = with_std_floor(policy.transition(chain.x[:, 1], last, many), floor)
-    shape = deployed.shape
-    return moments(deployed, Normal(step.mean.view(shape), step.stddev.view(shape)))
+    shape = chunks.shape
+    return moments(chunks, Normal(step.mean.view(shape), step.stddev.view(shape)))
 
 
 def explore(policy: DenoisingPolicy, condition: Tensor, floor: float) -> Tensor:
@@ -97,16 +97,16 @@ def denoising(policy: DenoisingPolicy, floor: float, samples: int) -> Act:
 
 def gaussian_mean(policy: DenoisingPolicy, floor: float, samples: int) -> Act:
     def act(condition: Tensor) -> Tensor:
-        found = estimate_moments(policy, condition, floor, samples)
-        return found.mean + found.around_mean.sqrt() * torch.randn_like(found.mean)
+        estimate = estimate_moments(policy, condition, floor, samples)
+        return estimate.mean + estimate.around_mean.sqrt() * torch.randn_like(estimate.mean)
 
     return act
 
 
 def gaussian_sample(policy: DenoisingPolicy, floor: float, samples: int) -> Act:
     def act(condition: Tensor) -> Tensor:
-        added = estimate_moments(policy, condition, floor, samples).added
-        return policy.deployed_chunk(condition) + added.sqrt() * torch.randn_like(added)
+        variance = estimate_moments(policy, condition, floor, samples).added
+        return policy.deployed_chunk(condition) + variance.sqrt() * torch.randn_like(variance)
 
     return act
 
@@ -150,10 +150,10 @@ def measure(
         UserError: the base never succeeds.
     """
     policy = runner.policy
-    visited: list[Tensor] = []
+    conditions: list[Tensor] = []
 
     def base(condition: Tensor) -> Tensor:
-        visited.append(condition)
+        conditions.append(condition)
         return policy.deployed_chunk(condition)
 
     plan = [(arm, floor) for floor in floors for arm in ARMS]
@@ -164,7 +164,7 @@ def measure(
                 f"the base has no success in {2 * n_episodes} episodes (n_episodes={n_episodes}, for the "
                 "base twice): choose a policy that sometimes solves the task, or raise --n_episodes"
             )
-        reference = refer(policy, torch.cat(visited), episodes, samples, seed)
+        reference = refer(policy, torch.cat(conditions), episodes, samples, seed)
         of_base = measure_arm(runner, policy.deployed_chunk, episodes, reference, seed)
         bar.update()
         arms = []
@@ -172,16 +172,16 @@ def measure(
             bar.set_description(f"{arm} {floor:g}")
             act = ARMS[arm](policy, floor, samples)
             episodes = play_chunks(runner, act, n_episodes, seed + 2 * n_episodes)
-            found = measure_arm(runner, act, episodes, reference, seed)
-            arms.append({"arm": arm, "floor": floor, **found, **neighbours(episodes, reference.successes)})
+            numbers = measure_arm(runner, act, episodes, reference, seed)
+            arms.append({"arm": arm, "floor": floor, **numbers, **neighbours(episodes, reference.successes)})
             bar.update()
     return {"base": of_base, "arms": arms}
 
 
-def refer(policy: DenoisingPolicy, visited: Tensor, episodes: Episodes, samples: int, seed: int) -> Reference:
-    """The reference at `STATES` of the `visited` conditions (N, C), or at all of fewer."""
-    rows = torch.randperm(len(visited), generator=torch.Generator().manual_seed(seed))[:STATES]
-    condition = visited[rows.to(visited.device)]
+def refer(policy: DenoisingPolicy, visits: Tensor, episodes: Episodes, samples: int, seed: int) -> Reference:
+    """The reference at `STATES` of the conditions `visits` (N, C), or at all of fewer."""
+    rows = torch.randperm(len(visits), generator=torch.Generator().manual_seed(seed))[:STATES]
+    condition = visits[rows.to(visits.device)]
     chunks = deployed_chunks(policy, condition, samples + 1, seed)
     return Reference(
         condition=condition,
@@ -245,8 +245,8 @@ def neighbours(episodes: Episodes, base_successes: np.ndarray) -> dict[str, Any]
         if count < LEAST_SUCCESSES:
             reason = f"{whose} has {count} successes, {LEAST_SUCCESSES} are needed"
             return dict.fromkeys(keys) | {"no_coverage": reason}
-    found = nearest_neighbours(*path_features([successes, base_successes]))
-    return dict(zip(keys, found, strict=True)) | {"no_coverage": None}
+    shares = nearest_neighbours(*path_features([successes, base_successes]))
+    return dict(zip(keys, shares, strict=True)) | {"no_coverage": None}
 
 
 # What it says

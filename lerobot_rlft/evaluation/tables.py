@@ -97,9 +97,9 @@ def rows(m: dict[str, Any]) -> list[Row]:
         ),
     ]
     out += [
-        Row(registered.row, KEYS[name], [Cell(NOTHING), *(_cell(side, name) for side in sides)])
-        for name, registered in METRICS.items()
-        if registered.row is not None
+        Row(metric.row, KEYS[name], [Cell(NOTHING), *(_cell(side, name) for side in sides)])
+        for name, metric in METRICS.items()
+        if metric.row is not None
     ]
     return [row for row in out if any(cell.value != NOTHING for cell in row.cells[1:])]
 
@@ -126,12 +126,12 @@ def markdown(m: dict[str, Any]) -> str:
         if side["claim_refusal"] is None and side.get("entropy_ratio") is not None:
             low = math.floor(1000 * side["entropy_ratio_ci"][0]) / 1000
             ratio = f"{short(side['entropy_ratio'])}, ≥ {short(low)}"
-        covered = (
+        modes = (
             NOTHING
             if side.get("modes_covered") is None
             else f"{side['modes_covered']} of {side['num_modes']}"
         )
-        lines.append([name, str(_cell(side, "success")), ratio, covered])
+        lines.append([name, str(_cell(side, "success")), ratio, modes])
     return markdown_table(HEAD, lines)
 
 
@@ -144,21 +144,21 @@ def headlines(m: dict[str, Any]) -> list[str]:
 
 def headline(m: dict[str, Any]) -> str:
     """Claims about one policy that its episodes support, in a few sentences."""
-    said = f"Success {percent(m['success'])} against {percent(m['base_success'])} of the base"
+    claim = f"Success {percent(m['success'])} against {percent(m['base_success'])} of the base"
     episodes = m["n_episodes"]
     counts = (round(m[key] * episodes) for key in ("base_success", "success"))
     if success_change(*counts, episodes, m.get("gained")) is None:
-        said += f" (no difference can be told from {episodes} episodes)"
+        claim += f" (no difference can be told from {episodes} episodes)"
     if m["claim_refusal"] is not None:
         new = _new_ways(m)
-        said = f"{said}. {new or m['claim_refusal']}"
-        return " ".join(filter(None, [said, "" if new else _way_out(m), _unknown(m)]))
+        claim = f"{claim}. {new or m['claim_refusal']}"
+        return " ".join(filter(None, [claim, "" if new else _way_out(m), _unknown(m)]))
     low, high = m["entropy_ratio_ci"]
-    said += (
+    claim += (
         f", with {100 * m['entropy_ratio']:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of its mode entropy "
         f"and {kept_modes(m)} of its {m['base_modes_covered']} modes."
     )
-    return " ".join(filter(None, [said, _new_ways(m), _unknown(m)]))
+    return " ".join(filter(None, [claim, _new_ways(m), _unknown(m)]))
 
 
 def kept_modes(m: dict[str, Any]) -> int:
@@ -180,10 +180,10 @@ def _way_out(m: dict[str, Any]) -> str:
     if m["num_modes"] is None or m["claim_refusal"].startswith("Nothing"):
         return ""
     counts = np.array([m["mode_counts"], m["base_mode_counts"]])  # (2, M)
-    fewest, needed = counts.sum(1).min(), SUCCESSES_PER_MODE * (counts.sum(0) > 0).sum()
+    fewest, requirement = counts.sum(1).min(), SUCCESSES_PER_MODE * (counts.sum(0) > 0).sum()
     if not fewest:
         return "One of them never succeeds: there are no ways of solving the task to compare."
-    return f"Play more: --n_episodes={-(-m['n_episodes'] * needed // fewest)} or above."
+    return f"Play more: --n_episodes={-(-m['n_episodes'] * requirement // fewest)} or above."
 
 
 def _new_ways(m: dict[str, Any]) -> str:
@@ -203,8 +203,8 @@ def _new_ways(m: dict[str, Any]) -> str:
 
 def _unknown(m: dict[str, Any]) -> str:
     """Number of successes that the numbers about modes leave out."""
-    lost = {"the policy": ("unknown", "n_success"), "the base": ("base_unknown", "base_n_success")}
-    parts = [f"{m[key]} of {m[of]} successes of {who}" for who, (key, of) in lost.items() if m.get(key)]
+    keys = {"the policy": ("unknown", "n_success"), "the base": ("base_unknown", "base_n_success")}
+    parts = [f"{m[key]} of {m[of]} successes of {who}" for who, (key, of) in keys.items() if m.get(key)]
     return f"In no known mode, and in no number about modes: {' and '.join(parts)}." if parts else ""
 
 

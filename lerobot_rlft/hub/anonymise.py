@@ -30,8 +30,8 @@ def without_folders(value: Any) -> Any:
         return option[1] + _argument(option[2])
     if WHOLE.match(value):
         return last_name(value)
-    text = QUOTED.sub(lambda found: f"{found[1]}{last_name(found[2])}{found[1]}", value)
-    return BARE.sub(lambda found: last_name(found[0]), text)
+    text = QUOTED.sub(lambda match: f"{match[1]}{last_name(match[2])}{match[1]}", value)
+    return BARE.sub(lambda match: last_name(match[0]), text)
 
 
 def _argument(text: str) -> str:
@@ -42,10 +42,10 @@ def _argument(text: str) -> str:
         except yaml.YAMLError:
             content = None
         if content is not None:
-            dumped = yaml.safe_dump(
+            document = yaml.safe_dump(
                 without_folders(content), default_flow_style=True, sort_keys=False, width=10**6
             )
-            return dumped.strip()
+            return document.strip()
     return without_folders(text)
 
 

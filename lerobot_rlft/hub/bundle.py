@@ -69,9 +69,9 @@ def dry_run(options: PushConfig) -> str:
     """
     with staged(Run.open(options.run_dir, options.checkpoint), options) as folder:
         copy(folder, options.output_dir)
-        listed = sizes(folder)
+        listing = sizes(folder)
     where = f"{options.repo_id}{f' (branch {options.branch})' if options.branch else ''}"
-    return f"{listed}\nwould be sent to {where}, written to {options.output_dir}; nothing was sent"
+    return f"{listing}\nwould be sent to {where}, written to {options.output_dir}; nothing was sent"
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def gather(run: Run, options: PushConfig, folder: Path) -> None:
         UserError: see `staged`.
     """
     base = Ancestor.of(run.config)
-    m, report, missing = measured(run, base, options.eval_dir)
+    m, report, gaps = measured(run, base, options.eval_dir)
     if options.base_model is not None:
         if base is None:
             raise UserError(
@@ -142,7 +142,7 @@ def gather(run: Run, options: PushConfig, folder: Path) -> None:
             eval_report(m, report, folder)
         else:
             run_report(m, run.folder / "pictures", folder)
-    _write(folder / CARD, run_card(run, base, config, m, missing, names(folder), options))
+    _write(folder / CARD, run_card(run, base, config, m, gaps, names(folder), options))
 
 
 def published_config(run: dict[str, Any], base: Ancestor | None) -> dict[str, Any]:
@@ -193,19 +193,19 @@ def _add(source: Path, target: Path) -> None:
         except ValueError as error:
             left_out(source, one_line(error))
             return
-        if (published := without_folders(content)) != content:
-            _write(target, _json(published))
+        if (text := without_folders(content)) != content:
+            _write(target, _json(text))
             return
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(source.resolve())
 
 
 def _add_metrics(run: Run, target: Path) -> None:
-    published = without_folders(run.metrics)
-    if run.whole_metrics and published == run.metrics and (run.folder / METRICS).is_file():
+    lines = without_folders(run.metrics)
+    if run.whole_metrics and lines == run.metrics and (run.folder / METRICS).is_file():
         _add(run.folder / METRICS, target)
     else:
-        _write(target, "".join(f"{json.dumps(line)}\n" for line in published))
+        _write(target, "".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def _write(target: Path, text: str) -> None:

@@ -37,13 +37,14 @@ def render(kind: type[RepoCard], data: CardData, template: Path, fields: dict[st
     """
     try:
         text = template.read_text()
-        asked = find_undeclared_variables(jinja2.Environment().parse(text))
+        names = find_undeclared_variables(jinja2.Environment().parse(text))
     except (OSError, UnicodeDecodeError, jinja2.TemplateSyntaxError) as error:
         raise UserError(f"--card_template={template} is no template: {error}") from error
-    known = {"card_data", *fields}
-    if unknown := sorted(asked - known):
+    choices = {"card_data", *fields}
+    if unknown := sorted(names - choices):
         raise UserError(
-            f"--card_template={template} has an unknown field {unknown[0]}, known: {', '.join(sorted(known))}"
+            f"--card_template={template} has an unknown field {unknown[0]}, "
+            f"known: {', '.join(sorted(choices))}"
         )
     try:
         card = kind.from_template(data, template_str=text, **fields)
@@ -104,18 +105,18 @@ def policy_card(
         eval_results=results,
         **front,
     )
-    shown = {"headline": [], "table": "", "measured_by": "", **fields}
+    content = {"headline": [], "table": "", "measured_by": "", **fields}
     if m is not None:
-        compared = m.get("base_success") is not None
-        shown["table"] = table(m) if compared else alone(m)
-        shown["headline"] = headlines(m) if compared else []
-        each = " of each, on the same seeds" if compared else ""
-        shown["measured_by"] = (
+        has_base = m.get("base_success") is not None
+        content["table"] = table(m) if has_base else alone(m)
+        content["headline"] = headlines(m) if has_base else []
+        each = " of each, on the same seeds" if has_base else ""
+        content["measured_by"] = (
             f"{m['n_episodes']} episodes{each} (from {m['seed']} up), of the deployed sampler, in "
             f"`{m['env']}`{env_options(m)}. In brackets 95 % intervals."
         )
-    shown["license"] = front.get("license")
-    return render(ModelCard, data, template or TEMPLATES / "policy.md", shown)
+    content["license"] = front.get("license")
+    return render(ModelCard, data, template or TEMPLATES / "policy.md", content)
 
 
 def env_options(m: dict[str, Any]) -> str:
@@ -134,8 +135,8 @@ def alone(m: dict[str, Any]) -> str:
     low, high = m["success_ci"]
     lines = [["success", f"{m['success']:.3f} [{low:.3f}, {high:.3f}]"]]
     if m.get("mode_counts"):
-        used = sum(count > 0 for count in m["mode_counts"])
-        lines.append(["modes with a success", f"{used} of {m['num_modes']}"])
+        num_used = sum(count > 0 for count in m["mode_counts"])
+        lines.append(["modes with a success", f"{num_used} of {m['num_modes']}"])
     return markdown_table(("", ""), lines)
 
 
@@ -147,8 +148,8 @@ def limits(m: dict[str, Any] | None, run: dict[str, Any]) -> list[str]:
     out.append(f"Measured in `{escaped(m['env'])}` and nowhere else.")
     if m.get("base_mode_counts") and m.get("mode_counts"):
         sides = enumerate(zip(m["mode_counts"], m["base_mode_counts"], strict=True))
-        if lost := [str(i) for i, (tuned, base) in sides if base and not tuned]:
-            out.append(f"Modes of the base without a success: {', '.join(lost)}.")
+        if gaps := [str(i) for i, (tuned, base) in sides if base and not tuned]:
+            out.append(f"Modes of the base without a success: {', '.join(gaps)}.")
     if m.get(f"{BLOCKED}_mean") is None:
         out.append("How it fares when a way of solving the task is blocked was not measured.")
     return out
@@ -159,7 +160,7 @@ def run_card(
     base: Ancestor | None,
     config: dict[str, Any],
     m: dict[str, Any] | None,
-    missing: list[str],
+    gaps: list[str],
     files: list[str],
     options: PushConfig,
 ) -> str:
@@ -168,14 +169,14 @@ def run_card(
     Args:
         config: as it is published.
         m: content of diversity.json as it is published; None where nothing was measured.
-        missing: why a number is not there.
+        gaps: why a number is not there.
         files: what is published beside it.
     """
     algorithm, env = run.algorithm, run.env
     kind, dataset = run.policy_type, run.config["dataset"]
     datasets = [dataset["repo_id"]] if dataset["repo_id"] and dataset["root"] is None else []
-    inherited = base.datasets if base is not None else []
-    datasets += [name for name in inherited if name not in datasets]
+    base_datasets = base.datasets if base is not None else []
+    datasets += [name for name in base_datasets if name not in datasets]
     tags = [
         "lerobot",
         "robotics",
@@ -206,7 +207,7 @@ def run_card(
         "algorithm": escaped(algorithm.type),
         "base": base and str(base),
         "base_missing": base is not None and base.revision is None,
-        "not_measured": [escaped(reason) for reason in missing],
+        "not_measured": [escaped(reason) for reason in gaps],
         "picture": picture,
         "caption": "Shares of the modes among successes, deployed sampler."
         if picture == shares

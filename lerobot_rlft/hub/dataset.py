@@ -49,21 +49,22 @@ def record(comparison: Comparison, folder: Path, repo_id: str) -> tuple[LeRobotD
             runner, folder, repo_id, config.n_episodes, config.seed,
             fps=config.env.fps, task=task_of(config.env), atlas=comparison.atlas,
         )  # fmt: skip
-    found = Evaluation.of(episodes, side.evaluation.num_modes)  # named by the atlas, where there is one
-    low, high = found.success_ci
+    evaluation = Evaluation.of(episodes, side.evaluation.num_modes)  # named by the atlas, where there is one
+    low, high = evaluation.success_ci
     revision = side.policy.module.config.pretrained_revision
     name = f"[{side.path}](https://huggingface.co/{side.path}/tree/{revision})"
-    shown = {
+    content = {
         "repo_id": repo_id,
-        "n_episodes": found.n_episodes,
+        "n_episodes": evaluation.n_episodes,
         "n_frames": dataset.num_frames,
         "fps": dataset.fps,
         "policy": name if revision else f"`{escaped(short_name(str(side.path)))}`",
         "env": escaped(config.env.type),
         "seed": config.seed,
-        "success": f"{found.success:.3f} [{low:.3f}, {high:.3f}] (95 %)",
-        "modes": found.modes is not None
-        and f"Successes in each of {found.num_modes} modes: {', '.join(map(str, found.mode_counts))}.",
+        "success": f"{evaluation.success:.3f} [{low:.3f}, {high:.3f}] (95 %)",
+        "modes": evaluation.modes is not None
+        and f"Successes in each of {evaluation.num_modes} modes: "
+        f"{', '.join(map(str, evaluation.mode_counts))}.",
         "columns": [
             (escaped(name), COLUMNS.get(name, "before the action"))
             for name in dataset.features
@@ -75,7 +76,7 @@ def record(comparison: Comparison, folder: Path, repo_id: str) -> tuple[LeRobotD
         tags=["LeRobot", "rollouts", config.env.type],
         configs=[{"config_name": "default", "data_files": "data/*/*.parquet"}],
     )
-    return dataset, render(DatasetCard, data, TEMPLATES / "dataset.md", shown)
+    return dataset, render(DatasetCard, data, TEMPLATES / "dataset.md", content)
 
 
 def task_of(env: EnvConfig) -> str:

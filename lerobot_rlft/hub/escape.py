@@ -20,7 +20,7 @@ def one_text(value: Any) -> str:
 
 def escaped(value: Any) -> str:
     """A value as text of a Markdown page, with what Markdown or HTML would act on as character references."""
-    return ACTIVE.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), one_text(value))
+    return ACTIVE.sub(lambda match: "".join(f"&#{ord(c)};" for c in match[0]), one_text(value))
 
 
 def escaped_texts(value: Any) -> Any:

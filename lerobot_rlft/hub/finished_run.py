@@ -53,24 +53,24 @@ class Run:
             UserError: no run, no such checkpoint, a configuration that is not a run's, or without a name a
                 run that has not finished.
         """
-        chosen = _checkpoint(folder, name)
-        policy = chosen / PRETRAINED_MODEL_DIR
+        checkpoint = _checkpoint(folder, name)
+        policy = checkpoint / PRETRAINED_MODEL_DIR
         config, policy_config = _mapping(policy / CONFIG_NAME), _mapping(policy / "config.json")
         algorithm, env = _decoded(policy / CONFIG_NAME, config)
         metrics, whole = _lines(folder / METRICS)
         summary = _summary(folder / SUMMARY)
         if env is None:  # nothing is evaluated at the end
-            final = int(chosen.name) == config["iterations"]
+            final = int(checkpoint.name) == config["iterations"]
         else:
-            reloaded = [line["iteration"] for line in metrics if line.get("reloaded")]
-            final = summary is not None and max(reloaded, default=None) == int(chosen.name)
+            reloads = [line["iteration"] for line in metrics if line.get("reloaded")]
+            final = summary is not None and max(reloads, default=None) == int(checkpoint.name)
         if not final and name is None:
             resume = f"--resume={shlex.quote(str(folder))}{flags(config.get('packages'))}"
             raise UserError(
                 f"--run_dir={folder} has not finished: go on with lerobot-rlft-train {resume}, or push what "
-                f"there is with --checkpoint={chosen.name}"
+                f"there is with --checkpoint={checkpoint.name}"
             )
-        return cls(folder, chosen, config, policy_config, algorithm, env, metrics, whole, summary, final)
+        return cls(folder, checkpoint, config, policy_config, algorithm, env, metrics, whole, summary, final)
 
     @property
     def policy(self) -> Path:
@@ -94,18 +94,18 @@ def _checkpoint(folder: Path, name: str | None) -> Path:
     checkpoints = folder / CHECKPOINTS_DIR
     if not checkpoints.is_dir():
         raise UserError(f"--run_dir={folder} is not the folder of a run: it has no {CHECKPOINTS_DIR}/")
-    exported = BEST_CHECKPOINT_LINK if (checkpoints / BEST_CHECKPOINT_LINK).exists() else LAST_CHECKPOINT_LINK
-    chosen = (checkpoints / (name or exported)).resolve()
-    if chosen.parent != checkpoints.resolve():
+    default = BEST_CHECKPOINT_LINK if (checkpoints / BEST_CHECKPOINT_LINK).exists() else LAST_CHECKPOINT_LINK
+    path = (checkpoints / (name or default)).resolve()
+    if path.parent != checkpoints.resolve():
         raise UserError(
-            f"--checkpoint={name or exported} is no checkpoint of --run_dir={folder}: give the name of a "
+            f"--checkpoint={name or default} is no checkpoint of --run_dir={folder}: give the name of a "
             f"folder in its {CHECKPOINTS_DIR}/"
         )
-    if not (chosen / PRETRAINED_MODEL_DIR / CONFIG_NAME).is_file() or not chosen.name.isdecimal():
+    if not (path / PRETRAINED_MODEL_DIR / CONFIG_NAME).is_file() or not path.name.isdecimal():
         whole = sorted(p.parents[1].name for p in checkpoints.glob(f"[0-9]*/*/{CONFIG_NAME}"))
-        known = f"known: {', '.join(whole)}" if whole else "the run has none: let it go on"
-        raise UserError(f"--run_dir={folder} has no whole checkpoint {name or exported}, {known}")
-    return chosen
+        choices = f"known: {', '.join(whole)}" if whole else "the run has none: let it go on"
+        raise UserError(f"--run_dir={folder} has no whole checkpoint {name or default}, {choices}")
+    return path
 
 
 def _mapping(file: Path) -> dict[str, Any]:
@@ -150,17 +150,17 @@ def _lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
     """The lines of metrics.jsonl that can be read, and whether those are all."""
     if not file.is_file():
         return [], True
-    written, lines = file.read_bytes().splitlines(), []
-    for line in written:
+    raw_lines, lines = file.read_bytes().splitlines(), []
+    for line in raw_lines:
         try:
             content = json.loads(line)
         except ValueError:
             continue
         if isinstance(content, dict):
             lines.append(content)
-    if broken := len(written) - len(lines):
-        left_out(file, f"{broken} of {len(written)} lines, the others are kept")
-    return lines, not broken
+    if num_broken := len(raw_lines) - len(lines):
+        left_out(file, f"{num_broken} of {len(raw_lines)} lines, the others are kept")
+    return lines, not num_broken
 
 
 def _summary(file: Path) -> dict[str, Any] | None:

@@ -75,8 +75,8 @@ class Ancestor:
     @property
     def datasets(self) -> list[str]:
         """Ids of the datasets in its card."""
-        named = self.card_field("datasets")
-        return [n for n in ([named] if isinstance(named, str) else named or []) if is_repo_id(n)]
+        field = self.card_field("datasets")
+        return [n for n in ([field] if isinstance(field, str) else field or []) if is_repo_id(n)]
 
     def __str__(self) -> str:
         if self.revision is None:
@@ -127,10 +127,10 @@ def lineage(run: dict[str, Any], iteration: int, base: Ancestor | None) -> list[
         text = base.read(CONFIG_NAME) if base.path else None
         if text is None:
             return lines
-        found = _read_run(text, base)
-        if found is None:
+        pair = _read_run(text, base)
+        if pair is None:
             return lines
-        run, base = found
+        run, base = pair
     return lines
 
 

@@ -59,7 +59,7 @@ def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[s
     """The numbers of lerobot-rlft-eval."""
     try:
         m = json.loads((eval_dir / DIVERSITY).read_text())
-        held = {side["weights"]: side for side in (*m["others"].values(), m)}
+        by_weights = {side["weights"]: side for side in (*m["others"].values(), m)}
         missing = [name for name in (REPORT, PARTS, PICTURES) if not (eval_dir / name).exists()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -68,7 +68,7 @@ def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[s
         ) from error
     if missing:
         raise UserError(f"--eval_dir={eval_dir} lacks {', '.join(missing)}: run lerobot-rlft-eval again")
-    side = held.get(file_hash(checkpoint / PRETRAINED_MODEL_DIR / WEIGHTS))
+    side = by_weights.get(file_hash(checkpoint / PRETRAINED_MODEL_DIR / WEIGHTS))
     if side is None:
         raise UserError(
             f"--eval_dir={eval_dir} is about {m['policy']}, whose weights are not those of {checkpoint}: run "
@@ -85,11 +85,11 @@ def _reported(eval_dir: Path, checkpoint: Path, base: Ancestor | None) -> dict[s
 def _own(run: Run, base: Ancestor | None) -> tuple[dict[str, Any], None, list[str]]:
     """The numbers of the run's last evaluation, under the names of diversity.json."""
     atlas, summary = (run.folder / "diversity/atlas.json").is_file(), run.summary
-    m, missing = Metrics(), []
+    m, gaps = Metrics(), []
     modes_from = "atlas" if atlas else "environment"
     tuned, before = summary["tuned"], summary.get("base")
     if before is not None and before["n_episodes"] != tuned["n_episodes"]:
-        before, missing = None, [NO_BASE]
+        before, gaps = None, [NO_BASE]
     m |= {
         "policy": "",
         "name": "tuned",
@@ -116,14 +116,14 @@ def _own(run: Run, base: Ancestor | None) -> tuple[dict[str, Any], None, list[st
                 m[f"{prefix}unknown"] = m[f"{prefix}n_success"] - sum(side["mode_counts"])
     counts = [side and "mode_counts" in side and np.array(side["mode_counts"]) for side in (tuned, before)]
     if before is not None:
-        known = [c if isinstance(c, np.ndarray) else None for c in counts]
-        measure_modes(m, *known)
-        measure_registered(m, *({"mode_counts": c} for c in known))
+        arrays = [c if isinstance(c, np.ndarray) else None for c in counts]
+        measure_modes(m, *arrays)
+        measure_registered(m, *({"mode_counts": c} for c in arrays))
     elif isinstance(counts[0], np.ndarray):
         m["mode_counts"] = tuned["mode_counts"]
     if before is not None and m["claim_refusal"] is not None:
-        missing.append(f"modes in the Hub's results. {m['claim_refusal']}")
-    return m, None, missing
+        gaps.append(f"modes in the Hub's results. {m['claim_refusal']}")
+    return m, None, gaps
 
 
 def run_report(m: dict[str, Any], pictures: Path, folder: Path) -> None:

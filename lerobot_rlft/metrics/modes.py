@@ -54,8 +54,8 @@ def mode_counts(
         num_modes: M.
         weight: (E,) what an episode counts for; None = 1.
     """
-    known = success & (mode >= 0)
-    return np.bincount(mode[known], None if weight is None else weight[known], num_modes)
+    in_mode = success & (mode >= 0)
+    return np.bincount(mode[in_mode], None if weight is None else weight[in_mode], num_modes)
 
 
 def effective_counts(
@@ -199,13 +199,13 @@ def entropy_ratio(
         return rng.multinomial(n, c / c.sum(), size=resamples)
 
     base_entropy, base_draws = nats(cut(base_counts)).mean(), nats(resample(base_counts))
-    seen = base_draws > 0  # a draw of few successes may show one mode only and has no ratio
-    if base_entropy <= 0 or not seen.any():
+    has_ratio = base_draws > 0  # a draw of few successes may show one mode only and has no ratio
+    if base_entropy <= 0 or not has_ratio.any():
         raise ValueError(
             f"base_counts={base_counts.tolist()} shows one mode only in {n} successes: nothing to retain"
         )
     ratio = float(nats(cut(counts)).mean() / base_entropy)
-    draws = nats(resample(counts))[seen] / base_draws[seen]
+    draws = nats(resample(counts))[has_ratio] / base_draws[has_ratio]
     low, high = np.quantile(draws, (0.025, 0.975)) - draws.mean() + ratio
     return EntropyRatio(ratio, max(0.0, float(low)), float(high), n)
 
@@ -246,11 +246,11 @@ def conditional_entropy(counts: np.ndarray) -> ConditionalEntropy:
             f"counts has shape {counts.shape}: give (S, M), initial states by modes, with M >= 2"
         )
     _check(counts=counts.reshape(-1))
-    used = counts[counts.sum(1) >= 2]
-    if not len(used):
+    states = counts[counts.sum(1) >= 2]
+    if not len(states):
         raise ValueError("counts has no state with 2 successes: play more episodes from each initial state")
-    mean = np.average(nats(used), weights=used.sum(1))
-    return ConditionalEntropy(min(1.0, float(mean) / math.log(counts.shape[1])), len(used))
+    mean = np.average(nats(states), weights=states.sum(1))
+    return ConditionalEntropy(min(1.0, float(mean) / math.log(counts.shape[1])), len(states))
 
 
 def success_at_n(successes: np.ndarray, episodes: int, n: int) -> float:
@@ -273,8 +273,8 @@ def success_at_n(successes: np.ndarray, episodes: int, n: int) -> float:
         raise ValueError(
             f"successes={np.asarray(successes).tolist()}: give 0 to {episodes} for at least one state"
         )
-    missed = [math.comb(episodes - int(c), n) / math.comb(episodes, n) for c in successes]
-    return 1 - sum(missed) / len(missed)
+    failure_rates = [math.comb(episodes - int(c), n) / math.comb(episodes, n) for c in successes]
+    return 1 - sum(failure_rates) / len(failure_rates)
 
 
 def success_at_n_interval(
@@ -300,11 +300,11 @@ def claim_refusal(counts: np.ndarray, base_counts: np.ndarray) -> str | None:
     and the base 1.5 effective modes.
     """
     _check(some=False, counts=counts, base_counts=base_counts)
-    needed = SUCCESSES_PER_MODE * max(1, modes_covered(counts + base_counts))
+    least = SUCCESSES_PER_MODE * max(1, modes_covered(counts + base_counts))
     for side, successes in (("tuned policy", int(counts.sum())), ("base", int(base_counts.sum()))):
-        if successes < needed:
+        if successes < least:
             return (
-                f"No claim about modes: the {side} has {successes} successes, {needed} are needed "
+                f"No claim about modes: the {side} has {successes} successes, {least} are needed "
                 f"({SUCCESSES_PER_MODE} for each mode seen)."
             )
     effective = effective_modes(base_counts)
@@ -313,13 +313,13 @@ def claim_refusal(counts: np.ndarray, base_counts: np.ndarray) -> str | None:
     return None
 
 
-def _check(some: bool = True, **named: np.ndarray) -> None:
+def _check(some: bool = True, **arrays: np.ndarray) -> None:
     """ValueError unless all are whole, not negative, of one length and, where `some`, hold successes."""
-    for name, counts in named.items():
+    for name, counts in arrays.items():
         if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any() or (counts % 1).any():
             raise ValueError(f"{name}={counts.tolist()}: give whole numbers of successes, one for each mode")
         if some and counts.sum() == 0:
             raise ValueError(f"{name}={counts.tolist()} holds no successes: play more episodes")
-    if len({len(counts) for counts in named.values()}) > 1:
-        shapes = " and ".join(f"{name} has {len(counts)}" for name, counts in named.items())
+    if len({len(counts) for counts in arrays.values()}) > 1:
+        shapes = " and ".join(f"{name} has {len(counts)}" for name, counts in arrays.items())
         raise ValueError(f"{shapes} modes: count both with the same modes")

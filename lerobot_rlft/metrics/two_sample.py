@@ -49,9 +49,9 @@ def coverage_and_recall(reference: Tensor, samples: Tensor, k: int) -> tuple[flo
     radius = distances(reference, reference).kthvalue(k + 1, dim=1).values  # the row itself is the first
     radius_samples = distances(samples, samples).kthvalue(k + 1, dim=1).values
     apart = distances(reference, samples)
-    covered = apart.min(1).values < radius
-    recalled = (apart < radius_samples).any(1)
-    return float(covered.double().mean()), float(recalled.double().mean())
+    is_covered = apart.min(1).values < radius
+    is_recalled = (apart < radius_samples).any(1)
+    return float(is_covered.double().mean()), float(is_recalled.double().mean())
 
 
 def nearest_neighbours(

@@ -109,8 +109,8 @@ def draw_shares(path: Path, curves: list[Curve]) -> None:
     """
     numbers = {curve.name: curve.num_modes for curve in curves}
     if len(set(numbers.values())) > 1:
-        listed = ", ".join(f"{name} has {number}" for name, number in numbers.items())
-        raise UserError(f"the runs have different numbers of modes ({listed}): draw their shares apart")
+        text = ", ".join(f"{name} has {number}" for name, number in numbers.items())
+        raise UserError(f"the runs have different numbers of modes ({text}): draw their shares apart")
     colours = [mode_colour(mode, curves[0].num_modes) for mode in range(curves[0].num_modes)]
     columns = min(PANELS_IN_A_ROW, len(curves))
     rows = -(-len(curves) // columns)

@@ -132,8 +132,8 @@ def draw_kl(path: Path, iterations: list[int], kl: np.ndarray) -> None:
     """
     figure, axis = pyplot().subplots(figsize=(6, 3))
     image = axis.imshow(kl.T, aspect="auto", origin="lower", cmap="magma", interpolation="nearest")
-    shown = np.unique(np.linspace(0, len(iterations) - 1, min(len(iterations), 8)).astype(int))
-    axis.set_xticks(shown, [iterations[i] for i in shown])
+    ticks = np.unique(np.linspace(0, len(iterations) - 1, min(len(iterations), 8)).astype(int))
+    axis.set_xticks(ticks, [iterations[i] for i in ticks])
     axis.set_yticks([0, kl.shape[1] - 1], ["last", "noisiest"])
     axis.set_xlabel("iteration")
     axis.set_ylabel("denoising step")
@@ -163,15 +163,15 @@ def mode_colour(mode: int, num_modes: int) -> Any:
     return pyplot().get_cmap("gist_ncar")(0.05 + 0.9 * mode / max(num_modes, 1))
 
 
-def policy_colours(names: list[str], shown: Iterable[str] | None = None) -> list[str]:
-    """A colour for each of the `shown` policies, None for all.
+def policy_colours(names: list[str], selection: Iterable[str] | None = None) -> list[str]:
+    """A colour for each policy of the `selection`, None for all.
 
     Args:
         names: all of them, the main one last; it gets the first colour.
     """
     colours = {name: POLICY_COLOURS[(i + 1) % len(POLICY_COLOURS)] for i, name in enumerate(names[:-1])}
     colours[names[-1]] = POLICY_COLOURS[0]
-    return [colours[name] for name in (names if shown is None else shown)]
+    return [colours[name] for name in (names if selection is None else selection)]
 
 
 def save(figure: Any, path: Path) -> None:

@@ -38,8 +38,8 @@ class AdvantagePromptStep(ComplementaryDataProcessorStep):
         if task is None:
             return complementary_data
         tasks = [task] if isinstance(task, str) else list(task)
-        told = prompts(tasks, [LABELS.index(self.label)] * len(tasks))
-        return {**complementary_data, TASK: told[0] if isinstance(task, str) else told}
+        texts = prompts(tasks, [LABELS.index(self.label)] * len(tasks))
+        return {**complementary_data, TASK: texts[0] if isinstance(task, str) else texts}
 
     def get_config(self) -> dict[str, Any]:
         return {"label": self.label}

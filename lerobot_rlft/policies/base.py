@@ -219,11 +219,11 @@ class DenoisingPolicy(ABC):
         Raises:
             ValueError: see `FlowSDEKernel` and `NoiseHead`.
         """
-        learned, device = exploration.flow_noise == "head", next(self.module.parameters()).device
+        has_head, device = exploration.flow_noise == "head", next(self.module.parameters()).device
         kernel = HybridKernel if exploration.hybrid else FlowSDEKernel
-        noise_level = 0.0 if learned else exploration.noise_level
+        noise_level = 0.0 if has_head else exploration.noise_level
         self.kernel = kernel(num_steps, noise_level, noise_at_one, sigma_min).to(device)
-        if learned:
+        if has_head:
             chunk = (self.horizon, self.action_dim)
             self.noise_head = NoiseHead(self.feature_dim, chunk, exploration.noise_std_range).to(device)
 
@@ -305,8 +305,8 @@ class DenoisingPolicy(ABC):
     def frozen_copy(self) -> "DenoisingPolicy":
         """The policy as it is now, without gradient; weights that are frozen already are shared."""
         twin = copy.copy(self)
-        shared: dict[int, Any] = {id(p): p for p in self.module.parameters() if not p.requires_grad}
-        twin.module = copy.deepcopy(self.module, shared).requires_grad_(False)
+        memo: dict[int, Any] = {id(p): p for p in self.module.parameters() if not p.requires_grad}
+        twin.module = copy.deepcopy(self.module, memo).requires_grad_(False)
         if self.noise_head is not None:
             twin.noise_head = copy.deepcopy(self.noise_head).requires_grad_(False)
         return twin
@@ -346,5 +346,5 @@ class DenoisingPolicy(ABC):
         return self.module if self.peft is None else copy.deepcopy(self.peft).merge_and_unload()
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        learned = self.noise_head.parameters() if self.noise_head is not None else ()
-        return (p for p in (*self.module.parameters(), *learned) if p.requires_grad)
+        head = self.noise_head.parameters() if self.noise_head is not None else ()
+        return (p for p in (*self.module.parameters(), *head) if p.requires_grad)

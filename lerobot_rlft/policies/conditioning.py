@@ -34,10 +34,10 @@ class LabelEmbedding(nn.Module):
         if self.labels is None:
             return output
         labels = torch.as_tensor(self.labels, device=self.weight.device)
-        added = (labels >= 0).to(self.weight)[..., None] * self.weight[labels.clamp(min=0)]
-        if added.ndim == 2:  # (B, F); (F,) where one label serves the whole batch
-            added = added.view(len(added), *[1] * (output.ndim - 2), -1)
-        return output + added.to(output.dtype)
+        shift = (labels >= 0).to(self.weight)[..., None] * self.weight[labels.clamp(min=0)]
+        if shift.ndim == 2:  # (B, F); (F,) where one label serves the whole batch
+            shift = shift.view(len(shift), *[1] * (output.ndim - 2), -1)
+        return output + shift.to(output.dtype)
 
     @contextmanager
     def given(self, labels: Tensor | int) -> Iterator[None]:

@@ -53,13 +53,13 @@ def load_pretrained(
         check(str(path), read_processors(str(path), revision))
         weights = fetch_weights(str(path), revision, trust)
         if weights.name == WEIGHTS:
-            said = io.StringIO()
-            with redirect_stdout(said):
+            output = io.StringIO()
+            with redirect_stdout(output):
                 module = get_policy_class(config.type).from_pretrained(
                     str(path), config=config, revision=revision, strict=True
                 )
             # pi0 and pi05 only print that they could not load, and go on with random weights.
-            for line in said.getvalue().splitlines():
+            for line in output.getvalue().splitlines():
                 if "Could not load state dict" in line:
                     raise ValueError(line)
         else:
@@ -133,10 +133,10 @@ def check_chunk(policy: DenoisingPolicy) -> None:
 
     Stock LeRobot then decides earlier than configured, without a word.
     """
-    wanted = policy.module.config.n_action_steps
+    steps = policy.module.config.n_action_steps
     most = policy.executed(torch.empty(1, policy.horizon, policy.action_dim)).shape[1]
-    if not 1 <= wanted <= most:
+    if not 1 <= steps <= most:
         raise UserError(
-            f"policy.n_action_steps={wanted} does not fit policy.horizon={policy.horizon} with "
+            f"policy.n_action_steps={steps} does not fit policy.horizon={policy.horizon} with "
             f"policy.n_obs_steps={policy.n_obs_steps}: choose 1 to {most}"
         )

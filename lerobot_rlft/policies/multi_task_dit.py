@@ -91,9 +91,9 @@ class MultiTaskDiTAdapter(DenoisingPolicy):
     def idle_parameters(self) -> Iterator[nn.Parameter]:
         # LeRobot runs the text tower without gradient, and takes the vision tower's token before the last
         # norm.
-        frozen = ("text_encoder.text_encoder.", ".post_layernorm.")
+        parts = ("text_encoder.text_encoder.", ".post_layernorm.")
         parameters = self.module.observation_encoder.named_parameters()
-        return (p for name, p in parameters if any(part in name for part in frozen))
+        return (p for name, p in parameters if any(part in name for part in parts))
 
     def copy_encoder(self) -> "MultiTaskDiTAdapter":
         twin = copy.copy(self)

@@ -41,13 +41,13 @@ def check_repo_id(repo_id: str, option: str = "repo_id") -> None:
     """Raise a UserError unless it has the form user/name."""
     try:
         validate_repo_id(repo_id)
-        said = "" if repo_id.count("/") == 1 else "it must name the user or organisation, too"
+        reason = "" if repo_id.count("/") == 1 else "it must name the user or organisation, too"
     except HFValidationError as error:
-        said = one_line(error)
-    if said:
+        reason = one_line(error)
+    if reason:
         raise UserError(
             f"--{option}={repo_id} is no id on the Hub: give user/name, in letters, digits, -, _ and . "
-            f"({said})"
+            f"({reason})"
         )
 
 
@@ -58,9 +58,9 @@ def fetch(path: str, file: str, revision: str | None = None) -> Path:
         EntryNotFoundError: there is no such file; other OSErrors and HTTPErrors where nothing can be read.
     """
     if Path(path).is_dir():
-        if not (found := Path(path) / file).is_file():
+        if not (local := Path(path) / file).is_file():
             raise EntryNotFoundError(f"{path} has no {file}")
-        return found
+        return local
     return Path(hf_hub_download(path, file, revision=revision))
 
 
@@ -87,10 +87,10 @@ def commit_of(path: str, revision: str | None = None) -> str | None:
     except HfHubHTTPError:
         raise
     except (HTTPError, ConnectionError):
-        cached = try_to_load_from_cache(path, "config.json", revision=revision)
-        if not isinstance(cached, str):
+        config = try_to_load_from_cache(path, "config.json", revision=revision)
+        if not isinstance(config, str):
             raise
-        return Path(cached).parent.name
+        return Path(config).parent.name
 
 
 def file_hash(path: Path) -> str:
@@ -115,10 +115,10 @@ def fetch_weights(path: str, revision: str | None, trust: bool) -> Path:
             names = {file.name for file in Path(path).iterdir()}
         else:
             names = set(HfApi().list_repo_files(path, revision=revision))
-        if not (found := pickles(names)):
+        if not (matches := pickles(names)):
             raise
         if trust:
-            return fetch(path, found[0], revision)
+            return fetch(path, matches[0], revision)
         raise UserError(f"{path} lacks {WEIGHTS}{refusal(names, [WEIGHTS])}") from None
 
 
@@ -128,11 +128,11 @@ def pickles(names: set[str]) -> list[str]:
 
 def refusal(names: set[str], missing: list[str]) -> str:
     """The reason not to read pickled weights, as the end of a sentence; empty where there are none."""
-    if missing != [WEIGHTS] or not (found := pickles(names)):
+    if missing != [WEIGHTS] or not (matches := pickles(names)):
         return ""
     return (
-        f". It holds {found[0]}, a pickle, which can run any code when it is loaded and is refused: ask for "
-        f"safetensors, or load it with {TRUST} if you trust its author"
+        f". It holds {matches[0]}, a pickle, which can run any code when it is loaded and is refused: ask "
+        f"for safetensors, or load it with {TRUST} if you trust its author"
     )
 
 
@@ -188,22 +188,22 @@ def _check_state_file(option: str, step: dict[str, Any]) -> None:
 
 def _check_step(option: str, step: dict[str, Any]) -> None:
     """Raise a UserError unless a step is a ProcessorStep of LeRobot, of ours or of a loaded plugin."""
-    registered, named = step.get("registry_name"), step.get("class", "")
-    label = named if registered is None else registered
-    if "registry_name" not in step and not (isinstance(named, str) and named.startswith(OUR_CODE)):
+    name, class_name = step.get("registry_name"), step.get("class", "")
+    label = class_name if name is None else name
+    if "registry_name" not in step and not (isinstance(class_name, str) and class_name.startswith(OUR_CODE)):
         raise UserError(
-            f"{option} has a processor step of class {named!r}, code that is not LeRobot's, and is "
+            f"{option} has a processor step of class {class_name!r}, code that is not LeRobot's, and is "
             f"refused: load it with {TRUST} if you trust its author"
         )
-    found = _resolved(step)
-    if found is None:  # unknown steps are told of when they are built
+    step_class = _resolved(step)
+    if step_class is None:  # unknown steps are told of when they are built
         return
-    if not (isinstance(found, type) and issubclass(found, ProcessorStep)):
+    if not (isinstance(step_class, type) and issubclass(step_class, ProcessorStep)):
         raise UserError(
             f"{option} has a processor step {label!r}, which is no ProcessorStep, and is refused: load it "
             f"with {TRUST} if you trust its author"
         )
-    if asks_for_remote_code(step, found):
+    if asks_for_remote_code(step, step_class):
         raise UserError(
             f"{option} has a processor step {label} with trust_remote_code, "
             f"which runs code from the Hub, and is refused: load it with {TRUST} if you trust its author"

@@ -115,8 +115,8 @@ class VLAAdapter(DenoisingPolicy):
 
     def _check_inputs(self, batch: dict[str, Tensor]) -> None:
         """Raise a UserError that names what is missing; LeRobot fills missing cameras with black."""
-        wanted = {*self.module.config.input_features, OBS_LANGUAGE_TOKENS} - self.optional_inputs
-        missing = sorted(wanted - batch.keys())
+        keys = {*self.module.config.input_features, OBS_LANGUAGE_TOKENS} - self.optional_inputs
+        missing = sorted(keys - batch.keys())
         if missing:
             raise UserError(
                 f"the policy's inputs lack {', '.join(missing)}; there are {', '.join(sorted(batch))}. Give "
@@ -139,8 +139,8 @@ class VLAAdapter(DenoisingPolicy):
         return self._velocity(Prefix.unflatten(condition, self.shape), x, timestep)
 
     def executed(self, x: Tensor) -> Tensor:
-        cut = x[:, : self.n_action_steps]
-        return cut[..., : self.module.config.output_features[ACTION].shape[0]] if x.ndim > 2 else cut
+        steps = x[:, : self.n_action_steps]
+        return steps[..., : self.module.config.output_features[ACTION].shape[0]] if x.ndim > 2 else steps
 
     @torch.no_grad()
     def deployed_chunk(self, condition: Tensor) -> Tensor:
@@ -167,15 +167,15 @@ class VLAAdapter(DenoisingPolicy):
 
     def expert_features(self, condition: Tensor) -> Tensor:
         """Mean over the chunk of what the expert sends to its last layer, asked about x = 0 at t = 1."""
-        seen: list[Tensor] = []
+        captures: list[Tensor] = []
         output = self.module.model.action_out_proj
-        hook = output.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        hook = output.register_forward_pre_hook(lambda _, inputs: captures.append(inputs[0]))
         try:
             x = torch.zeros(len(condition), self.horizon, self.action_dim, device=condition.device)
             self.predict(x, torch.ones(len(condition), device=condition.device), condition)
         finally:
             hook.remove()
-        return seen[0].float().mean(1)
+        return captures[0].float().mean(1)
 
     def copy_encoder(self) -> "VLAAdapter":
         twin = copy.copy(self)

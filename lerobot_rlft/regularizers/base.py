@@ -102,7 +102,7 @@ class Step:
 class RegularizerConfig(draccus.ChoiceRegistry):
     """Options of one regularizer."""
 
-    # Weight of the loss, or of the reward, that is added.
+    # Weight of the loss, or of the reward, that is added, in units of what a success of the base earns.
     coef: float = 1.0
 
     def __post_init__(self) -> None:
@@ -112,11 +112,11 @@ class RegularizerConfig(draccus.ChoiceRegistry):
     def type(self) -> str:
         return self.get_choice_name(type(self))
 
-    def check(self, field: str, ok: bool, wanted: str) -> None:
+    def check(self, field: str, ok: bool, choice: str) -> None:
         """Raise a ValueError that names field, value and what is wanted unless `ok`."""
         if not ok:
             value = getattr(self, field)
-            raise ValueError(f"{field}={value!r} of regularizer {self.type} is unusable, choose {wanted}")
+            raise ValueError(f"{field}={value!r} of regularizer {self.type} is unusable, choose {choice}")
 
     @abstractmethod
     def build(
@@ -141,10 +141,12 @@ class Regularizer:
     Attributes:
         coef: weight of the loss, or of the reward. It starts at the config's and, where `adjustable`, may be
             moved by the diversity guard.
+        relative: whether `coef` is in units of what a success of the base earns; else in those of the reward.
         log: metrics of the iteration that the hooks are called for.
     """
 
     adjustable = True
+    relative = True
     coef = 1.0
 
     def __init__(self, config: RegularizerConfig) -> None:
@@ -208,3 +210,9 @@ class Regularizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` gave."""
+
+
+def success_value(reference: Experience) -> float:
+    """Size of what a success earns on average, in the environment's reward; 1 without any success."""
+    earned = (reference.reward * reference.valid).sum(0)[reference.success]
+    return earned.mean().abs().clamp(min=1e-8).item() if len(earned) else 1.0

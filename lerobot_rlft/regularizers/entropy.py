@@ -44,11 +44,11 @@ class EntropyConfig(RegularizerConfig):
         self.check("neighbours", self.neighbours >= 1, "at least 1")
 
     def build(self, policy: DenoisingPolicy, base: DenoisingPolicy, load: Load | None = None) -> "Entropy":
-        learned = policy.noise_head is not None
+        has_head = policy.noise_head is not None
         reason = (
             "novelty or chunks: the entropy of this policy's fixed noise is constant, a bonus does nothing"
         )
-        self.check("on", self.on != "noise_head" or learned, reason)
+        self.check("on", self.on != "noise_head" or has_head, reason)
         return Entropy(self, policy)
 
 
@@ -96,12 +96,12 @@ class Entropy(Regularizer):
         p(m) = (n s_m + c) / (n + c M): n such successes, s the average shares, c the pseudo-count, M modes
         seen so far. The mean is over the n, so a success as such earns nothing; only its rarity does.
         """
-        reward, known = torch.zeros(data.valid.shape), _in_mode(data)
-        if data.attempt is not None and known.any():
-            n, c = int(known.sum()), self.config.pseudo_count
-            share = torch.tensor([self.shares[m] for m in data.attempt[known].tolist()])
+        reward, in_mode = torch.zeros(data.valid.shape), _in_mode(data)
+        if data.attempt is not None and in_mode.any():
+            n, c = int(in_mode.sum()), self.config.pseudo_count
+            share = torch.tensor([self.shares[m] for m in data.attempt[in_mode].tolist()])
             p = (n * share + c) / (n + c * len(self.shares))
-            reward[data.valid.sum(0)[known] - 1, known.nonzero()[:, 0]] = p.log().mean() - p.log()
+            reward[data.valid.sum(0)[in_mode] - 1, in_mode.nonzero()[:, 0]] = p.log().mean() - p.log()
         return reward
 
     def loss(self, step: Step) -> Tensor | None:

@@ -1,22 +1,30 @@
-"""All regularizers of a run as one list: every hook, called in their order. Plain torch."""
+"""All regularizers of a run as one list: every hook, called in their order. Plain torch.
+
+Coefficients are in units of what a success of the base earns, measured once: rewards in another unit, and
+the running scale that rewards are divided by, change nothing about what a coefficient means.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
 
-from .base import Experience, Regularizer, Step
+from .base import Experience, Regularizer, Step, success_value
 
 Log = Callable[..., None]  # takes metrics as keywords
 
 
 class Holders(dict[str, Regularizer]):
-    """The regularizers of a run by name; see `Regularizer` for the hooks and shapes."""
+    """The regularizers of a run by name; see `Regularizer` for the hooks and shapes.
+
+    Attributes:
+        unit: what a success of the base earns, in the environment's reward; 1 before `begin`.
+    """
 
     def __init__(self, regularizers: dict[str, Regularizer]) -> None:
         super().__init__(regularizers)
         self.coefs = {name: regularizer.coef for name, regularizer in self.items()}
-        self.strength = 1.0
+        self.strength, self.unit = 1.0, 1.0
 
     @property
     def adjustable(self) -> bool:
@@ -32,6 +40,8 @@ class Holders(dict[str, Regularizer]):
     def begin(self, reference: Experience, num_modes: int | None) -> None:
         for regularizer in self.values():
             regularizer.begin(reference, num_modes)
+        if self:
+            self.unit = success_value(reference)
 
     def reward(
         self, data: Experience, steps: Callable[[], Iterator[tuple[Tensor, Step]]], log: Log
@@ -42,7 +52,8 @@ class Holders(dict[str, Regularizer]):
             regularizer.observe(data)
             extra = regularizer.reward(data, steps)
             if extra is not None:
-                reward = reward + regularizer.coef * extra
+                unit = self.unit if regularizer.relative else 1.0
+                reward = reward + unit * regularizer.coef * extra
                 log(**{f"{name}_reward": (extra * data.valid).sum(0).mean()})
         return reward
 
@@ -61,13 +72,17 @@ class Holders(dict[str, Regularizer]):
             metrics |= regularizer.learn(features, rows)
         return metrics
 
-    def loss(self, step: Step, loss: Tensor, log: Log) -> Tensor:
-        """The loss of a minibatch, with the term of each; one whose weight is 0 is not computed."""
+    def loss(self, step: Step, loss: Tensor, reward_scale: float, log: Log) -> Tensor:
+        """The loss of a minibatch with the term of each; one whose weight is 0 is not computed.
+
+        Args:
+            loss: on advantages of rewards divided by `reward_scale`.
+        """
         for name, regularizer in self.items():
             term = regularizer.loss(step) if regularizer.coef else None
             if term is not None:
                 log(**{f"{name}_loss": term})
-                loss = loss + regularizer.coef * term
+                loss = loss + self.unit / reward_scale * regularizer.coef * term
         return loss
 
     def state_dict(self) -> dict[str, Any]:

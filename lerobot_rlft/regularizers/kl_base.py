@@ -40,10 +40,10 @@ class KLBaseConfig(RegularizerConfig):
         self.check("direction", fits, "reverse with place=return, or place=loss")
 
     def build(self, policy: DenoisingPolicy, base: DenoisingPolicy, load: Load | None = None) -> "KLBase":
-        learned = policy.noise_head is not None
+        has_head = policy.noise_head is not None
         reason = "reverse: with the fixed noise of this policy both are |difference of means|^2 / (2 std^2). "
         reason += "For a mass-covering term take type rehearsal"
-        self.check("direction", self.direction == "reverse" or learned, reason)
+        self.check("direction", self.direction == "reverse" or has_head, reason)
         return KLBase(self)
 
 

@@ -30,9 +30,9 @@ class ManifoldEnsembleConfig(RegularizerConfig):
         super().__post_init__()
         self.check("references", len(self.references) >= 1, "one or more Hub ids or folders of policies")
         if self.weights is not None:
-            wanted = f"a number >= 0 for each of the {len(self.references)} references, one of them > 0"
+            choice = f"a number >= 0 for each of the {len(self.references)} references, one of them > 0"
             fits = len(self.weights) == len(self.references) and min(self.weights) >= 0
-            self.check("weights", fits and 0 < sum(self.weights) < float("inf"), wanted)
+            self.check("weights", fits and 0 < sum(self.weights) < float("inf"), choice)
 
     def build(
         self, policy: DenoisingPolicy, base: DenoisingPolicy, load: Load | None = None

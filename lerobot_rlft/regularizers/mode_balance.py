@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from ..critics.advantages import gae
 from ..critics.networks import MLP
-from .base import Experience, Regularizer
+from .base import Experience, Regularizer, success_value
 
 TARGETS = ("attempted", "successful", "uniform")
 SHARE_DECAY = 0.5  # of the shares of older iterations
@@ -109,8 +109,7 @@ class ModeBalance(Regularizer):
         self.make(num_modes)
         self.aim(reference.attempt, reference.success)
         self.attempt = reference.attempt[reference.episode].to(self.device)
-        earned = (reference.reward * reference.valid).sum(0)[reference.success]
-        self.success_value = earned.mean().abs().clamp(min=1e-8).item() if len(earned) else 1.0
+        self.success_value = success_value(reference)
 
     def aim(self, attempt: Tensor, success: Tensor) -> None:
         """Set the shares to restore.
@@ -122,24 +121,24 @@ class ModeBalance(Regularizer):
         Raises:
             ValueError: the base knows fewer than two modes, so there is nothing to balance.
         """
-        attempted, succeeded = (counts(attempt[rows], self.num_modes) for rows in (attempt >= 0, success))
-        wanted = {
-            "attempted": attempted,
-            "successful": succeeded,
-            "uniform": (succeeded > 0).float(),
+        attempts, successes = (counts(attempt[rows], self.num_modes) for rows in (attempt >= 0, success))
+        target = {
+            "attempted": attempts,
+            "successful": successes,
+            "uniform": (successes > 0).float(),
         }[self.config.target]
-        if (wanted > 0).sum() < 2:
+        if (target > 0).sum() < 2:
             raise ValueError(
-                f"the base uses {int((wanted > 0).sum())} mode, there is no diversity to hold: switch guard "
+                f"the base uses {int((target > 0).sum())} mode, there is no diversity to hold: switch guard "
                 "and algorithm.balance off, or give more episodes or another atlas "
                 "(--atlas.min_cluster_size)"
             )
-        self.target = wanted / wanted.sum()
+        self.target = target / target.sum()
         self.shares = self.target.clone()
 
     def observe(self, data: Experience) -> None:
-        unknown = torch.full_like(data.success, -1, dtype=torch.long)
-        attempt = unknown if data.attempt is None else data.attempt
+        no_mode = torch.full_like(data.success, -1, dtype=torch.long)
+        attempt = no_mode if data.attempt is None else data.attempt
         self.attempt = attempt[data.episode].to(self.device)
         self.count(attempt)
         self.log = {"bonus_max": self.bonus.max().item(), "bonus_min": self.bonus.min().item()}
@@ -149,14 +148,14 @@ class ModeBalance(Regularizer):
 
         Pseudo-counts at the target shares, one for each mode, keep modes finite that no episode reached.
         """
-        seen = counts(attempt, self.num_modes)
-        total = seen.sum().clamp(min=1)
-        if seen.any():
-            self.shares = SHARE_DECAY * self.shares + (1 - SHARE_DECAY) * seen / total
+        num_attempts = counts(attempt, self.num_modes)
+        total = num_attempts.sum().clamp(min=1)
+        if num_attempts.any():
+            self.shares = SHARE_DECAY * self.shares + (1 - SHARE_DECAY) * num_attempts / total
         episodes = total * (1 + SHARE_DECAY) / (1 - SHARE_DECAY)  # as many weigh like the decaying mean
         smooth = (self.shares * episodes + self.target * self.num_modes) / (episodes + self.num_modes)
-        known = self.target > 0
-        ratio = torch.where(known, smooth / self.target.clamp(min=1e-9), torch.ones_like(smooth))
+        in_target = self.target > 0
+        ratio = torch.where(in_target, smooth / self.target.clamp(min=1e-9), torch.ones_like(smooth))
         tau = self.config.tau * self.coef
         self.bonus = (-tau * ratio.log()).clamp(-MOST_BONUS, MOST_BONUS)
 
@@ -170,10 +169,10 @@ class ModeBalance(Regularizer):
 
     def step(self, features: Tensor, attempt: Tensor) -> float:
         """One gradient step of the classifier on decisions whose mode (B,) is known; returns its loss."""
-        known = attempt >= 0
-        if self.config.tau == 0 or not known.any():
+        has_mode = attempt >= 0
+        if self.config.tau == 0 or not has_mode.any():
             return 0.0
-        loss = cross_entropy(self.classifier(features[known]), attempt[known])
+        loss = cross_entropy(self.classifier(features[has_mode]), attempt[has_mode])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -202,14 +201,14 @@ class ModeBalance(Regularizer):
         out = centred(advantage, valid, attempt, self.num_modes) if self.config.center else advantage
         if self.config.tau == 0:
             return out
-        known = attempt >= 0
+        has_mode = attempt >= 0
         final = torch.zeros_like(advantage)
         last = valid.long().sum(0) - 1
-        bonus = torch.where(known, self.bonus[attempt.clamp(min=0)], 0.0)
+        bonus = torch.where(has_mode, self.bonus[attempt.clamp(min=0)], 0.0)
         final[last, torch.arange(len(attempt))] = bonus
-        over = torch.ones_like(known)
+        over = torch.ones_like(has_mode)
         force, _ = gae(final, expected, torch.zeros_like(bonus), over, valid, 1.0, self.lam)
-        return out + force * known
+        return out + force * has_mode
 
     def state_dict(self) -> dict[str, Any]:
         return {

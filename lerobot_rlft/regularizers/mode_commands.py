@@ -15,6 +15,7 @@ from ..policies.rlft_commanded.commands import COMMAND, TARGETS, episode_command
 from ..utils.averaging import WeightAverage
 from ..utils.optimization import descend
 from .base import Experience, Regularizer, Step
+from .mode_balance import centred
 
 MAX_GRAD_NORM = 10.0  # as in behaviour cloning
 
@@ -85,6 +86,7 @@ class ModeCommands(Regularizer):
     """
 
     adjustable = False  # which modes are used is a matter of what is asked for
+    relative = False  # what it takes away is a reward
 
     def __init__(
         self, config: CommandConfig, policy: DenoisingPolicy, backward: Callable[[Tensor], None]
@@ -132,9 +134,18 @@ class ModeCommands(Regularizer):
         if COMMAND not in data.obs or data.attempt is None:
             return None
         command = episode_commands(data.obs[COMMAND], data.episode, len(data.attempt))
-        obeyed = command == data.attempt
-        self.log = {"obeyed": obeyed.float().mean().item()}
-        return -data.reward * ~obeyed
+        match = command == data.attempt
+        self.log = {"obeyed": match.float().mean().item()}
+        return -data.reward * ~match
+
+    def advantage(self, advantage: Tensor, data: Experience, features: Tensor, reward_scale: float) -> Tensor:
+        """Advantages (T, E) less their mean at the same decision index of the episodes with the same command:
+        that a mode does better or worse than was expected is no reason to do it otherwise.
+        """
+        if COMMAND not in data.obs:
+            return advantage
+        command = episode_commands(data.obs[COMMAND], data.episode, advantage.shape[1])
+        return centred(advantage, data.valid, command, int(command.max()) + 1)
 
 
 def fit_commands(

@@ -95,13 +95,13 @@ class Rehearsal(Regularizer):
         Raises:
             ValueError: no chunks, or chunks of another shape.
         """
-        given = None if chunks is None else tuple(chunks.shape)
-        wanted = (len(next(iter(obs.values()))), *self.x0.shape[1:])
-        if chunks is None or given != wanted:
-            shape = "nothing" if given is None else f"actions of shape {given}"
+        chunk_shape = None if chunks is None else tuple(chunks.shape)
+        own_shape = (len(next(iter(obs.values()))), *self.x0.shape[1:])
+        if chunks is None or chunk_shape != own_shape:
+            shape = "nothing" if chunk_shape is None else f"actions of shape {chunk_shape}"
             raise ValueError(
-                f"source={self.config.source} of regularizer rehearsal needs actions of shape {wanted} and "
-                f"was given {shape}: take demonstrations with the actions of this policy, or source=base"
+                f"source={self.config.source} of regularizer rehearsal needs actions of shape {own_shape} "
+                f"and was given {shape}: take demonstrations with the actions of this policy, or source=base"
             )
         order = torch.randperm(len(chunks))  # else what is cut off would be one end of the episodes
         mode = torch.full((len(chunks),), UNKNOWN) if modes is None else modes.cpu()[order]
@@ -112,18 +112,18 @@ class Rehearsal(Regularizer):
         for m in mode.tolist():
             self.seen[m] = self.seen.get(m, 0) + 1
         share = max(1, self.config.capacity // max(1, len(self.seen)))
-        kept = [(self.mode == m).nonzero()[-share:, 0] for m in self.seen]
-        rows = torch.cat(kept).sort().values if kept else order
+        tails = [(self.mode == m).nonzero()[-share:, 0] for m in self.seen]
+        rows = torch.cat(tails).sort().values if tails else order
         self.obs = {key: value[rows] for key, value in self.obs.items()}
         self.x0, self.mode = self.x0[rows], self.mode[rows]
 
     def draw(self) -> tuple[dict[str, Tensor], Tensor]:
         """Observations (batch_size, S, ...) and chunks (batch_size, H, A), with replacement."""
-        modes, index, kept = self.mode.unique(return_inverse=True, return_counts=True)
+        modes, index, sizes = self.mode.unique(return_inverse=True, return_counts=True)
         share = torch.ones(len(modes))
         if not self.config.balanced:
             share = torch.tensor([float(self.seen[m]) for m in modes.tolist()])
-        rows = torch.multinomial((share / kept)[index], self.config.batch_size, replacement=True)
+        rows = torch.multinomial((share / sizes)[index], self.config.batch_size, replacement=True)
         return {key: value[rows] for key, value in self.obs.items()}, self.x0[rows]
 
     def loss(self, step: Step) -> Tensor | None:
@@ -138,8 +138,8 @@ class Rehearsal(Regularizer):
         return (prediction - target).square().mean()
 
     def state_dict(self) -> dict[str, Any]:
-        seen = [list(pair) for pair in self.seen.items()]
-        return {"obs": self.obs, "x0": self.x0, "mode": self.mode, "seen": seen}
+        pairs = [list(pair) for pair in self.seen.items()]
+        return {"obs": self.obs, "x0": self.x0, "mode": self.mode, "seen": pairs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.obs, self.x0, self.mode = state["obs"], state["x0"], state["mode"]

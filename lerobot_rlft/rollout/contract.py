@@ -88,10 +88,10 @@ def _length_problems(envs: gym.vector.VectorEnv) -> Iterator[str]:
     except Exception:  # also of another process
         steps = None
     if not isinstance(steps, (int, np.integer)) or steps < 1:
-        said = "it has no" if steps is None else f"{steps!r} is no"
+        problem = "it has no" if steps is None else f"{steps!r} is no"
         yield (
-            f"{said} attribute {MAX_STEPS}, the most steps of an episode, a whole number: gymnasium sets it "
-            "where an environment is registered with max_episode_steps"
+            f"{problem} attribute {MAX_STEPS}, the most steps of an episode, a whole number: gymnasium sets "
+            "it where an environment is registered with max_episode_steps"
         )
 
 
@@ -99,20 +99,20 @@ def _play_problems(envs: gym.vector.VectorEnv) -> Iterator[str]:
     with blame_environment("reset"):
         seeds = list(range(envs.num_envs))
         raw, _ = envs.reset(seed=seeds, options={NEW_ROLLOUT_OPTION: True})
-    if found := list(shape_problems(raw, envs.single_observation_space)):
-        yield from found
+    if problems := list(shape_problems(raw, envs.single_observation_space)):
+        yield from problems
         return
     action = np.tile(middle(envs.single_action_space), (envs.num_envs, 1))
     for step in range(envs.call(MAX_STEPS)[0]):
         with blame_environment(f"step {step + 1}"):
             raw, _, terminated, truncated, info = envs.step(action)
-        if found := list(shape_problems(raw, envs.single_observation_space)):
-            yield from found
+        if problems := list(shape_problems(raw, envs.single_observation_space)):
+            yield from problems
             return
         done = terminated | truncated
         # Of a copy that autoresets, `info` belongs to the next episode.
-        told = [(info, ~done), (info["final_info"], done)] if "final_info" in info else [(info, done | True)]
-        for outcome, whose in told:
+        pairs = [(info, ~done), (info["final_info"], done)] if "final_info" in info else [(info, done | True)]
+        for outcome, whose in pairs:
             if SUCCESS in outcome and (outcome.get(f"_{SUCCESS}", whose) & whose).any():
                 yield from _outcome_problems(envs, outcome)
                 return
@@ -138,8 +138,8 @@ def _outcome_problems(envs: gym.vector.VectorEnv, info: dict[str, Any]) -> Itera
 
 def middle(space: spaces.Box) -> np.ndarray:
     """The middle of a Box, 0 in dimensions without both limits."""
-    bounded = np.isfinite(space.low) & np.isfinite(space.high)
-    low, high = np.where(bounded, space.low, 0), np.where(bounded, space.high, 0)
+    finite = np.isfinite(space.low) & np.isfinite(space.high)
+    low, high = np.where(finite, space.low, 0), np.where(finite, space.high, 0)
     return (low + (high - low) / 2).astype(space.dtype)
 
 
@@ -150,8 +150,8 @@ def shape_problems(raw: dict[str, Any], space: spaces.Dict, name: str = "") -> I
         if isinstance(inner, spaces.Dict) and isinstance(value, dict):
             yield from shape_problems(value, inner, path)
         elif (shape := getattr(value, "shape", ())[1:]) != inner.shape:
-            found = "is missing" if value is None else f"has shape {shape}"
-            yield f"observation {path} {found}, the observation space says {inner.shape}: keep to it always"
+            problem = "is missing" if value is None else f"has shape {shape}"
+            yield f"observation {path} {problem}, the observation space says {inner.shape}: keep to it always"
         elif path.split("/")[0] == "pixels":
             yield from _image_problems(path, shape, value.dtype)
 
@@ -204,12 +204,12 @@ def blame_environment(where: str, env: gym.vector.VectorEnv | None = None) -> It
     try:
         yield
     except Exception as error:
-        if env is not None and (died := how_it_died(env)):
-            raise EnvironmentFailure(f"{died}, in {where}") from error
-        said = f"the environment raised {type(error).__name__} in {where}: {error}"
+        if env is not None and (reason := how_it_died(env)):
+            raise EnvironmentFailure(f"{reason}, in {where}") from error
+        message = f"the environment raised {type(error).__name__} in {where}: {error}"
         if isinstance(error, ValueError) and ("shape" in str(error) or "broadcast" in str(error)):
-            said += " (do observations keep the shapes of the observation space?)"
-        raise EnvironmentFailure(said) from error
+            message += " (do observations keep the shapes of the observation space?)"
+        raise EnvironmentFailure(message) from error
 
 
 @contextmanager

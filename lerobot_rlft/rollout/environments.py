@@ -70,10 +70,10 @@ def _explained(error: Exception) -> str:
     if isinstance(error, (ImportError, ValueError, OSError, gym.error.Error)):
         return str(error)  # they say it in words
     *_, frame = traceback.extract_tb(error.__traceback__)
-    said = f"{one_line(error)} ({frame.filename}, line {frame.lineno})"
-    if GRAPHICS.search(said):
-        said += ". Without a display, tell MuJoCo how to draw: MUJOCO_GL=egl or osmesa before the command"
-    return said
+    message = f"{one_line(error)} ({frame.filename}, line {frame.lineno})"
+    if GRAPHICS.search(message):
+        message += ". Without a display, tell MuJoCo how to draw: MUJOCO_GL=egl or osmesa before the command"
+    return message
 
 
 def runner_in(envs: gym.vector.VectorEnv, env: EnvConfig, policy: DenoisingPolicy) -> EpisodeRunner:
@@ -123,18 +123,18 @@ def check_features(env: EnvConfig, runner: EpisodeRunner) -> None:
     space, policy = runner.env.single_observation_space, runner.policy.module.config
     sample = _batched(space.sample())
     obs = runner.env_preprocessor(preprocess_observation(sample))
-    offered = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith(OBS_PREFIX)}
-    offered[ACTION] = runner.env.single_action_space.shape
+    shapes = {key: tuple(value.shape[1:]) for key, value in obs.items() if key.startswith(OBS_PREFIX)}
+    shapes[ACTION] = runner.env.single_action_space.shape
     problems = [
-        f"{key} is {offered.get(key, 'missing')} instead of {tuple(feature.shape)}"
+        f"{key} is {shapes.get(key, 'missing')} instead of {tuple(feature.shape)}"
         for key, feature in {**(policy.input_features or {}), **(policy.output_features or {})}.items()
-        if key not in runner.policy.optional_inputs and offered.get(key) != tuple(feature.shape)
+        if key not in runner.policy.optional_inputs and shapes.get(key) != tuple(feature.shape)
     ]
     if problems:
-        known = ", ".join(f"{key} {shape}" for key, shape in offered.items())
+        features = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
         raise UserError(
             f"policy and env.type={env.type} do not fit: {'; '.join(problems)}. The environment "
-            f"offers {known}. Choose the environment (or its obs_type) that the policy was trained for"
+            f"offers {features}. Choose the environment (or its obs_type) that the policy was trained for"
         )
 
 

@@ -145,5 +145,5 @@ def summarise(
     env: gym.vector.VectorEnv, episodes: Episodes, atlas: ModeAtlas | None = None
 ) -> tuple[Evaluation, Episodes]:
     """The outcomes of episodes of `env`, and the episodes with their modes (see `name_modes`)."""
-    named, num_modes = name_modes(env, episodes, atlas)
-    return Evaluation.of(named, num_modes), named
+    with_modes, num_modes = name_modes(env, episodes, atlas)
+    return Evaluation.of(with_modes, num_modes), with_modes

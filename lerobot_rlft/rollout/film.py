@@ -62,6 +62,6 @@ def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
     fps = max(1, round(runner.env.metadata.get("render_fps", 30) / camera.stride))
     for i in range(count):
         # After its last step the environment already shows the next episode.
-        shown = [images[i] for step, images in camera.frames if step < episodes.length[i]]
+        frames = [images[i] for step, images in camera.frames if step < episodes.length[i]]
         with replacing(path.with_stem(f"{path.stem}_{i}")) as partial:
-            write_video(partial, shown, fps)
+            write_video(partial, frames, fps)

@@ -132,9 +132,9 @@ def inspect(
 
 def _look(env: EnvConfig, runner: EpisodeRunner, n_episodes: int, seed: int) -> Inspection:
     envs, space = runner.env, runner.env.single_action_space
-    runner.env_postprocessor = watched = Watched(runner.env_postprocessor, space)
+    runner.env_postprocessor = watch = Watched(runner.env_postprocessor, space)
     raw = _reset(envs, seed)
-    shown = runner.env_preprocessor(preprocess_observation(raw))
+    batch = runner.env_preprocessor(preprocess_observation(raw))
     first, again = runner.vectors(raw), runner.vectors(_reset(envs, seed))
     begun = time.perf_counter()
     episodes = play(runner, n_episodes, seed)
@@ -147,7 +147,7 @@ def _look(env: EnvConfig, runner: EpisodeRunner, n_episodes: int, seed: int) -> 
     except UserError:
         task = None
     return Inspection(
-        observations={k: tuple(v.shape[1:]) for k, v in shown.items() if k.startswith(OBS_PREFIX)},
+        observations={k: tuple(v.shape[1:]) for k, v in batch.items() if k.startswith(OBS_PREFIX)},
         actions=space,
         task=task,
         n_envs=envs.num_envs,
@@ -158,7 +158,7 @@ def _look(env: EnvConfig, runner: EpisodeRunner, n_episodes: int, seed: int) -> 
         starts_vary=not first or any((value != value[0]).any() for value in first.values()),
         episodes=episodes,
         num_modes=num_modes,
-        outside=watched.outside / watched.count,
+        outside=watch.outside / watch.count,
         seconds=seconds,
         frame=frame,
         no_frame=no_frame,
@@ -181,6 +181,6 @@ def _render(envs: gym.vector.VectorEnv) -> tuple[tuple[int, ...] | None, str, fl
         return None, one_line(error), 0.0
     seconds, shape = time.perf_counter() - begun, getattr(frame, "shape", ())
     if len(shape) != 3 or shape[2] != 3 or frame.dtype != np.uint8:
-        given = "nothing" if frame is None else f"{type(frame).__name__} {shape or ''}".strip()
-        return None, f"render gives {given} instead of a uint8 image (height, width, 3)", 0.0
+        kind = "nothing" if frame is None else f"{type(frame).__name__} {shape or ''}".strip()
+        return None, f"render gives {kind} instead of a uint8 image (height, width, 3)", 0.0
     return shape, "", seconds

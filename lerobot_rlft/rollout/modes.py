@@ -63,26 +63,26 @@ def first_atlas(
         UserError: the atlas is missing, damaged, or of another environment or observation, or it is not the
             one of the commanded policy.
     """
-    given = load_atlas(options.path, env, options.key) if options.path is not None else None
-    told, path = modes_told(policy), source.pretrained_path
-    own = atlas_inside(source) if told else None
+    preset = load_atlas(options.path, env, options.key) if options.path is not None else None
+    commands, path = modes_told(policy), source.pretrained_path
+    own = atlas_inside(source) if commands else None
     if own is not None and (own.env, own.key) != (env, options.key):
         raise UserError(
             f"--policy.path={path} was told modes of env.type={own.env} by {own.key}, not of {env} by "
             f"{options.key}: tune it with --env.type={own.env} --atlas.key={own.key}, or tune what it was "
             "made from"
         )
-    if own is not None and given is not None and not own.same_as(given):
+    if own is not None and preset is not None and not own.same_as(preset):
         raise UserError(
             f"--atlas.path={options.path} numbers modes otherwise than the atlas in --policy.path={path}, "
             "whose numbers the policy was told: leave --atlas.path out, or tune what the policy was made from"
         )
-    if own is None and given is not None and told not in (0, given.num_modes):
+    if own is None and preset is not None and commands not in (0, preset.num_modes):
         raise UserError(
-            f"--atlas.path={options.path} has {given.num_modes} modes and --policy.path={path} was told "
-            f"{told}: give the atlas of the run that made it, or tune what it was made from"
+            f"--atlas.path={options.path} has {preset.num_modes} modes and --policy.path={path} was told "
+            f"{commands}: give the atlas of the run that made it, or tune what it was made from"
         )
-    return own or given
+    return own or preset
 
 
 def settle_atlas(
@@ -104,9 +104,9 @@ def settle_atlas(
     Raises:
         UserError: the modes of a commanded policy would be numbered otherwise than it was told.
     """
-    told, path = modes_told(policy), source.pretrained_path
+    commands, path = modes_told(policy), source.pretrained_path
     if episodes.mode is not None:
-        if told and atlas_inside(source) is not None:
+        if commands and atlas_inside(source) is not None:
             raise UserError(
                 f"--policy.path={path} was told modes of the atlas inside it, and env.type={env} names its "
                 "own: tune it where it was made, or tune what it was made from"
@@ -116,9 +116,9 @@ def settle_atlas(
         return None, f"warning: --atlas.path={options.path} is not used, the environment names its modes"
     if atlas is not None:
         return atlas, ""
-    if told:
+    if commands:
         raise UserError(
-            f"--policy.path={path} was told {told} modes, and neither env.type={env} nor an atlas inside it "
+            f"--policy.path={path} was told {commands} modes, and neither env.type={env} nor an atlas inside it "
             "says which they are; an atlas fitted now would number them otherwise: give that of the run that "
             "made it (--atlas.path=RUN/diversity), or tune what it was made from"
         )
@@ -139,15 +139,15 @@ def fit_atlas(
         the atlas, None where there is nothing to cluster, and a sentence about it.
     """
     if options.key not in episodes.states:
-        known = ", ".join(episodes.states) or "none"
+        keys = ", ".join(episodes.states) or "none"
         return None, (
             f"warning: no modes, the environment gives no {options.key} whose path could be clustered "
-            f"(--atlas.key, known here: {known})"
+            f"(--atlas.key, known here: {keys})"
         )
-    chosen, of = episodes[episodes.success], "successes"
-    if chosen.success.sum() < ENOUGH_SUCCESSES:
-        chosen, of = episodes, f"episodes (only {int(episodes.success.sum())} succeeded)"
-    paths = [chosen.states[options.key], *demonstrations]
+    selection, of = episodes[episodes.success], "successes"
+    if selection.success.sum() < ENOUGH_SUCCESSES:
+        selection, of = episodes, f"episodes (only {int(episodes.success.sum())} succeeded)"
+    paths = [selection.states[options.key], *demonstrations]
     try:
         atlas = ModeAtlas.fit(
             join_paths(paths),
@@ -159,17 +159,17 @@ def fit_atlas(
     except UserError as error:
         return None, f"warning: no modes, {error}"
     count = sum(map(len, paths))
-    said = f"mode atlas: {atlas.num_modes} modes in {count} paths of {options.key}, the base's {of}"
+    message = f"mode atlas: {atlas.num_modes} modes in {count} paths of {options.key}, the base's {of}"
     if atlas.effect is not None:
-        said += ", less what their start explains"
-    said += f"; {100 * atlas.unknown_share:.0f} % belong to none"
+        message += ", less what their start explains"
+    message += f"; {100 * atlas.unknown_share:.0f} % belong to none"
     if atlas.agreement is not None and atlas.agreement < LEAST_AGREEMENT:
-        said += (
+        message += (
             f". All are one mode: random halves agree on clusters by an adjusted Rand index of only "
             f"{atlas.agreement:.2f} ({LEAST_AGREEMENT} is needed)"
         )
     elif atlas.agreement is not None:
-        said += f"; random halves agree on them by an adjusted Rand index of {atlas.agreement:.2f}"
+        message += f"; random halves agree on them by an adjusted Rand index of {atlas.agreement:.2f}"
     if count < MANY_PATHS:
-        said += f". Below {MANY_PATHS} paths modes may be split or merged: play more episodes"
-    return atlas, said
+        message += f". Below {MANY_PATHS} paths modes may be split or merged: play more episodes"
+    return atlas, message

@@ -54,13 +54,13 @@ def write_rollouts(
         FileExistsError: `root` exists.
         EnvironmentFailure, FloatingPointError: see `EpisodeRunner.collect`; nothing is left behind.
     """
-    played: list[Episodes] = []
-    rounds = _named_rounds(runner, n_episodes, seed, atlas, played)
+    history: list[Episodes] = []
+    rounds = _named_rounds(runner, n_episodes, seed, atlas, history)
     first = next(rounds)
     dataset = write_dataset(
         root, repo_id, fps, task, _features(first), _chained(first, rounds), n_episodes, progress
     )
-    return dataset, Episodes.concatenate(played)
+    return dataset, Episodes.concatenate(history)
 
 
 def _named_rounds(
@@ -68,14 +68,14 @@ def _named_rounds(
     n_episodes: int,
     seed: int,
     atlas: ModeAtlas | None,
-    played: list[Episodes],
+    history: list[Episodes],
 ) -> Iterator[dict[str, np.ndarray]]:
-    """The columns of each episode, feature name -> (L, *shape); finished rounds are added to `played`."""
+    """The columns of each episode, feature name -> (L, *shape); finished rounds are added to `history`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for episodes, frames in runner.record(n_episodes, seed + np.arange(n_episodes), runner.deployed):
             episodes, _ = name_modes(runner.env, episodes, atlas)
-            played.append(episodes)
+            history.append(episodes)
             for i, length in enumerate(episodes.length):
                 obs, action, reward = frames.columns(i, length)
                 last = np.arange(length) == length - 1

@@ -64,11 +64,11 @@ class EpisodeRunner:
         several in `robot_state` before that.
         """
         if getattr(self.env_preprocessor, "steps", None):
-            shown = self.env_preprocessor(preprocess_observation(raw))
-            found = {key: shown[key].cpu() for key in VECTORS.values() if key in shown}
+            batch = self.env_preprocessor(preprocess_observation(raw))
+            vectors = {key: batch[key].cpu() for key in VECTORS.values() if key in batch}
         else:  # the same numbers, without making tensors of all images at every step
-            found = {key: raw[name] for name, key in VECTORS.items() if name in raw}
-        return {key: np.array(value, np.float32).reshape(len(value), -1) for key, value in found.items()}
+            vectors = {key: raw[name] for name, key in VECTORS.items() if name in raw}
+        return {key: np.array(value, np.float32).reshape(len(value), -1) for key, value in vectors.items()}
 
     @property
     def vector_sizes(self) -> dict[str, int]:
@@ -259,13 +259,13 @@ class _Round:
         self._keep_vectors(raw, info, done)
         self.alive = alive & ~done
         self.on_step()
-        succeeded = (done & self.success).astype(float)
-        earned = {
+        successes = (done & self.success).astype(float)
+        rewards = {
             "env": reward,
             "best": np.maximum(self.best, 0.0) - best_before,
-            "success": succeeded,
+            "success": successes,
         }[self.reward]
-        return earned + self.success_bonus * succeeded
+        return rewards + self.success_bonus * successes
 
     def _keep_vectors(self, raw: dict[str, Any], info: dict[str, Any], done: np.ndarray) -> None:
         """Append what this step showed; NaN where the episode had been over, the last one where it is now."""
@@ -291,8 +291,8 @@ class _Round:
             frames = [{k: row(v, i) for k, v in raw.items()} for raw in past] + [
                 final_observation(newest, info, i)
             ]
-            batched = [alone(frame) for frame in frames]
-            self.final_obs[i] = {k: v[0] for k, v in finite(self._observe(batched)).items()}
+            batches = [alone(frame) for frame in frames]
+            self.final_obs[i] = {k: v[0] for k, v in finite(self._observe(batches)).items()}
             if self.command is not None:
                 self.final_obs[i][COMMAND] = self.command[i : i + 1].cpu()
 

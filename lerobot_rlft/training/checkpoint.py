@@ -102,9 +102,9 @@ def last_checkpoint(run_dir: Path) -> Path:
         raise UserError(f"--resume={run_dir} is not the folder of a run: it has no {CHECKPOINTS_DIR}/")
     link = checkpoints / LAST_CHECKPOINT_LINK
     # Not resolved: a relative `run_dir` stays relative in what is printed and written.
-    found = [checkpoints / link.readlink()] if link.is_symlink() else []
-    found += sorted((folder for folder in checkpoints.iterdir() if folder.name.isdigit()), reverse=True)
-    for folder in found:
+    folders = [checkpoints / link.readlink()] if link.is_symlink() else []
+    folders += sorted((folder for folder in checkpoints.iterdir() if folder.name.isdigit()), reverse=True)
+    for folder in folders:
         if (folder / PRETRAINED_MODEL_DIR / CONFIG_NAME).is_file():
             return folder
     raise UserError(
@@ -115,10 +115,10 @@ def last_checkpoint(run_dir: Path) -> Path:
 def way_on(run_dir: Path, resume_command: str) -> str:
     """Advice after a run ended early."""
     try:
-        saved = last_checkpoint(run_dir)
+        checkpoint = last_checkpoint(run_dir)
     except UserError:
         return f"No checkpoint was written yet: delete {run_dir} and start again"
-    return f"The checkpoint of iteration {int(saved.name)} is whole; continue with\n  {resume_command}"
+    return f"The checkpoint of iteration {int(checkpoint.name)} is whole; continue with\n  {resume_command}"
 
 
 def saved_config(run_dir: Path) -> Path:
@@ -141,9 +141,9 @@ def remove_partial(run_dir: Path) -> None:
     """
     checkpoints = run_dir / CHECKPOINTS_DIR
     earlier = checkpoints.glob(".*.partial")  # as versions before this one called them
-    for left in [*run_dir.glob(".partial.*"), *checkpoints.glob(".partial.*"), *earlier]:
-        with explained(left):
-            remove(left)
+    for path in [*run_dir.glob(".partial.*"), *checkpoints.glob(".partial.*"), *earlier]:
+        with explained(path):
+            remove(path)
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
@@ -153,11 +153,11 @@ def write_config(config: TrainConfig, path: Path) -> None:
     was started, its folder, its run of wandb, and whose code was trusted.
     """
     wandb = replace(config.wandb, run_id=None)
-    shared = replace(
+    public = replace(
         config, resume=None, dry_run=False, output_dir=None, wandb=wandb, trust_remote_code=False
     )
     # By way of JSON: draccus hands over enums that are strings, which YAML would write as Python objects.
-    plain = json.loads(json.dumps(draccus.encode(shared)))
+    plain = json.loads(json.dumps(draccus.encode(public)))
     with replacing(path) as partial:
         partial.write_text(yaml.safe_dump(plain, sort_keys=False))
 

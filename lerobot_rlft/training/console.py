@@ -16,7 +16,7 @@ LINE_SECONDS = 10.0
 
 
 def conclusion(summary: dict[str, Any]) -> str:
-    """What became of the policy, in plain words.
+    """The end of a run in plain words: success and modes before and after.
 
     Args:
         summary: `env_steps`, and `tuned` and optionally `base` as `Evaluation.to_dict` gives them, and with
@@ -31,21 +31,21 @@ def conclusion(summary: dict[str, Any]) -> str:
             )
         return text
     change = _change(base, tuned, summary.get("gained"))
-    said = f"Success {change}" if change else "No difference in success can be told"
+    verdict = f"Success {change}" if change else "No difference in success can be told"
     text = (
-        f"{said}: {_percent(base)} before, {_percent(tuned)} after {summary['env_steps']:,} "
+        f"{verdict}: {_percent(base)} before, {_percent(tuned)} after {summary['env_steps']:,} "
         f"environment steps ({tuned['n_episodes']} episodes each, 95 % intervals, same seeds)."
     )
     if "modes" in tuned and "modes" in base:
         counts = zip(tuned["mode_counts"], base["mode_counts"], strict=True)
-        kept = sum(t > 0 and b > 0 for t, b in counts)
+        num_common = sum(t > 0 and b > 0 for t, b in counts)
         text += (
             f"\nOf the {base['modes']} ways to succeed that the base knew, the tuned policy uses "
-            f"{kept} (mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; "
+            f"{num_common} (mode entropy {base['entropy']:.3f} before, {tuned['entropy']:.3f} after; "
             f"1 is uniform over {tuned['num_modes']})."
         )
-        paid = change == "rose" and kept < base["modes"] and _less_diverse(base, tuned)
-        if paid and "guard" not in summary:
+        at_a_price = change == "rose" and num_common < base["modes"] and _less_diverse(base, tuned)
+        if at_a_price and "guard" not in summary:
             text += " Success was paid for with ways of solving the task."
         if guard := summary.get("guard"):
             low, high = guard.get("ratio_ci", (None, None))
@@ -112,18 +112,18 @@ class Progress(tqdm):
             modes: of the monitor.
             rate: environment steps a second; None for an algorithm that learns from a dataset.
         """
-        shown = [progress]
+        parts = [progress]
         if rate is not None:
             success = f"success {metrics['success']:.2f} {modes}".rstrip()
-            shown = [success, f"return {metrics['return']:.2f}", progress, f"{rate:.0f} steps/s"]
-        self.status = " ".join(filter(None, shown))
+            parts = [success, f"return {metrics['return']:.2f}", progress, f"{rate:.0f} steps/s"]
+        self.status = " ".join(filter(None, parts))
 
     def advance(self) -> None:
         self.set_postfix_str(self.status, refresh=False)
         self.update()
         self.iteration += 1
-        due = time.monotonic() - self.said >= LINE_SECONDS or self.iteration == self.iterations
-        if self.disable and due:
+        is_due = time.monotonic() - self.said >= LINE_SECONDS or self.iteration == self.iterations
+        if self.disable and is_due:
             self.said = time.monotonic()
             line = f"{self.job_name}: iteration {self.iteration} of {self.iterations} {self.status}".rstrip()
             print(line, file=sys.stderr, flush=True)

@@ -35,11 +35,11 @@ def dry_run(trainer: "Trainer") -> None:
     else:
         max_steps = runner.max_steps
         runner.max_steps = min(max_steps, DRY_RUN_DECISIONS * policy.n_action_steps)
-        collected: list = []
-        collect = timed(lambda: collected.append(trainer.collector.collect(0, DRY_RUN_ENVS)[0]))
-        (data,) = collected
-        update = timed(lambda: collected.append(trainer.algorithm.update(data)))
-        metrics = collected[1]
+        results: list = []
+        collect = timed(lambda: results.append(trainer.collector.collect(0, DRY_RUN_ENVS)[0]))
+        (data,) = results
+        update = timed(lambda: results.append(trainer.algorithm.update(data)))
+        metrics = results[1]
         play = measure_play(trainer, data, collect, max_steps)
         time = run_time(trainer, play, update_seconds(trainer, data, update, decisions(trainer, max_steps)))
     numbers = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items() if not isinstance(value, list))
@@ -49,18 +49,18 @@ def dry_run(trainer: "Trainer") -> None:
 
 
 def decisions(trainer: "Trainer", max_steps: int) -> int:
-    """Of an iteration, at most."""
+    """Most decisions of an iteration."""
     return -(-max_steps // trainer.policy.n_action_steps) * trainer.config.rollout.n_episodes
 
 
 def sizes(trainer: "Trainer") -> str:
-    """What a user wants to know before a long run."""
+    """Sizes of policy, chain, iteration, dataset and memory, as lines of text."""
     config, policy = trainer.config, trainer.policy
     parameters = list(policy.module.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    frozen = sum(p.numel() for p in parameters) - trained
+    num_trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    num_frozen = sum(p.numel() for p in parameters) - num_trainable
     lines = [
-        f"policy      {config.policy.type}: {trained:,} trainable and {frozen:,} frozen parameters",
+        f"policy      {config.policy.type}: {num_trainable:,} trainable and {num_frozen:,} frozen parameters",
         f"chain       {policy.kernel.num_steps} denoising steps ({type(policy.kernel).__name__}), chunks of "
         f"{policy.horizon} actions, {policy.n_action_steps} executed",
     ]
@@ -77,14 +77,14 @@ def sizes(trainer: "Trainer") -> str:
 
 
 def memory(trainer: "Trainer") -> str:
-    """What an update needs, beside libraries and environments, in words."""
+    """Memory of an update, without libraries and environments, as lines of text."""
     policy = trainer.policy
-    learned = 4 * sum(p.numel() for p in policy.trainable_parameters())  # float32, as each moment
+    trainable = 4 * sum(p.numel() for p in policy.trainable_parameters())  # float32, as each moment
     parts = {
         "weights": sum(t.nbytes for t in (*policy.module.parameters(), *policy.module.buffers())),
-        "the base's copy": learned if trainer.base is not None else 0,  # what is frozen is shared
-        "gradients": learned,
-        "Adam": (3 if trainer.algorithm.amsgrad else 2) * learned,
+        "the base's copy": trainable if trainer.base is not None else 0,  # what is frozen is shared
+        "gradients": trainable,
+        "Adam": (3 if trainer.algorithm.amsgrad else 2) * trainable,
     }
     if trainer.runner is not None:
         count = decisions(trainer, trainer.runner.max_steps)
@@ -93,32 +93,32 @@ def memory(trainer: "Trainer") -> str:
         if minibatches is not None:
             encoder = policy.encoder
             train_encoder = encoder is not None and any(p.requires_grad for p in encoder.parameters())
-            for counted in (lambda: on_meta(policy), lambda: policy):  # a wrapped network may keep weights
+            for build in (lambda: on_meta(policy), lambda: policy):  # a wrapped network may keep weights
                 with suppress(ValueError, RuntimeError):
-                    told = footprint(counted(), minibatches[0], train_encoder)
-                    parts[f"activations of a minibatch of {minibatches[0]}"] = told.activations
-                    parts["encoded observations"] = count * told.condition
+                    usage = footprint(build(), minibatches[0], train_encoder)
+                    parts[f"activations of a minibatch of {minibatches[0]}"] = usage.activations
+                    parts["encoded observations"] = count * usage.condition
                     break
-    named = ", ".join(f"{name} {size_text(size)}" for name, size in parts.items() if size)
-    known = any("activations" in name for name in parts)
+    summary = ", ".join(f"{name} {size_text(size)}" for name, size in parts.items() if size)
+    has_activations = any("activations" in name for name in parts)
     return (
         f"memory      {size_text(sum(parts.values()))} at most, beside libraries and environments:\n"
-        f"            {named}" + ("" if known else "; activations are not counted")
+        f"            {summary}" + ("" if has_activations else "; activations are not counted")
     )
 
 
 def peak_memory() -> str:
     """A line with the most memory that this process took so far; empty where the system does not tell."""
-    told = []
+    peaks = []
     with suppress(ImportError):  # on Windows
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        told.append(f"{size_text(peak)}, libraries and environments included")
+        peaks.append(f"{size_text(peak)}, libraries and environments included")
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        told.append(f"{size_text(torch.cuda.max_memory_allocated())} on the accelerator")
-    return f"peak        of this dry run: {', '.join(told)}\n" if told else ""
+        peaks.append(f"{size_text(torch.cuda.max_memory_allocated())} on the accelerator")
+    return f"peak        of this dry run: {', '.join(peaks)}\n" if peaks else ""
 
 
 def would_write(config: TrainConfig) -> str:

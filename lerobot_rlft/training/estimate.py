@@ -109,11 +109,11 @@ def run_time(trainer: "Trainer", play: Play, update: float) -> str:
         update: seconds of the update of an iteration.
     """
     config, rollout, eval_ = trainer.config, trainer.config.rollout, trainer.config.eval
-    left = config.iterations - trainer.iteration
+    rest = config.iterations - trainer.iteration
     collect = play.seconds(rollout.n_episodes, rollout.n_envs)
     during = play.seconds(eval_.n_episodes_during, eval_.batch_size)
     others = 2 * play.seconds(eval_.n_episodes, eval_.batch_size)  # base and tuned policy
-    others += during * (left // config.eval_freq if config.eval_freq else 0)
+    others += during * (rest // config.eval_freq if config.eval_freq else 0)
     if config.resume is None:
         others += during  # the base as it explores
         if trainer.algorithm.needs_reference:
@@ -123,14 +123,14 @@ def run_time(trainer: "Trainer", play: Play, update: float) -> str:
         steps = trainer.policy.kernel.num_steps
         row = play.decide(rollout.n_envs) / (rollout.n_envs * steps)
         first, each = probe_size(trainer.base).rows(steps)
-        probes = row * ((first + each if config.resume is None else 0) + each * (left // config.probe_freq))
-    whole = left * (collect + update) + others + probes
+        probes = row * ((first + each if config.resume is None else 0) + each * (rest // config.probe_freq))
+    whole = rest * (collect + update) + others + probes
     return (
         f"time        an iteration takes at most {duration(collect + update)} on this machine: "
         f"{duration(collect)} to collect, if every episode lasts {play.max_steps} steps, and "
         f"{duration(update)} to update\n"
-        f"            the run takes at most {duration(whole)}: {left} iterations "
-        f"{duration(left * (collect + update))}, evaluations and episodes of the base {duration(others)}, "
+        f"            the run takes at most {duration(whole)}: {rest} iterations "
+        f"{duration(rest * (collect + update))}, evaluations and episodes of the base {duration(others)}, "
         f"probes {duration(probes)}; videos"
         + (", and what is learned from the base's episodes," if trainer.algorithm.needs_reference else "")
         + " come on top"

@@ -43,12 +43,12 @@ def warn_of_reward(reward: str, episodes: Episodes) -> None:
     success = episodes.success
     if reward != "env" or success.all() or not success.any():
         return
-    won, lost = episodes.total_reward[success].mean(), episodes.total_reward[~success].mean()
-    if lost > won:
+    of_success, of_failure = episodes.total_reward[success].mean(), episodes.total_reward[~success].mean()
+    if of_failure > of_success:
         tqdm.write(
-            f"warning: failures of the base earn more than its successes ({lost:.3g} and {won:.3g} a mean "
-            "episode), and more reward is what is learned: give --rollout.reward=success, or =best where the "
-            "reward is a level"
+            f"warning: failures of the base earn more than its successes ({of_failure:.3g} and "
+            f"{of_success:.3g} a mean episode), and more reward is what is learned: give "
+            "--rollout.reward=success, or =best where the reward is a level"
         )
 
 
@@ -78,16 +78,16 @@ class Outcome:
 
     def begin(self, policy: DenoisingPolicy, explore: Callable[[Tensor], Chain]) -> Evaluation:
         """Before the first iteration: the base as deployed, which is returned, and as it explores."""
-        deployed = self.begin_deployed()
+        base_result = self.begin_deployed()
         eval_ = self.config.eval
         episodes = play_chunks(
             self.tester, lambda condition: explore(condition).x[:, 0], eval_.n_episodes_during, eval_.seed
         )
-        explored, _ = self._report("base, exploratory sampler", "exploratory", 0, 0, episodes)
-        self.monitor.track(explored)
+        result, _ = self._report("base, exploratory sampler", "exploratory", 0, 0, episodes)
+        self.monitor.track(result)
         warn_of_reward(self.config.rollout.reward, episodes)
         self._film(policy, "base")
-        return deployed
+        return base_result
 
     def begin_deployed(self) -> Evaluation:
         """The base as deployed."""
@@ -110,9 +110,9 @@ class Outcome:
         """Evaluate the last checkpoint as a user will load it, and say what became of the policy."""
         config = self.config
         checkpoint = last_checkpoint(config.output_dir)
-        chosen = self._choose() if config.guard.enable else None
-        if chosen is not None:
-            iteration, checkpoint = chosen.iteration, link_best(chosen)
+        point = self._choose() if config.guard.enable else None
+        if point is not None:
+            iteration, checkpoint = point.iteration, link_best(point)
         folder = checkpoint / PRETRAINED_MODEL_DIR
         if self.tester is None:
             print(f"\nCheckpoint: {folder}")
@@ -133,8 +133,8 @@ class Outcome:
         summary["tuned"] = result.to_dict()
         if before is not None:
             summary["base"] = before[0].to_dict()
-        if chosen is not None and "base" in summary:
-            summary["guard"] = self._verdict(chosen, summary)
+        if point is not None and "base" in summary:
+            summary["guard"] = self._verdict(point, summary)
         with replacing(config.output_dir / SUMMARY) as partial:
             partial.write_text(json.dumps(summary, indent=2) + "\n")
         panels = [("tuned", episodes, result)]
@@ -156,38 +156,38 @@ class Outcome:
         Draws the front. None where the evaluation of the base shows no modes to compare with.
         """
         guard, run_dir = self.config.guard, self.config.output_dir
-        found = points(self.records.read("eval"), guard.metric, run_dir)
-        if not found:
+        candidates = points(self.records.read("eval"), guard.metric, run_dir)
+        if not candidates:
             tqdm.write(
                 "warning: guard: the base's successes in its evaluation show fewer than two modes, so that "
                 "checkpoints cannot be compared; exported is the last one. Raise --eval.n_episodes"
             )
             return None
-        chosen = best(found, guard.floor)
-        if chosen is None:
-            chosen = max(found, key=lambda p: (p.ratio, p.success))
+        point = best(candidates, guard.floor)
+        if point is None:
+            point = max(candidates, key=lambda p: (p.ratio, p.success))
             tqdm.write(
                 f"guard: no checkpoint keeps {guard.floor} of the base's {guard.metric.replace('_', ' ')}, "
-                f"exported is the most diverse ({chosen.ratio:.2f}). Raise --rollout.n_episodes, lower "
+                f"exported is the most diverse ({point.ratio:.2f}). Raise --rollout.n_episodes, lower "
                 "--algorithm.actor_lr, or accept a lower --guard.floor"
             )
-        draw_front(run_dir / "pictures" / "front.png", found, guard.floor, guard.metric, chosen)
-        self.records.picture("front", run_dir / "pictures" / "front.png", chosen.iteration)
-        return chosen
+        draw_front(run_dir / "pictures" / "front.png", candidates, guard.floor, guard.metric, point)
+        self.records.picture("front", run_dir / "pictures" / "front.png", point.iteration)
+        return point
 
-    def _verdict(self, chosen: Point, summary: dict[str, Any]) -> dict[str, Any]:
+    def _verdict(self, point: Point, summary: dict[str, Any]) -> dict[str, Any]:
         """The guard's verdict, measured on the exported checkpoint."""
         guard = self.config.guard
         counts = [np.array(summary[side]["mode_counts"]) for side in ("tuned", "base")]
-        out = {"metric": guard.metric, "floor": guard.floor, "iteration": chosen.iteration}
+        out = {"metric": guard.metric, "floor": guard.floor, "iteration": point.iteration}
         out["ratio"] = retained(guard.metric, *counts)
         if guard.metric == "entropy":
             with suppress(ValueError):  # too few successes for an interval
                 ratio = entropy_ratio(*counts)
                 out["ratio"], out["ratio_ci"] = ratio.ratio, [ratio.low, ratio.high]
-        found = points(self.records.read("eval"), guard.metric, self.config.output_dir)
+        candidates = points(self.records.read("eval"), guard.metric, self.config.output_dir)
         out["front"] = [
-            {"iteration": p.iteration, "success": p.success, "ratio": p.ratio} for p in front(found)
+            {"iteration": p.iteration, "success": p.success, "ratio": p.ratio} for p in front(candidates)
         ]
         return out
 

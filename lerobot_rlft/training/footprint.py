@@ -67,7 +67,7 @@ def footprint(policy: DenoisingPolicy, minibatch: int, train_encoder: bool | Non
     """
     policy.freeze(train_encoder)
     parameters = list(policy.module.parameters())
-    trained = [p for p in parameters if p.requires_grad]
+    trainable = [p for p in parameters if p.requires_grad]
     with next(policy.module.parameters()).device, torch.no_grad():
         one = policy.example_condition(1)
     again, live = policy.encoder_trained(train_encoder), Live()
@@ -80,10 +80,10 @@ def footprint(policy: DenoisingPolicy, minibatch: int, train_encoder: bool | Non
         forward = live.now
         loss.backward()
     policy.module.zero_grad(set_to_none=True)
-    size = _bytes(trained)
+    size = _bytes(trainable)
     return Footprint(
         parameters=sum(p.numel() for p in parameters),
-        trainable=sum(p.numel() for p in trained),
+        trainable=sum(p.numel() for p in trainable),
         weights=_bytes(parameters) + _bytes(policy.module.buffers()),
         base=size,
         gradients=size,
@@ -107,11 +107,11 @@ class Live(TorchDispatchMode):
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        given = {s._cdata for s in _storages((args, kwargs))}
+        inputs = {s._cdata for s in _storages((args, kwargs))}
         out = func(*args, **(kwargs or {}))
         for storage in _storages(out):
             key = storage._cdata
-            if key not in given and key not in self._seen:
+            if key not in inputs and key not in self._seen:
                 self._seen.add(key)
                 self.now += storage.nbytes()
                 weakref.finalize(storage, self._free, key, storage.nbytes())
@@ -156,8 +156,8 @@ def on_meta(policy: DenoisingPolicy) -> DenoisingPolicy:
     without: dict[int, Tensor] = {}
     for tensor in (*policy.module.parameters(), *policy.module.buffers()):
         blank = tensor.detach().to("meta")
-        kept = isinstance(tensor, nn.Parameter)
-        without[id(tensor)] = nn.Parameter(blank, tensor.requires_grad) if kept else blank
+        is_parameter = isinstance(tensor, nn.Parameter)
+        without[id(tensor)] = nn.Parameter(blank, tensor.requires_grad) if is_parameter else blank
     twin = copy(policy)
     twin.module = deepcopy(policy.module, without)
     return twin
@@ -209,7 +209,7 @@ def plan(config: TrainConfig) -> str:
         except ImportError:
             note = "\nLoRA        pip install peft to see its sizes"
     first = rows["full"]
-    cached = rows.get("expert only", first).condition
+    cache = rows.get("expert only", first).condition
     inputs = policy.module.config.input_features
     dtype = next(policy.module.parameters()).dtype
     lines = [
@@ -218,7 +218,7 @@ def plan(config: TrainConfig) -> str:
         f"chain       {policy.kernel.num_steps} denoising steps, chunks of {policy.horizon} actions, "
         f"{policy.n_action_steps} executed",
         f"decision    {size_text(stored_decision(policy))} for observation and chain while collected, "
-        f"{size_text(cached)} more for the encoded prefix while learned from",
+        f"{size_text(cache)} more for the encoded prefix while learned from",
         f"update      of minibatches of {size} (decision, step) pairs (--algorithm.minibatch_size):",
     ]
     table = [["trained", "parameters", "weights", "base", "gradients", "Adam", "activations", "sum"]]

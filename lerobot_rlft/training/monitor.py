@@ -100,15 +100,15 @@ class DiversityMonitor:
             self.atlas.save(self.folder)
             draw_atlas(self.config.output_dir / "pictures" / "atlas.png", self.atlas, env)
 
-    def track(self, explored: Evaluation) -> None:
+    def track(self, result: Evaluation) -> None:
         """Take the exploring base's episodes as what later iterations are compared with."""
-        if not sum(explored.mode_counts or ()):
+        if not sum(result.mode_counts or ()):
             tqdm.write(
                 "warning: modes are not tracked, the base had no success in a known mode while it explored"
             )
             return
         self.tracker = ModeTracker(
-            explored.mode_counts, explored.n_episodes, round(explored.success * explored.n_episodes)
+            result.mode_counts, result.n_episodes, round(result.success * result.n_episodes)
         )
 
     def begin_reference(
@@ -144,9 +144,9 @@ class DiversityMonitor:
                 self.guard = DiversityGuard(self.config.guard, counts, not self.adjustable)
             except ValueError as error:
                 raise UserError(str(error)) from error
-        known = episodes.success & (episodes.mode >= 0)
-        if key in episodes.states and known.any():
-            self.attempts = Attempts(episodes.states[key][known], episodes.mode[known])
+        in_mode = episodes.success & (episodes.mode >= 0)
+        if key in episodes.states and in_mode.any():
+            self.attempts = Attempts(episodes.states[key][in_mode], episodes.mode[in_mode])
             self.attempts.save(self.folder / ATTEMPTS)
         self._name_attempts(reference)
         return num_modes
@@ -193,9 +193,9 @@ class DiversityMonitor:
             if self.guard is not None:
                 out |= self.guard.update(worth, len(episodes.success))
                 alarms.append(out.pop("alarm", None))
-        if said := " ".join(filter(None, alarms)):
-            tqdm.write(f"iteration {number}: {said}")
-            out["alarm"] = said
+        if message := " ".join(filter(None, alarms)):
+            tqdm.write(f"iteration {number}: {message}")
+            out["alarm"] = message
         return out
 
     def probes(self, number: int) -> bool:
@@ -204,7 +204,7 @@ class DiversityMonitor:
         return bool(every) and (number % every == 0 or number == 1)
 
     def compare(self, number: int, data: Rollout, policy: DenoisingPolicy) -> dict[str, Any]:
-        """What the probe shows after an iteration whose `probes` holds, for its line in metrics.jsonl.
+        """Metrics of the probe after an iteration for which `probes` is true, for its line in metrics.jsonl.
 
         Args:
             number: 1 for the first iteration, whose episodes are still the base's.
@@ -240,8 +240,8 @@ class DiversityMonitor:
                 # An environment that names modes of successes only names none where there is no success.
                 counts, episodes = line.get("mode_counts", [0] * len(of_base)), line["n_episodes"]
                 self.tracker.window.clear()
-                shown = self.tracker.update(counts, episodes, round(line["success"] * episodes))
-                out = {"mode_counts": counts, **shown}
+                metrics = self.tracker.update(counts, episodes, round(line["success"] * episodes))
+                out = {"mode_counts": counts, **metrics}
                 alarm = self.tracker.alarm(ADVICE_TO_ROUNDS)
             if alarm:
                 tqdm.write(f"round {evaluations[-1]['iteration']}: {alarm}")

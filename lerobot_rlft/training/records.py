@@ -57,10 +57,10 @@ class Records:
 
     def begin(self, size: int) -> None:
         """Start the tracker and drop what lies beyond `size` bytes: after a resume it is written again."""
-        chosen = self.config.tracked_by
-        if chosen != "none":
+        name = self.config.tracked_by
+        if name != "none":
             with self._unharmed():
-                self.tracker = TRACKERS[chosen](self.config)
+                self.tracker = TRACKERS[name](self.config)
         if self.size > size:
             with replacing(self.path) as partial:
                 partial.write_bytes(self.path.read_bytes()[:size])
@@ -77,14 +77,14 @@ class Records:
             if "alarm" in values:
                 self.tracker.alert(f"{self.config.job_name}: mode diversity", values["alarm"])
 
-    def forget(self, forgotten: Callable[[dict[str, Any]], bool]) -> None:
+    def forget(self, condition: Callable[[dict[str, Any]], bool]) -> None:
         """Drop lines that are about to be written again, and one that a kill left unfinished."""
         if not self.path.is_file():
             return
         whole = self.path.read_text().rpartition("\n")[0].splitlines()
-        kept = [line for line in whole if not forgotten(json.loads(line))]
+        lines = [line for line in whole if not condition(json.loads(line))]
         with replacing(self.path) as partial:
-            partial.write_text("".join(f"{line}\n" for line in kept))
+            partial.write_text("".join(f"{line}\n" for line in lines))
 
     def picture(self, name: str, path: Path, iteration: int) -> None:
         """Show a picture of the run in its tracker."""

@@ -56,10 +56,10 @@ class Refit:
         self.step = 0
 
     def _parameters(self) -> Any:
-        wanted = self.policy.module.get_optim_params()
+        params = self.policy.module.get_optim_params()
         if self.embedding is None:
-            return wanted
-        groups = list(wanted.values() if isinstance(wanted, dict) else wanted)
+            return params
+        groups = list(params.values() if isinstance(params, dict) else params)
         groups = groups if groups and isinstance(groups[0], dict) else [{"params": groups}]
         return [*groups, {"params": [self.embedding.weight]}]
 

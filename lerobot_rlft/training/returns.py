@@ -29,8 +29,8 @@ def frame_returns(
             raise UserError(
                 f"algorithm.returns=reward needs next.reward, which {lacking[0]} lacks: use steps"
             )
-        paid = [np.full(len(d.index), np.nan) if d.reward is None else d.reward for d in datasets]
-        reward = np.concatenate(paid)
+        rewards = [np.full(len(d.index), np.nan) if d.reward is None else d.reward for d in datasets]
+        reward = np.concatenate(rewards)
         unknown = np.isnan(reward)
         reward, over = scaled_rewards(episode, np.nan_to_num(reward), task)
     total = np.where(unknown, np.nan, returns(episode, reward, over))

@@ -73,8 +73,8 @@ class Rollback:
         random_state = get_rng_state()
         if config.peft is None:  # else what is trained is part of the algorithm's state
             folder, trust = checkpoint / PRETRAINED_MODEL_DIR, config.trust_remote_code
-            saved = load_policy_config(str(folder), [f"--device={config.policy.device}"], trust=trust)
-            good = load_policy(saved, folder, config.algorithm.exploration, trust)
+            policy_config = load_policy_config(str(folder), [f"--device={config.policy.device}"], trust=trust)
+            good = load_policy(policy_config, folder, config.algorithm.exploration, trust)
             self.policy.module.load_state_dict(good.module.state_dict())
         self.algorithm.load_state_dict(load_state(checkpoint)["algorithm"])
         set_rng_state(random_state)

@@ -56,8 +56,8 @@ class RoundEvaluator:
         """Say and write down what a round did to modes, beside the base."""
         lines = {line["iteration"]: line for line in self.records.read("eval")}
         evaluations = [lines[i] for i in range(number + 1)]
-        found = self.monitor.after_round(evaluations, self.stages.newest(number + 1), self.stages.decisions)
-        self.records.write("train", number, self.stages.env_steps(number), found)
+        metrics = self.monitor.after_round(evaluations, self.stages.newest(number + 1), self.stages.decisions)
+        self.records.write("train", number, self.stages.env_steps(number), metrics)
         self.monitor.draw(number)
 
     def _seconds(self) -> float:
@@ -72,14 +72,14 @@ class RoundEvaluator:
         evaluations[0] |= summary["base"]  # as it was played for the report
         base = evaluations[0].get("mode_counts")
         for number, line in sorted(evaluations.items()):
-            shown = {key: line[key] for key in ("success", "success_ci", "modes", "entropy") if key in line}
+            entry = {key: line[key] for key in ("success", "success_ci", "modes", "entropy") if key in line}
             if base and number:
                 try:
                     ratio = entropy_ratio(np.array(line["mode_counts"]), np.array(base))
-                    shown |= {"entropy_ratio": ratio.ratio, "entropy_ratio_ci": [ratio.low, ratio.high]}
+                    entry |= {"entropy_ratio": ratio.ratio, "entropy_ratio_ci": [ratio.low, ratio.high]}
                 except ValueError as error:  # too few successes, or a base with one mode
-                    shown["entropy_ratio"] = str(error)
-            rounds.append({"round": number, **shown})
+                    entry["entropy_ratio"] = str(error)
+            rounds.append({"round": number, **entry})
         summary["rounds"] = rounds
         with replacing(file) as partial:
             partial.write_text(json.dumps(summary, indent=2) + "\n")

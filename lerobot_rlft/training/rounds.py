@@ -55,11 +55,11 @@ class Rounds(Run):
         check_form(self.algorithm, self.base)
         self.stages = Stages(config, self.base, self.records)
         self.collects = config.env is not None if self.algorithm.collect is None else self.algorithm.collect
-        given = self.stages.datasets(0)
-        if given:
-            check_alike(given, config.policy)
+        datasets = self.stages.datasets(0)
+        if datasets:
+            check_alike(datasets, config.policy)
         if not self.collects and self.algorithm.stage != "collect":
-            check_outcomes(given)
+            check_outcomes(datasets)
         self.evaluator = RoundEvaluator(config, self.stages, self.records) if config.env is not None else None
         if self.evaluator is not None:
             self.runners.append(self.evaluator.tester)
@@ -72,15 +72,15 @@ class Rounds(Run):
             self._go_through()
 
     def _go_through(self) -> None:
-        asked, rounds = self.algorithm.stage, range(1, self.algorithm.n_rounds + 1)
+        only, rounds = self.algorithm.stage, range(1, self.algorithm.n_rounds + 1)
         for number in rounds:
-            if asked != "all" and self._finished(number, asked):
+            if only != "all" and self._finished(number, only):
                 if self.evaluator is not None:  # an interrupted evaluation is made up for
                     self.evaluator.evaluate(number)
                 continue
-            for stage in self._wanted(number, asked):
+            for stage in self._wanted(number, only):
                 if self.stages.result(stage, number).is_dir():
-                    if asked != "all":
+                    if only != "all":
                         print(f"round {number}, {stage}: there already, {self.stages.result(stage, number)}")
                     continue
                 self._run(stage, number)
@@ -89,26 +89,26 @@ class Rounds(Run):
                     self.evaluator.evaluate(number)
                 else:
                     print(f"Checkpoint: {self.stages.result('refit', number) / PRETRAINED_MODEL_DIR}")
-            if asked != "all":
+            if only != "all":
                 return
-        if asked != "all":
+        if only != "all":
             print(
                 f"all {self.algorithm.n_rounds} rounds are finished: raise --algorithm.n_rounds, or delete "
-                f"what stage={asked} left ({self.stages.result(asked, number)}) to have it made again"
+                f"what stage={only} left ({self.stages.result(only, number)}) to have it made again"
             )
 
-    def _finished(self, number: int, asked: str) -> bool:
-        """Whether a round has its policy and what the stage `asked` leaves, if it is one of its stages."""
-        needed = {"refit", asked} & set(self._wanted(number, "all"))
-        return all(self.stages.result(stage, number).is_dir() for stage in needed)
+    def _finished(self, number: int, only: str) -> bool:
+        """Whether a round has its policy and what the stage `only` leaves, if it is one of its stages."""
+        stages = {"refit", only} & set(self._wanted(number, "all"))
+        return all(self.stages.result(stage, number).is_dir() for stage in stages)
 
-    def _wanted(self, number: int, asked: str) -> list[str]:
-        if asked != "all":
-            return [asked]
-        skipped = {"collect"} if not self.collects else set()
+    def _wanted(self, number: int, only: str) -> list[str]:
+        if only != "all":
+            return [only]
+        exclusions = {"collect"} if not self.collects else set()
         if not self.algorithm.needs_value:
-            skipped.add("value")
-        return [stage for stage in STAGES if stage not in skipped]
+            exclusions.add("value")
+        return [stage for stage in STAGES if stage not in exclusions]
 
     def _run(self, stage: str, number: int) -> None:
         seed = np.random.SeedSequence((self.config.seed, number, STAGES.index(stage)))

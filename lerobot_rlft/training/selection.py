@@ -41,8 +41,8 @@ def points(lines: list[dict[str, Any]], metric: str, run_dir: Path) -> list[Poin
         metric: of the guard.
         run_dir: folder of the run.
     """
-    deployed = [line for line in lines if line["sampler"] == "deployed" and "mode_counts" in line]
-    base = next((line for line in deployed if line["iteration"] == 0), None)
+    evaluations = [line for line in lines if line["sampler"] == "deployed" and "mode_counts" in line]
+    base = next((line for line in evaluations if line["iteration"] == 0), None)
     if base is None or np.count_nonzero(base["mode_counts"]) < 2:
         return []
     folders = {
@@ -58,7 +58,7 @@ def points(lines: list[dict[str, Any]], metric: str, run_dir: Path) -> list[Poin
             folders[line["iteration"]],
             line["success_ci"][0],
         )
-        for line in deployed
+        for line in evaluations
         if line["iteration"] in folders and not line.get("reloaded")
     ]
 
@@ -83,14 +83,14 @@ def best(all_points: list[Point], floor: float) -> Point | None:
     successful one, whose interval it is in: the highest of many noisy readings owes its place to luck, the
     latest has learnt longest. None where none respects the floor.
     """
-    allowed = [p for p in all_points if p.ratio >= floor]
-    if not allowed:
+    candidates = [p for p in all_points if p.ratio >= floor]
+    if not candidates:
         return None
-    least = max(allowed, key=lambda p: p.success).success_low
-    return max((p for p in allowed if p.success >= least), key=lambda p: p.iteration)
+    least = max(candidates, key=lambda p: p.success).success_low
+    return max((p for p in candidates if p.success >= least), key=lambda p: p.iteration)
 
 
-def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, chosen: Point) -> None:
+def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, point: Point) -> None:
     """Success over retained diversity: all evaluations in order, the front, the floor, what is exported."""
     figure, axis = pyplot().subplots(figsize=(5.4, 4.4), layout="constrained")
     axis.plot([p.ratio for p in all_points], [p.success for p in all_points], color="0.75", lw=1, zorder=1)
@@ -107,7 +107,7 @@ def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, c
     axis.plot([p.ratio for p in edge], [p.success for p in edge], color="tab:orange", lw=1.2, label="front")
     axis.axvline(floor, color="tab:red", lw=1, ls="--", label=f"floor {floor:g}")
     axis.scatter(
-        chosen.ratio, chosen.success, marker="*", s=220, color="tab:orange", zorder=2, label="exported"
+        point.ratio, point.success, marker="*", s=220, color="tab:orange", zorder=2, label="exported"
     )
     for p in edge:
         axis.annotate(

@@ -86,13 +86,13 @@ def make_policy(config: TrainConfig, checkpoint: Path | None, batches: BatchLoad
         folder = checkpoint / PRETRAINED_MODEL_DIR
         try:
             trust = config.trust_remote_code
-            saved = load_policy_config(str(folder), [f"--device={config.policy.device}"], trust=trust)
-            wanted = COMMANDED if config.algorithm.commanded else config.policy.type
-            if saved.type != wanted:
-                raise UserError(f"it holds a policy of type {saved.type} instead of {wanted}")
-            if wanted == COMMANDED:
-                saved.pretrained_path = None  # as when the run began
-                return config.algorithm.wrap(load_policy(saved, folder, exploration, trust))
+            policy_config = load_policy_config(str(folder), [f"--device={config.policy.device}"], trust=trust)
+            kind = COMMANDED if config.algorithm.commanded else config.policy.type
+            if policy_config.type != kind:
+                raise UserError(f"it holds a policy of type {policy_config.type} instead of {kind}")
+            if kind == COMMANDED:
+                policy_config.pretrained_path = None  # as when the run began
+                return config.algorithm.wrap(load_policy(policy_config, folder, exploration, trust))
             return load_policy(config.policy, folder, exploration, trust)
         except UserError as error:
             raise UserError(
@@ -185,7 +185,7 @@ def make_optimization(config: TrainConfig, policy: DenoisingPolicy) -> Optimizat
 
 def make_regularizers(
     config: TrainConfig,
-    wanted: Sequence[RegularizerConfig],
+    configs: Sequence[RegularizerConfig],
     policy: DenoisingPolicy,
     base: DenoisingPolicy,
 ) -> dict[str, Regularizer]:
@@ -199,21 +199,21 @@ def make_regularizers(
         trust, device = config.trust_remote_code, f"--device={config.policy.device}"
         reference = load_policy_config(path, [device], "references", trust)
         exploration = config.algorithm.exploration
-        loaded = load_policy(reference, reference.pretrained_path, exploration, trust)
-        loaded.task = policy.task
-        return loaded
+        anchor = load_policy(reference, reference.pretrained_path, exploration, trust)
+        anchor.task = policy.task
+        return anchor
 
-    built: dict[str, Regularizer] = {}
-    for options in wanted:
-        same = sum(name.partition("#")[0] == options.type for name in built)
+    regularizers: dict[str, Regularizer] = {}
+    for options in configs:
+        same = sum(name.partition("#")[0] == options.type for name in regularizers)
         name = f"{options.type}#{same + 1}" if same else options.type
         try:
-            built[name] = options.build(policy, base, load)
+            regularizers[name] = options.build(policy, base, load)
         except ValueError as error:
             raise UserError(f"algorithm.regularizers: {error}") from error
         if isinstance(options, RehearsalConfig) and options.source == "demonstrations" and not config.resume:
-            remember_demonstrations(config, policy, built[name])
-    return built
+            remember_demonstrations(config, policy, regularizers[name])
+    return regularizers
 
 
 def remember_demonstrations(config: TrainConfig, policy: DenoisingPolicy, rehearsal: Rehearsal) -> None:

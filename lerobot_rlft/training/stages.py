@@ -151,12 +151,12 @@ class Stages:
             value = self._value(datasets)
             load_value(folder, value, self._how(datasets))
             values = predict_all(value, datasets)
-        found = [
+        parts = [
             np.where(np.isnan(t), np.nan, advantages(d.episode, r, o, v, algorithm.n_step))
             for d, r, t, o, v in zip(datasets, reward, total, over, values, strict=True)
         ]
         scores = Scores(
-            advantage=np.concatenate(found),
+            advantage=np.concatenate(parts),
             success=np.concatenate([d.success[d.episode] for d in datasets]),
             task=np.unique(np.concatenate([d.task for d in datasets]), return_inverse=True)[1],
             mode=np.concatenate([d.mode[d.episode] for d in datasets]),
@@ -176,7 +176,7 @@ class Stages:
             columns = {
                 "return": total[i],
                 "value": values[i],
-                "advantage": found[i],
+                "advantage": parts[i],
                 "label": labels[i],
                 "weight": weights[i],
             }
@@ -217,16 +217,16 @@ class Stages:
                     self.records.write("train", number, env_steps, {"step": step, **metrics})
 
             refit.train(loader, state, on_step)
-        conditioned = self.folder(number) / "guided"
-        partial = conditioned.with_name(f".partial.{conditioned.name}")
-        for left in (partial, conditioned):
-            shutil.rmtree(left, ignore_errors=True)
+        guided_folder = self.folder(number) / "guided"
+        partial = guided_folder.with_name(f".partial.{guided_folder.name}")
+        for path in (partial, guided_folder):
+            shutil.rmtree(path, ignore_errors=True)
         refit.export_guided(partial)
         if partial.is_dir():
-            partial.rename(conditioned)
-        saved = save_checkpoint(config, number, refit.export, {"round": number})
+            partial.rename(guided_folder)
+        checkpoint = save_checkpoint(config, number, refit.export, {"round": number})
         shutil.rmtree(state, ignore_errors=True)
-        self.records.saved(saved)
+        self.records.saved(checkpoint)
 
     # What they read
 
@@ -243,12 +243,12 @@ class Stages:
             d = config.dataset
             sources.insert(0, (DEMONSTRATIONS, EpisodeData(d.repo_id, d.root, d.episodes), True))
         names = [name for name, _, _ in sources]
-        if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(f"algorithm.data: repo_id={doubled[0]} is given twice: give different names")
-        found = []
+        if duplicates := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(f"algorithm.data: repo_id={duplicates[0]} is given twice: give different names")
+        datasets = []
         for name, data, demonstration in sources:
             try:
-                found.append(
+                datasets.append(
                     read_recorded(
                         name,
                         data,
@@ -265,7 +265,7 @@ class Stages:
             except (ValueError, OSError, HTTPError) as error:
                 where = "dataset" if demonstration else "algorithm.data"
                 raise UserError(f"{where}: {error}") from error
-        return found
+        return datasets
 
     def _checked(self, number: int, say: Callable[[str], None] = lambda text: None) -> list[Recorded]:
         """The datasets of a round, with all modes that can be named; `say` is told of their oddities."""

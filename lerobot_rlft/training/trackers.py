@@ -16,7 +16,7 @@ from ..utils.run_folder import TRACKIO_RUN
 
 
 class Tracker(Protocol):
-    """What a run is shown with; any method may raise whatever its library raises."""
+    """A service that shows a run; any method may raise whatever its library raises."""
 
     def log(self, kind: str, scalars: dict[str, float], iteration: int) -> None: ...
 
@@ -102,9 +102,9 @@ def check_tracker(config: TrainConfig) -> None:
     import wandb
 
     if wandb.api.api_key is None:
-        chosen, off = ("wandb.enable=true", "--wandb.enable=false")
+        option, off = ("wandb.enable=true", "--wandb.enable=false")
         if config.tracker == "wandb":
-            chosen, off = ("tracker=wandb", "--tracker=none")
+            option, off = ("tracker=wandb", "--tracker=none")
         raise UserError(
-            f"{chosen} but nobody is logged in: run `wandb login`, or use --wandb.mode=offline or {off}"
+            f"{option} but nobody is logged in: run `wandb login`, or use --wandb.mode=offline or {off}"
         )

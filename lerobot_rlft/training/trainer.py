@@ -61,19 +61,19 @@ class Trainer(Run):
         config = self.config
         self.begin_folder(self.log_bytes, exist_ok=config.resume is not None)
         self.bar = Progress(config, self.iteration)
-        with self.bar, stop_on_signal() as stopped:
+        with self.bar, stop_on_signal() as signals:
             if config.resume is None and self.runner is not None:
                 self._begin()
             while self.iteration < config.iterations:
                 self._iterate()
                 last = self.iteration == config.iterations
                 # Guard and rollback choose among evaluated checkpoints: the last is one, too.
-                chosen = config.guard.enable or bool(self.rollback.best)
-                evaluate = self.tester and (chosen if last else self._due(config.eval_freq))
-                wanted = self._evaluate() if evaluate else False
-                if last or stopped or wanted or self._due(config.save_freq):
+                selects = config.guard.enable or bool(self.rollback.best)
+                evaluate = self.tester and (selects if last else self._due(config.eval_freq))
+                must_save = self._evaluate() if evaluate else False
+                if last or signals or must_save or self._due(config.save_freq):
                     save_training(self)
-                if stopped:
+                if signals:
                     raise Interrupted
         self.phase = "final evaluation"
         self.outcome.finish(self.iteration, self.env_steps, self.seconds)
@@ -85,7 +85,7 @@ class Trainer(Run):
         """Evaluate the base, and let it play the episodes that the algorithm holds on to."""
         self.phase = "evaluation of the base"
         self.bar.show("evaluating the base")
-        deployed = self.outcome.begin(self.policy, self.algorithm.explore)
+        base_result = self.outcome.begin(self.policy, self.algorithm.explore)
         if self.algorithm.needs_reference:
             self.phase = "reference episodes of the base"
             self.bar.show("playing reference episodes")
@@ -97,7 +97,7 @@ class Trainer(Run):
             except ValueError as error:
                 raise UserError(str(error)) from error
         if self.rollback.enabled:
-            self.rollback.begin(deployed)
+            self.rollback.begin(base_result)
             save_training(self)
 
     def _evaluate(self) -> bool:

@@ -38,13 +38,13 @@ class WeightAverage:
     @contextmanager
     def deployed(self) -> Iterator[None]:
         """The average lies in the place of the weights while this is open."""
-        trained = [weight.detach().clone() for weight in self.weights]
+        weights = [weight.detach().clone() for weight in self.weights]
         try:
             self.deploy()
             yield
         finally:
             with torch.no_grad():
-                for weight, value in zip(self.weights, trained, strict=True):
+                for weight, value in zip(self.weights, weights, strict=True):
                     weight.copy_(value)
 
     def state_dict(self) -> dict[int, Tensor]:

@@ -25,7 +25,7 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def check(field: str, value: object, ok: bool, wanted: str) -> None:
+def check(field: str, value: object, ok: bool, choice: str) -> None:
     """Raise a ValueError that names field, value and what is wanted unless `ok`."""
     if not ok:
-        raise ValueError(f"algorithm.{field}={value} is out of range, choose {wanted}")
+        raise ValueError(f"algorithm.{field}={value} is out of range, choose {choice}")

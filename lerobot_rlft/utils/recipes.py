@@ -8,8 +8,8 @@ FOLDER = "recipes"
 
 def folder() -> Path:
     """The folder of the recipes: beside the code in an installation, beside the package in a checkout."""
-    installed = PACKAGE / FOLDER
-    return installed if installed.is_dir() else PACKAGE.parent / FOLDER
+    package_folder = PACKAGE / FOLDER
+    return package_folder if package_folder.is_dir() else PACKAGE.parent / FOLDER
 
 
 def names() -> list[str]:
@@ -26,8 +26,8 @@ def located(path: str) -> str:
 
 def recipe(name: str) -> Path | None:
     """The file of `quickstart`, `quickstart.yaml` or `recipes/quickstart.yaml`; None where there is none."""
-    given = Path(located(name))
-    if given.is_file():
-        return given
+    file = Path(located(name))
+    if file.is_file():
+        return file
     stem = name.removesuffix(".yaml")
     return folder() / f"{stem}.yaml" if stem in names() else None

@@ -16,11 +16,11 @@ class Interrupted(Exception):
 @contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
     """A list that fills on Ctrl-C, SIGTERM or the end of the terminal; the second Ctrl-C stops at once."""
-    received: list[int] = []
+    signals: list[int] = []
     terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def on_signal(number: int, _frame: Any) -> None:
-        received.append(number)
+        signals.append(number)
         if number == signal.SIGHUP:
             _write_nowhere(terminals)
         signal.signal(number, signal.default_int_handler)
@@ -31,7 +31,7 @@ def stop_on_signal() -> Iterator[list[int]]:
     numbers = [signal.SIGINT, signal.SIGTERM, *_hangup()]
     old = {number: signal.signal(number, on_signal) for number in numbers}
     try:
-        yield received
+        yield signals
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

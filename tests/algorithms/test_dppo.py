@@ -14,7 +14,7 @@ from lerobot_rlft.algorithms.nft import NFT, NFTConfig
 from lerobot_rlft.chains.chain import DDPMKernel
 from lerobot_rlft.critics.advantages import gae
 from lerobot_rlft.policies.base import DenoisingPolicy
-from lerobot_rlft.regularizers.base import Regularizer
+from lerobot_rlft.regularizers.base import Regularizer, success_value
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
 from lerobot_rlft.regularizers.mode_balance import BalanceConfig
 from lerobot_rlft.regularizers.rehearsal import RehearsalConfig
@@ -94,11 +94,12 @@ def explore(policy, lengths=(3, 1, 2), reward=None, seed=0, floor=0.1):
     return data
 
 
-def make(policy=None, base=None, backward=torch.Tensor.backward, **fields):
+def make(policy=None, base=None, backward=torch.Tensor.backward, kind=DPPO, regularizers=None, **fields):
     policy = policy or Toy()
     base = base or copy.deepcopy(policy)
     base.module.requires_grad_(False)
-    algorithm = DPPO(DPPOConfig(**{"critic_epochs": 1} | fields), policy, base, backward)
+    config = {DPPO: DPPOConfig, NFT: NFTConfig}[kind](**{"critic_epochs": 1} | fields)
+    algorithm = kind(config, policy, base, backward, regularizers)
     algorithm.warm = True  # see `test_the_critic_is_warm_before_its_first_advantages`
     return algorithm
 
@@ -224,27 +225,96 @@ def test_the_trust_region_is_in_nats_of_the_whole_chunk(monkeypatch):
         assert not algorithm.objective.stops(log | {"approx_kl": 0.04})
 
 
-def test_what_all_advantages_have_in_common_moves_nothing():
-    data = explore(Toy())
-    moved = []
+def updated(algorithm, data, reference=None):
+    """All weights after one update."""
+    if reference is not None:
+        algorithm.begin(reference, None)
+    torch.manual_seed(5)
+    algorithm.update(data)
+    return torch.cat([w.flatten() for w in weights(algorithm.policy.module)])
+
+
+@pytest.mark.parametrize("kind", [DPPO, NFT])
+def test_what_all_advantages_have_in_common_moves_nothing(kind, monkeypatch):
+    after = []
     for constant in (0.0, 7.0):
-        objective = make().objective
-        objective.begin(data.chain, torch.zeros(6, 2), torch.arange(6.0) + constant)
-        moved.append(objective.advantage)
-    torch.testing.assert_close(*moved)
-    assert moved[0].tolist() == [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]
+        algorithm = make(kind=kind, minibatch_size=7)
+
+        def higher(*args, constant=constant):
+            advantage, target = gae(*args)
+            return advantage + constant, target
+
+        monkeypatch.setattr(on_policy, "gae", higher)
+        after.append(updated(algorithm, explore(algorithm.policy, (40, 40, 40))))
+    torch.testing.assert_close(*after, atol=1e-5, rtol=0)
 
 
-def test_rewards_in_another_unit_give_the_same_update():
+@pytest.mark.parametrize("kind", [DPPO, NFT])
+@pytest.mark.parametrize("held", [False, True])
+def test_rewards_in_another_unit_give_the_same_update(kind, held, monkeypatch):
+    """Also where a regularizer adds to rewards and to the loss."""
+    monkeypatch.setattr(on_policy, "WARMUP_STEPS", 3)
     after = []
     for unit in (1.0, 10.0):
-        algorithm = make(minibatch_size=7)
-        data = explore(algorithm.policy, (40, 40, 40))
-        data.reward = data.reward * unit
-        torch.manual_seed(5)
-        algorithm.update(data)
-        after.append(torch.cat([w.flatten() for w in weights(algorithm.policy.module)]))
+        regularizers = {"paid": Paid(coef=0.5)} if held else {}
+        algorithm = make(kind=kind, regularizers=regularizers, minibatch_size=7)
+        parts = [
+            balanced(explore(algorithm.policy, (40, 40, 40), seed=seed), [0, 1, 2], [True, True, False])
+            for seed in (0, 1)
+        ]
+        for data in parts:
+            data.reward = data.reward * unit
+        after.append(updated(algorithm, *parts if held else parts[:1]))
     torch.testing.assert_close(*after, atol=1e-5, rtol=0)
+
+
+class Whole(Toy):
+    """Executes both numbers of a chunk."""
+
+    def executed(self, x):
+        return x[:, :2]
+
+
+class Tailed(Whole):
+    """Its chunks have `extra` more numbers, with outputs of their own, that are not executed."""
+
+    def __init__(self, extra):
+        super().__init__()
+        self.horizon = 2 + extra
+        self.module["tail"] = nn.Linear(2, extra)
+
+    def predict(self, x, timestep, condition):
+        head = super().predict(x[:, :2], timestep, condition)
+        return torch.cat([head, self.module["tail"](condition)[:, :, None]], 1)
+
+
+def test_actions_that_are_not_executed_do_not_change_the_update():
+    after = []
+    for extra in (2, 14):
+        policy = Whole()
+        data = explore(policy, (40, 40, 40))
+        torch.manual_seed(1)
+        tail = torch.randn(len(data.chain.x), STEPS + 1, extra, 1)
+        data.chain.x = torch.cat([data.chain.x, tail], 2)
+        longer = Tailed(extra)
+        longer.module.load_state_dict(policy.module.state_dict(), strict=False)
+        torch.manual_seed(2)  # of the critic
+        updated(make(longer, minibatch_size=7), data)
+        after.append(torch.cat([w.flatten() for w in weights(longer.module["network"])]))
+        assert (after[-1] - torch.cat([w.flatten() for w in weights(policy.module)])).abs().max() > 1e-4
+    torch.testing.assert_close(*after, atol=1e-5, rtol=0)
+
+
+def test_the_tail_is_held_to_the_base():
+    policy = Tailed(3)
+    base = copy.deepcopy(policy)
+    with torch.no_grad():
+        policy.module["tail"].bias += 1
+    algorithm = make(policy, base, update_epochs=40, actor_lr=3e-2, minibatch_size=100, max_step_kl=None)
+    first = make(copy.deepcopy(policy), base, update_epochs=1, minibatch_size=100)
+    assert first.update(explore(policy))["anchor_loss"] > 0.5
+    algorithm.update(explore(policy, (40, 40)))
+    assert (policy.module["tail"].bias - base.module["tail"].bias).abs().max() < 0.5
 
 
 def test_the_critic_is_warm_before_its_first_advantages(monkeypatch):
@@ -376,16 +446,16 @@ def test_the_anchor_asks_the_base_at_the_other_steps_only(monkeypatch):
 
     data = explore(algorithm.policy)
     algorithm.update(data)
-    assert base.predicted == 3 * 3 + 1  # 12 pairs in minibatches of 4, and the KL
+    # 12 pairs in minibatches of 4: other steps, and the tail of these; and the KL
+    assert base.predicted == 2 * 3 * 3 + 1
     monkeypatch.setattr(base, "predict", predict)
-    algorithm._anchor_loss(
-        data.chain.x, lambda p, rows: p.encode({"observation.state": torch.zeros(100, 1, 2)}), 100
-    )
+    encode = lambda p, rows: p.encode({"observation.state": torch.zeros(100, 1, 2)})  # noqa: E731
+    algorithm.anchor._early_loss(data.chain.x, encode, 100)
     assert asked == {2, 3}
 
 
-def test_the_base_is_called_for_the_kl_alone_where_all_steps_are_finetuned():
-    algorithm = make()
+def test_the_base_is_called_for_the_kl_alone_where_all_is_trained():
+    algorithm = make(Whole())
     algorithm.update(explore(algorithm.policy))
     assert algorithm.base.predicted == 1
 
@@ -745,7 +815,7 @@ def test_regularizers_add_to_rewards_and_losses(monkeypatch):
     metrics = algorithm.update(data)
     assert regularizer.seen == ["begin", "observe"]
     assert regularizer.rows.bincount().tolist() == [STEPS] * 6  # every step of every decision
-    torch.testing.assert_close(rewards[-1], data.reward + 0.5 * data.valid)
+    torch.testing.assert_close(rewards[-1], data.reward + 0.5 * success_value(data) * data.valid)
     assert metrics["paid_reward"] == pytest.approx(2)  # mean over episodes of 3, 1 and 2 decisions
     assert metrics["paid_loss"] > 0
     regularizer.coef = 0.0  # switched off by the guard: its loss is not computed
@@ -838,13 +908,31 @@ def test_noise_that_does_not_fit_is_refused(fields, message):
 @pytest.mark.parametrize(
     "fields, wanted",
     [
-        ({"min_sampling_std": 0.0}, "min_sampling_std=0.0 .*a number > 0; without noise"),
+        (
+            {"min_sampling_std": 0.0, "finetuned_steps": 1},
+            "min_sampling_std=0.0 .*a number > 0; without noise",
+        ),
         ({"min_log_prob_std": 0.0}, "min_log_prob_std=0.0 .*a number > 0; this sampler has noise-free"),
     ],
 )
 def test_a_sampler_with_steps_without_noise_needs_a_floor(fields, wanted):
     with pytest.raises(ValueError, match=wanted):
         make(**fields)
+
+
+def test_steps_without_noise_are_left_out_where_no_noise_is_added():
+    algorithm = make(min_sampling_std=0.0, update_epochs=1, minibatch_size=100)
+    std = algorithm.policy.kernel.std
+    assert std[0] == 0 and algorithm.floor == std[1]  # the smallest of the others
+    assert algorithm.minibatches(6) == (18, 1)
+    data = explore(algorithm.policy)
+    condition = algorithm.policy.encode(data.obs)
+    data.chain = algorithm.explore(condition)
+    assert data.chain.pairs(STEPS)[1].unique().tolist() == [1, 2, 3]
+    last = algorithm.policy.transition(data.chain.x[:, 1], torch.zeros(6, dtype=torch.long), condition)
+    torch.testing.assert_close(data.chain.x[:, 0], last.mean)
+    metrics = algorithm.update(data)
+    assert metrics["first_ratio_error"] < 1e-5 and math.isfinite(metrics["kl_to_base"])
 
 
 @pytest.mark.parametrize("kind, sampling", [(DPPO, 0.1), (NFT, 0.0)])

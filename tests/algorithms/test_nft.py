@@ -42,7 +42,8 @@ def test_it_is_the_loss_of_the_two_implicit_policies(beta, made):
     loss, log = objective.loss(step, rows, first=True)
 
     advantage = torch.tensor([1.0, -2.0, 0.5])
-    a = (advantage / (2 * advantage.std(unbiased=False)))[rows] * 0.5**k
+    a = advantage / (2 * advantage.std(unbiased=False))
+    a = (a - a.mean())[rows] * 0.5**k
     r = (1 + a) / 2
     target = data.chain.x[rows, 0][:, :2]  # a policy that predicts the clean chunk; two actions are executed
     old = (1.0 + rows.float())[:, None, None].expand_as(target)  # the mean of the observation is the row
@@ -61,7 +62,8 @@ def test_the_weight_is_the_advantage_in_units_of_twice_its_std():
     objective.begin(data.chain, torch.zeros(4, 2), advantage)
     assert objective.weight.tolist() == pytest.approx([3 / 12**0.5, *[-1 / 12**0.5] * 3])
     objective.begin(data.chain, torch.zeros(4, 2), torch.tensor([900.0] + [0.0] * 3))
-    assert objective.weight.tolist() == pytest.approx([1, 0, 0, 0])  # 1.15 is cut
+    # 1.15 is cut to 1, and then the mean is 0 again
+    assert objective.weight.tolist() == pytest.approx([0.75, -0.25, -0.25, -0.25])
     objective.begin(data.chain, torch.zeros(4, 2), torch.tensor([0.4, -0.4, 0.0, 0.0]))
     assert objective.weight.tolist() == pytest.approx([0.2, -0.2, 0, 0])  # not blown up: at least 2 x 1
     objective.begin(data.chain, torch.zeros(4, 2), torch.zeros(4))

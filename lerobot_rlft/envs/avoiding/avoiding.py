@@ -126,13 +126,13 @@ class AvoidingVectorEnv(ArrayVectorEnv):
         self._steps += 1
         x, y = self._current.T
         self._pass_levels(x, y)
-        failed = self._contact(x, y) | (x < X_RANGE[0]) | (x > X_RANGE[1]) | (y < Y_MIN)
-        crossed = (y > FINISH_Y) & ~failed
-        self._success |= crossed
+        failure = self._contact(x, y) | (x < X_RANGE[0]) | (x > X_RANGE[1]) | (y < Y_MIN)
+        success = (y > FINISH_Y) & ~failure
+        self._success |= success
         # dppo_m5 runs on beyond the line, so that staying there pays.
-        terminated = failed if self.reward == "dppo_m5" else failed | crossed
+        terminated = failure if self.reward == "dppo_m5" else failure | success
         truncated = (self._steps >= self._max_episode_steps) & ~terminated
-        reward = crossed.astype(np.float64)
+        reward = success.astype(np.float64)
         if self.reward == "graded":
             reward *= 1 + self.graded_bonus * self._mode / (NUM_MODES - 1)
         return self._end_step(reward, terminated, truncated)
@@ -149,11 +149,11 @@ class AvoidingVectorEnv(ArrayVectorEnv):
     def _contact(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         ox, oy, r = OBSTACLES.T
         dx, dy = x[:, None] - ox, y[:, None] - oy
-        hit = (dx * dx + dy * dy < (r + ROD_RADIUS) ** 2).any(axis=1)
+        contact = (dx * dx + dy * dy < (r + ROD_RADIUS) ** 2).any(axis=1)
         if self.wall is not None:
             wall_y, left, right = self.wall
-            hit |= (np.abs(y - wall_y) < ROD_RADIUS) & (x >= left) & (x <= right)
-        return hit
+            contact |= (np.abs(y - wall_y) < ROD_RADIUS) & (x >= left) & (x <= right)
+        return contact
 
     def render(self) -> tuple[np.ndarray, ...]:
         """One (render_size, render_size, 3) uint8 frame per copy, y upwards."""
@@ -166,7 +166,7 @@ class AvoidingVectorEnv(ArrayVectorEnv):
             return px - r * scale, py - r * scale, px + r * scale, py + r * scale
 
         frames = []
-        for current, desired in zip(self._current, self._desired, strict=True):
+        for current, target in zip(self._current, self._desired, strict=True):
             image = Image.new("RGB", (self.render_size, self.render_size), "white")
             draw = ImageDraw.Draw(image)
             finish = (0.38 - FINISH_Y) * scale
@@ -179,7 +179,7 @@ class AvoidingVectorEnv(ArrayVectorEnv):
                 draw.line(
                     [((left - 0.1) * scale, py), ((right - 0.1) * scale, py)], fill=(90, 20, 20), width=4
                 )
-            draw.ellipse(box(*desired, ROD_RADIUS / 2), fill=(180, 200, 235))
+            draw.ellipse(box(*target, ROD_RADIUS / 2), fill=(180, 200, 235))
             draw.ellipse(box(*current, ROD_RADIUS), fill=(40, 90, 180))
             frames.append(np.asarray(image))
         return tuple(frames)

@@ -119,7 +119,7 @@ class GraspsVectorEnv(ArrayVectorEnv):
 
         axes.add_patch(Circle(CENTRE, RADIUS, color="0.93", zorder=0))
         for i, point in enumerate(self.points):
-            closed = i == self.blocked_grasp
-            axes.add_patch(Circle(point, self.tolerance, fill=closed, color="0.25", lw=1, zorder=3))
+            is_blocked = i == self.blocked_grasp
+            axes.add_patch(Circle(point, self.tolerance, fill=is_blocked, color="0.25", lw=1, zorder=3))
         axes.set_xlim(-1, 1)
         axes.set_ylim(-1, 1)

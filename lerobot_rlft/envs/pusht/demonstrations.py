@@ -67,9 +67,9 @@ def write_demonstrations(
         raise ValueError(
             f"episodes={episodes}: {source} has {len(recordings)}; choose 1..{len(recordings)} or None"
         )
-    env, chosen = _simulator(), recordings[:episodes]
-    columns = (_columns(env, state, action) for state, action in chosen)
-    return write_dataset(root, repo_id, FPS, TASK, FEATURES, columns, len(chosen), progress)
+    env, selection = _simulator(), recordings[:episodes]
+    columns = (_columns(env, state, action) for state, action in selection)
+    return write_dataset(root, repo_id, FPS, TASK, FEATURES, columns, len(selection), progress)
 
 
 def replay(source: Path, episode: int) -> np.ndarray:
@@ -96,9 +96,9 @@ def replay(source: Path, episode: int) -> np.ndarray:
     env = _simulator()
     _place(env, state[0])
     deviation = []
-    for target, recorded in zip(action[:-1], state[1:], strict=True):
+    for target, reference in zip(action[:-1], state[1:], strict=True):
         env.step(target.astype(float))
-        deviation.append(np.abs([*env.agent.position, *env.block.position] - recorded[:4]).max())
+        deviation.append(np.abs([*env.agent.position, *env.block.position] - reference[:4]).max())
     return np.array(deviation)
 
 
@@ -165,8 +165,8 @@ def _columns(env: "PushTEnv", state: np.ndarray, action: np.ndarray) -> dict[str
     """The dataset's columns for one episode of T recorded states (T, 5) and actions (T, 2)."""
     vertices = np.empty((len(state), 16), dtype=np.float32)
     coverage = np.empty((len(state), 1))
-    for t, recorded in enumerate(state):
-        _place(env, recorded)
+    for t, row in enumerate(state):
+        _place(env, row)
         vertices[t] = env.get_obs()["environment_state"]
         coverage[t] = env._get_coverage()
     following = np.minimum(np.arange(len(state)) + 1, len(state) - 1)

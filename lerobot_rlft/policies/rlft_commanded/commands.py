@@ -28,8 +28,8 @@ def draw_commands(shares: Tensor, count: int, practice: float = 0.0) -> Tensor:
 
 def practised(shares: Tensor, practice: float) -> Tensor:
     """Probabilities (M,) with which `draw_commands` draws."""
-    known = (shares > 0).float()
-    return (1 - practice) * shares / shares.sum() + practice * known / known.sum()
+    modes = (shares > 0).float()
+    return (1 - practice) * shares / shares.sum() + practice * modes / modes.sum()
 
 
 def deployed_odds(shares: Tensor, practice: float) -> Tensor:
@@ -54,17 +54,17 @@ def target_shares(target: str, attempt: Tensor, success: Tensor, num_modes: int)
             f"algorithm.commands knows up to {MAX_MODES} modes and there are {num_modes}: merge some with a "
             "larger --atlas.min_cluster_size, or hold them otherwise (--algorithm.commands.enable=false)"
         )
-    reached = torch.bincount(attempt[success & (attempt >= 0)], minlength=num_modes).float()
-    if not reached.any():
+    counts = torch.bincount(attempt[success & (attempt >= 0)], minlength=num_modes).float()
+    if not counts.any():
         raise ValueError(
             "algorithm.commands learns from successes of the base in known modes, and there are none: raise "
             "--rollout.n_reference, or hold modes otherwise (--algorithm.commands.enable=false)"
         )
     if target == "uniform":
-        reached = (reached > 0).float()
+        counts = (counts > 0).float()
     elif target == "attempted":
-        reached = (reached > 0) * torch.bincount(attempt[attempt >= 0], minlength=num_modes)
-    return reached / reached.sum()
+        counts = (counts > 0) * torch.bincount(attempt[attempt >= 0], minlength=num_modes)
+    return counts / counts.sum()
 
 
 def episode_commands(command: Tensor, episode: Tensor, count: int) -> Tensor:

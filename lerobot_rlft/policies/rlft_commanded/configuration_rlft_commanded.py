@@ -23,6 +23,6 @@ class RLFTCommandedConfig(WrappedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = [mode for mode, share in enumerate(self.shares) if share > 0]
-        if self.mode is not None and self.mode not in known:
-            raise ValueError(f"policy.mode={self.mode} is no mode of this policy, choose one of {known}")
+        choices = [mode for mode, share in enumerate(self.shares) if share > 0]
+        if self.mode is not None and self.mode not in choices:
+            raise ValueError(f"policy.mode={self.mode} is no mode of this policy, choose one of {choices}")

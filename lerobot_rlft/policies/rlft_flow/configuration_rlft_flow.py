@@ -98,8 +98,8 @@ class RLFTFlowConfig(PreTrainedConfig):
 
     def validate_features(self) -> None:
         """Raise a ValueError unless there is a vector and nothing else."""
-        ignored = [key for key in self.input_features if key not in self.observation_keys]
-        if ignored or not self.observation_keys:
+        others = [key for key in self.input_features if key not in self.observation_keys]
+        if others or not self.observation_keys:
             raise ValueError(
                 f"rlft_flow reads {OBS_STATE} and {OBS_ENV_STATE}, the inputs are {list(self.input_features)}"
             )

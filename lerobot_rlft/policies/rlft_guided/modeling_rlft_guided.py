@@ -46,16 +46,16 @@ class RLFTGuidedPolicy(WrappedPolicy):
             per_sample = isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
             return torch.cat([value, value]) if per_sample else value
 
-        told = torch.full((batch,), POSITIVE, device=args[0].device)
-        self.embedding.labels = torch.cat([told, torch.full_like(told, UNKNOWN)])
+        labels = torch.full((batch,), POSITIVE, device=args[0].device)
+        self.embedding.labels = torch.cat([labels, torch.full_like(labels, UNKNOWN)])
         return tuple(map(twice, args)), {key: twice(value) for key, value in kwargs.items()}
 
     def _combine(self, _network: nn.Module, _args: Any, output: Tensor) -> Tensor:
         self.embedding.labels = None
         if self.config.guidance_weight == 1:
             return output
-        told, untold = output.chunk(2)
-        return untold + self.config.guidance_weight * (told - untold)
+        positive, unknown = output.chunk(2)
+        return unknown + self.config.guidance_weight * (positive - unknown)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict | None]:
         raise NotImplementedError(
