@@ -18,17 +18,17 @@ from ..configs.eval import BASE, EvalPipelineConfig
 from ..diversity.atlas import ModeAtlas
 from ..diversity.probe import Probe
 from ..envs.options import env_options
-from ..metrics.modes import mode_counts
 from ..policies.base import DenoisingPolicy
 from ..policies.loading import load_policy
 from ..policies.pretrained_files import fetch_weights, file_hash
 from ..policies.rlft_commanded.adapter import COMMANDED
 from ..rollout.environments import check_features, make_runner, runner_in
 from ..rollout.episodes import Episodes, Rollout
-from ..rollout.evaluation import Evaluation, name_modes, play, summarise
+from ..rollout.evaluation import Evaluation, play, summarise
 from ..rollout.modes import atlas_inside, fit_atlas, load_atlas
 from ..rollout.runner import EpisodeRunner
 from ..utils.errors import UserError
+from .initial_states import by_start, counts_by_state, measure_ways, starts_vary
 from .measures import (
     Metrics,
     measure_blocked,
@@ -50,6 +50,7 @@ class Side:
         path: Hub id or folder.
         episodes: of the deployed sampler, with their modes.
         rollout: exploratory episodes with their chains.
+        starts: episodes from each of S initial states.
         by_state: (S, M) successes in each mode from each initial state; None if unknown.
         blocked: way -> successes of `n_attempts` attempts.
     """
@@ -61,6 +62,7 @@ class Side:
     episodes: Episodes
     evaluation: Evaluation
     rollout: Rollout
+    starts: list[Episodes] = field(default_factory=list)
     by_state: np.ndarray | None = None
     blocked: dict[str, int] = field(default_factory=dict)
 
@@ -131,7 +133,12 @@ def compare(config: EvalPipelineConfig) -> Comparison:
                 path = str(parts[title].pretrained_path)
                 side = Side(title, path, runner.policy, runner, episodes, evaluation, rollout)
                 bar.update()
-                side.by_state = counts_by_state(side, config, atlas)
+                modes = side.counts is not None
+                side.starts = by_start(title, runner, episodes, modes, config)
+                if modes and side.starts:
+                    vary = starts_vary(episodes)  # else they are one state
+                    counts = counts_by_state(side.starts, runner.env, atlas) if vary else side.counts[None]
+                    side.by_state = counts
                 bar.update()
                 for way, env in ways.items():
                     side.blocked[way] = attempts(env, runner.policy, config)
@@ -160,6 +167,7 @@ def compare(config: EvalPipelineConfig) -> Comparison:
         inputs = ({"mode_counts": s.counts, "episodes": s.episodes} for s in (side, base))
         measure_registered(m, *inputs)
         measure_paths(m, side.episodes, base.episodes, config.atlas.key)
+        measure_ways(m, side.starts, base.starts, config.atlas.key)
         chains = {"reverse": side.rollout, "forward": base.rollout}
         kl[name] = measure_chains(m, side.policy, base.policy, chains, floor)
         measure_probe(m, probe, side.policy, no_probe)
@@ -295,30 +303,3 @@ def attempts(env: EnvConfig, policy: DenoisingPolicy, config: EvalPipelineConfig
     finally:
         runner.close()
     return int(episodes.success.sum())
-
-
-def counts_by_state(side: Side, config: EvalPipelineConfig, atlas: ModeAtlas | None) -> np.ndarray | None:
-    """(S, M) successes in each mode from each of S initial states; None without modes, or if not asked for.
-
-    Where every episode starts alike there is one state, and its episodes have been played.
-    """
-    if side.counts is None or not config.n_initial_states:
-        return None
-    if not starts_vary(side.episodes):
-        return side.counts[None]
-    states = min(config.n_initial_states, config.n_episodes // 2)  # no more episodes than were asked for
-    repeats = config.n_episodes // states
-    if states < config.n_initial_states:
-        tqdm.write(
-            f"{side.title}: n_episodes={config.n_episodes} suffices for {states} initial states instead of "
-            f"n_initial_states={config.n_initial_states}, two episodes each"
-        )
-    plays = play(side.runner, states * repeats, config.seed, attempts=repeats)
-    episodes, num_modes = name_modes(side.runner.env, plays, atlas)
-    parts = [episodes[i : i + repeats] for i in range(0, len(episodes.success), repeats)]
-    return np.stack([mode_counts(part.mode, part.success, num_modes) for part in parts])
-
-
-def starts_vary(episodes: Episodes) -> bool:
-    """Whether the recorded vectors of the first step differ between episodes, or none are recorded."""
-    return not episodes.states or any((v[:, 0] != v[0, 0]).any() for v in episodes.states.values())

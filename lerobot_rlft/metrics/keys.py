@@ -36,6 +36,8 @@ KEYS = {
     "claim_refusal": "why no claim about kept modes is allowed; null where it is",
     "conditional_entropy": "H(mode | success) at a fixed initial state, units of log num_modes; 0: a lookup",
     "initial_states": "initial states that the conditional entropy is the mean of",
+    "ways_ratio": "chance that two successes from one initial state go nearly alike, base / tuned: 1 keeps "
+    "the ways, 1/n has one of n left; needs no modes; bootstrap interval over initial states",
     "chunk_spread": "mean pairwise distance of chunks at branching states, tuned / base, same noise",
     "peaks": "mean number of peaks of the chunks at branching states (HDBSCAN)",
     "off_manifold": "residual of the base's denoiser on tuned chunks / on its own; above 1 left its manifold",

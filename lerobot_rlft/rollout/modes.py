@@ -118,7 +118,7 @@ def settle_atlas(
         return atlas, ""
     if commands:
         raise UserError(
-            f"--policy.path={path} was told {commands} modes, and neither env.type={env} nor an atlas inside it "
+            f"--policy.path={path} was told {commands} modes, and neither env.type={env} nor an atlas in it "
             "says which they are; an atlas fitted now would number them otherwise: give that of the run that "
             "made it (--atlas.path=RUN/diversity), or tune what it was made from"
         )
