@@ -9,7 +9,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist=worksteal
 
-.PHONY: docs install quickstart test test-fast check bench
+.PHONY: docs install quickstart test test-fast check bench chaos
 
 install: $(INSTALLED)
 
@@ -35,6 +35,10 @@ docs: install
 
 bench: install
 	$(BIN)/python -m benchmarks
+
+# Faults in tiny runs: kills, power cuts, full disks, dead workers and trackers, broken uploads. Half an hour.
+chaos: install
+	PYTHONWARNINGS=ignore $(BIN)/python -m benchmarks chaos
 
 # Each candidate is run, not only looked up: a pyenv shim is found on PATH even where it refuses to start.
 $(INSTALLED): pyproject.toml

@@ -222,8 +222,17 @@ VARIANTS: dict[str, Callable[[], DenoisingPolicy]] = {
     "pi0, head": partial(vla, "pi0", flow_noise="head"),
     "pi05": partial(vla, "pi05"),
     "smolvla": partial(vla, "smolvla"),
+    "eo1": partial(vla, "eo1"),
+    "eo1, Flow-SDE hybrid": partial(vla, "eo1", noise_level=0.5, hybrid=True),
+    "eo1, head": partial(vla, "eo1", flow_noise="head"),
+    "xvla, eta 1": partial(vla, "xvla"),
+    "vla_jepa": partial(vla, "vla_jepa"),
+    "vla_jepa, Flow-SDE hybrid": partial(vla, "vla_jepa", noise_level=0.5, hybrid=True),
+    "vla_jepa, head": partial(vla, "vla_jepa", flow_noise="head"),
+    "groot": partial(vla, "groot"),
+    "groot, Flow-SDE": partial(vla, "groot", noise_level=0.5),
 }
-ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla")
+ENCODERS = ("diffusion, images", "multi_task_dit", "pi0", "smolvla", "eo1", "xvla", "vla_jepa", "groot")
 WITH_ENCODER = {name for name in VARIANTS if name.startswith(ENCODERS)}
 # Their exploration sampler is another than the deployed one, by design.
 EXPLORES_OTHERWISE = {

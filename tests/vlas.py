@@ -1,5 +1,6 @@
 """Tiny pi0, pi05 and smolvla with random weights, built without a hub: LeRobot's code at other sizes."""
 
+import dataclasses
 import importlib
 import tempfile
 from functools import cache
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import qwens
 import torch
-from lerobot.configs import PolicyFeature, PreTrainedConfig
+from lerobot.configs import NormalizationMode, PolicyFeature, PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 
 from lerobot_rlft.policies import load_adapters
@@ -31,12 +33,15 @@ def build(
 ) -> VLAAdapter:
     """A policy with 4 denoising steps and chunks of 6 actions, 4 of them executed, padded to 5 dims."""
     load_adapters()
-    defaults = prepare_smolvla() if kind == "smolvla" else prepare_pi(kind)
-    defaults |= {
+    prepare = PREPARATIONS[kind]
+    defaults = prepare(kind) | {
         "chunk_size": 6, "n_action_steps": 4, "max_state_dim": 6, "max_action_dim": 5, "device": "cpu",
         "push_to_hub": False,
     }  # fmt: skip
-    config = PreTrainedConfig.get_choice_class(kind)(
+    config_class = PreTrainedConfig.get_choice_class(kind)
+    names = {field.name for field in dataclasses.fields(config_class)}
+    defaults = {name: value for name, value in defaults.items() if name in names}
+    config = config_class(
         input_features={key: PolicyFeature(*feature) for key, feature in inputs.items()},
         output_features={key: PolicyFeature(*feature) for key, feature in outputs.items()},
         **(defaults | fields),
@@ -46,6 +51,8 @@ def build(
     for name, weight in module.named_parameters():
         if name.endswith("norm.dense.weight"):
             torch.nn.init.normal_(weight, std=0.1)  # fresh norms of pi05 ignore the time
+        elif name.endswith(("coder.fc.weight", "coder.W1.W", "coder.layer2.W")):
+            torch.nn.init.normal_(weight, std=0.3)  # fresh chunks of xvla and groot are all alike
     policy = adapter_class(kind)(module, *make_pre_post_processors(config, dataset_stats=stats), exploration)
     policy.task = "push the block"
     return policy
@@ -63,7 +70,7 @@ def prepare_pi(kind: str) -> dict[str, Any]:
     }
 
 
-def prepare_smolvla() -> dict[str, Any]:
+def prepare_smolvla(kind: str) -> dict[str, Any]:
     """Fields that name a small language model on disk."""
     needs("transformers", "tokenizers", "num2words")
     return {
@@ -82,8 +89,108 @@ def needs(*packages: str) -> None:
     """Skip the test where an extra is not installed."""
     for name in packages:
         pytest.importorskip(
-            name, reason=f"{name} is not installed, it comes with the extras pi, smolvla, peft"
+            name, reason=f"{name} is not installed, it comes with an extra of a policy family"
         )
+
+
+def prepare_eo1(kind: str) -> dict[str, Any]:
+    """Fields that name a small Qwen2.5-VL on disk, whose images are 4 tokens."""
+    needs("transformers", "tokenizers")
+    return {
+        "vlm_base": str(qwens.qwen2_5_vl()),
+        "num_denoise_steps": 4,
+        "image_min_pixels": 56 * 56,
+        "image_max_pixels": 56 * 56,
+        "dtype": "float32",
+    }
+
+
+def prepare_xvla(kind: str) -> dict[str, Any]:
+    """Fields of a small Florence-2 and a tokenizer on disk; chunks of 5 dims, of which 2 are real."""
+    needs("transformers", "tokenizers")
+    folder = _folder()
+    _tokenizer(folder)
+    text = {
+        "vocab_size": VOCABULARY, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64, "max_position_embeddings": 128,
+    }  # fmt: skip
+    vision = {
+        "depths": (1, 1), "embed_dim": (16, 32), "num_heads": (2, 2), "num_groups": (2, 2),
+        "patch_size": (7, 3), "patch_stride": (4, 2), "patch_padding": (3, 1), "patch_prenorm": (False, True),
+        "window_size": 4, "projection_dim": 32,
+    }  # fmt: skip
+    return {
+        "florence_config": {"text_config": text, "vision_config": vision},
+        "tokenizer_name": str(folder),
+        "tokenizer_max_length": 16,
+        "num_denoising_steps": 4,
+        "hidden_size": 32,
+        "depth": 2,
+        "num_heads": 2,
+        "num_domains": 3,
+        "len_soft_prompts": 4,
+        "action_mode": "auto",
+        "normalization_mapping": {
+            "VISUAL": NormalizationMode.IDENTITY,
+            "STATE": NormalizationMode.MEAN_STD,
+            "ACTION": NormalizationMode.MEAN_STD,
+        },
+    }
+
+
+def prepare_vla_jepa(kind: str) -> dict[str, Any]:
+    """Fields that name a small Qwen3-VL on disk; without a world model, which no action depends on."""
+    needs("transformers", "tokenizers", "diffusers")
+    return {
+        "qwen_model_name": str(qwens.qwen3_vl()),
+        "torch_dtype": "float32",
+        "enable_world_model": False,
+        "num_embodied_action_tokens_per_instruction": 3,
+        "num_inference_timesteps": 4,
+        "action_model_type": "DiT-test",
+        "action_hidden_size": 32,
+        "action_num_layers": 2,
+        "action_dropout": 0.0,
+        "clip_normalized_actions": False,
+    }
+
+
+def prepare_groot(kind: str) -> dict[str, Any]:
+    """Fields that name a small base model on disk, in float32."""
+    needs("transformers", "tokenizers", "diffusers", "tree")
+    return {"base_model_path": str(_groot_base()), "use_bf16": False}
+
+
+@cache
+def _groot_base() -> Path:
+    from lerobot.policies.groot import processor_groot
+    from lerobot.policies.groot.groot_n1_7 import GR00TN17, GR00TN17Config
+
+    folder, backbone = _folder(), str(qwens.qwen3_vl())
+    processor_groot.GROOT_N1_7_BACKBONE_MODEL = backbone  # the processor names one on the hub
+    attention = {"positional_embeddings": None, "num_attention_heads": 2, "dropout": 0.0}
+    config = GR00TN17Config(
+        model_name=backbone, dtype="float32", model_dtype="float32", select_layer=2,
+        backbone_embedding_dim=qwens.WIDTH, hidden_size=32, input_embedding_dim=32, max_state_dim=6,
+        max_action_dim=5, action_horizon=6, max_seq_len=32, max_num_embodiments=11,
+        num_inference_timesteps=4,
+        diffusion_model_cfg=attention | {
+            "num_layers": 4, "attention_head_dim": 16, "norm_type": "ada_norm", "final_dropout": True,
+            "output_dim": 32, "interleave_self_attention": True,
+        },
+        vl_self_attention_cfg=attention | {"num_layers": 1, "attention_head_dim": 32, "final_dropout": True},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    GR00TN17(config).float().save_pretrained(folder)
+    return folder
+
+
+PREPARATIONS = {
+    "pi0": prepare_pi, "pi05": prepare_pi, "smolvla": prepare_smolvla, "eo1": prepare_eo1,
+    "xvla": prepare_xvla, "vla_jepa": prepare_vla_jepa,
+    "groot": prepare_groot,
+}  # fmt: skip
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Distance to the base: the KL that is logged, and the anchor of all outputs that no reward speaks of.
+"""Distance to the base: the KL that is logged, and the anchor of steps that are not fine-tuned.
 
 Shapes: B (decision, denoising step) pairs, D decisions, K denoising steps, H horizon, A action dim.
 """
@@ -10,12 +10,10 @@ from torch import Tensor
 
 from ..chains.chain import kl_divergence
 from ..policies.base import DenoisingPolicy
-from ..regularizers.base import Step
 
 Encode = Callable[[DenoisingPolicy, Tensor], Tensor]  # a policy's features of some decisions
 
 KL_PAIRS = 256  # (decision, step) pairs on which the KL to the base is measured
-TAIL_PAIRS = 64  # pairs of a minibatch whose tail is compared with the base's
 
 
 class Anchor:
@@ -23,43 +21,22 @@ class Anchor:
 
     Args:
         policy: that is trained.
-        base: its frozen pretrained original. It is called on `TAIL_PAIRS` pairs of a minibatch where chunks
-            have a tail, on all of them where some steps are not fine-tuned, and on `KL_PAIRS` an iteration.
+        base: its frozen pretrained original. It is called on `KL_PAIRS` pairs an iteration, and by `loss`.
         finetuned: K', number of final denoising steps that are trained.
         floor: smallest std in densities.
     """
 
     def __init__(self, policy: DenoisingPolicy, base: DenoisingPolicy, finetuned: int, floor: float) -> None:
         self.policy, self.base, self.finetuned, self.floor = policy, base, finetuned, floor
-        numbers = torch.arange(policy.horizon * policy.action_dim).view(1, policy.horizon, policy.action_dim)
-        cut = torch.ones(numbers.numel(), dtype=torch.bool)
-        cut[policy.executed(numbers).flatten()] = False
-        self.tail = cut.nonzero()[:, 0].to(policy.kernel.timesteps.device)
 
-    def loss(self, x: Tensor, step: Step, encode: Encode) -> Tensor | None:
-        """Squared difference of network outputs to the base, where the policy gradient says nothing: in the
-        numbers of a chunk that are not executed, which another `n_action_steps` or real-time chunking would
-        use, and at random steps that are not fine-tuned. None where there is neither.
+    def loss(self, x: Tensor, encode: Encode, count: int) -> Tensor:
+        """Squared difference of network outputs to the base at random steps that are not fine-tuned.
 
         Args:
             x: (D, K+1, H, A) the sampled chains.
-            step: a minibatch of the steps that are.
+            encode: features of decisions.
+            count: pairs to draw.
         """
-        terms = []
-        if len(self.tail):
-            terms.append(self._tail_loss(step))
-        if self.finetuned < self.policy.kernel.num_steps:
-            terms.append(self._early_loss(x, encode, len(step.k)))
-        return sum(terms[1:], terms[0]) if terms else None
-
-    def _tail_loss(self, step: Step) -> Tensor:
-        rows = slice(TAIL_PAIRS)
-        timestep = self.base.kernel.timesteps[step.k[rows]]
-        with torch.no_grad():
-            target = self.base.predict(step.x[rows], timestep, step.base_condition[rows])
-        return (step.prediction[rows] - target).flatten(1)[:, self.tail].square().mean()
-
-    def _early_loss(self, x: Tensor, encode: Encode, count: int) -> Tensor:
         rows = torch.randint(len(x), (count,), device=x.device)
         k = torch.randint(self.finetuned, self.policy.kernel.num_steps, (count,), device=x.device)
         noisy, timestep = x[rows, k + 1], self.policy.kernel.timesteps[k]

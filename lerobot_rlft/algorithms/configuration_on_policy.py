@@ -49,9 +49,12 @@ class OnPolicyConfig(AlgorithmConfig):
     # Number of final denoising steps that are fine-tuned; null = all. The earlier steps are held at the base
     # by anchor_coef.
     finetuned_steps: int | None = None
-    # Weight of the squared difference to the outputs of the base where no reward speaks: in the part of a
-    # chunk that is not executed, and at the denoising steps that are not fine-tuned.
+    # Weight of the squared difference to the outputs of the base at the denoising steps that are not
+    # fine-tuned.
     anchor_coef: float = 30.0
+    # Weight of the squared difference of network outputs in the part of a chunk that is not executed, of
+    # which no reward speaks: to the base, for nft to the network that collected the data.
+    tail_coef: float = 1.0
     # Smallest standard deviation of the exploration noise at every denoising step; null = 0 where the sampler
     # adds noise at every step by itself, as those of flow policies do, else 0.1. With 0, steps without noise
     # of their own, as the last of a diffusion sampler, are left out of the policy gradient of dppo.
@@ -99,7 +102,8 @@ class OnPolicyConfig(AlgorithmConfig):
         check("noise_level", level, 0 <= level <= MAX_NOISE_LEVEL, choice)
         for name in ("gamma", "gae_lambda", "gamma_denoising"):
             check(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "0 to 1")
-        check("anchor_coef", self.anchor_coef, self.anchor_coef >= 0, "a number >= 0")
+        for name in ("anchor_coef", "tail_coef"):
+            check(name, getattr(self, name), getattr(self, name) >= 0, "a number >= 0")
         check(
             "critic_warmup_iterations",
             self.critic_warmup_iterations,

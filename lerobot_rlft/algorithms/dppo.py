@@ -22,6 +22,7 @@ from .on_policy import OnPolicy
 
 HYBRID_NEEDS_ALL = "finetuned_steps=null with it: the step that is trained may be any"
 WHY = "without noise there is no log-probability"
+TAIL_PAIRS = 64  # pairs of a minibatch whose tail is compared with the base's
 
 
 @AlgorithmConfig.register_subclass("dppo")
@@ -130,7 +131,14 @@ class ChainObjective(Objective):
         loss, clipped = ppo_loss(log_ratio, a * self.discount[step.k], self.clip[step.k])
         nats = self.numbers * log_ratio.detach()
         approx_kl = ((nats.exp() - 1) - nats).mean()  # http://joschu.net/blog/kl-approx.html
-        return loss, log | {"clip_fraction": clipped, "approx_kl": approx_kl.item()}
+        log |= {"clip_fraction": clipped, "approx_kl": approx_kl.item()}
+        if len(self.tail) and self.policy.draw(1) is None:  # under commands the base's tail is another's
+            timestep = step.base.kernel.timesteps[step.k[:TAIL_PAIRS]]
+            with torch.no_grad():
+                base = step.base.predict(step.x[:TAIL_PAIRS], timestep, step.base_condition[:TAIL_PAIRS])
+            held, more = self.hold_tail(step, base)
+            return loss + held, log | more
+        return loss, log
 
     def stops(self, log: dict[str, float]) -> bool:
         most = self.options.max_step_kl

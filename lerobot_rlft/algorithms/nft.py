@@ -101,7 +101,8 @@ class ForwardObjective(Objective):
         )
         proximal = moved.square().mean(1)
         loss = (self.options.proximal_coef * proximal + 2 * weight * (moved * residual).mean(1)).mean()
-        return loss, {"moved": proximal.mean().item()}
+        held, log = self.hold_tail(step, old)
+        return loss + held, {"moved": proximal.mean().item()} | log
 
 
 class NFT(OnPolicy):

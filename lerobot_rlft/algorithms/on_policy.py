@@ -230,8 +230,8 @@ class OnPolicy(Algorithm):
                 loss, numbers = self.objective.loss(step, rows, first=epoch == 0 and i == 0)
                 log.add(policy_loss=loss, **numbers)
                 loss = self.regularizers.loss(step, loss, self.reward_scale, log.add)
-                anchor = self.anchor.loss(chain.x, step, encode) if config.anchor_coef > 0 else None
-                if anchor is not None:
+                if self.finetuned < self.num_steps and config.anchor_coef > 0:
+                    anchor = self.anchor.loss(chain.x, encode, len(rows))
                     log.add(anchor_loss=anchor)
                     loss = loss + config.anchor_coef * anchor
                 log.add(grad_norm=self._descend(loss))

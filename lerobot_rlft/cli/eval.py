@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..configs.eval import EvalPipelineConfig
-from ..utils.errors import UserError
+from ..utils.errors import StorageFailure, UserError
+from ..utils.files import write_text
 from . import run_command
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def record_episodes(config: EvalPipelineConfig, comparison: "Comparison") -> Non
     folder, repo_id = config.output_dir / FOLDER, config.push_dataset
     with _writing(config.output_dir):
         dataset, card = record(comparison, folder, repo_id or f"local/{config.env.type}")
-        (folder / "README.md").write_text(card)
+        write_text(folder / "README.md", card)
     print(f"\nDataset: {folder}, {dataset.num_episodes} episodes, {dataset.num_frames} frames")
     if repo_id is None:
         return
@@ -78,7 +79,8 @@ def record_episodes(config: EvalPipelineConfig, comparison: "Comparison") -> Non
 def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, StorageFailure) as error:
+        reason = error.__cause__ if isinstance(error, StorageFailure) else error
         raise UserError(
-            f"--output_dir={folder} cannot be written ({error}): choose another folder"
+            f"--output_dir={folder} cannot be written ({reason}): choose another folder, or make room"
         ) from error

@@ -15,7 +15,7 @@ from lerobot.utils.constants import OBS_STATE
 from ..configs.check import check_seed
 from ..configs.train import pretrained_config
 from ..utils.errors import UserError
-from ..utils.files import replacing
+from ..utils.files import write_text
 from . import run_command
 
 NUMBERS, PICTURE = "exploration.json", "exploration.png"
@@ -129,8 +129,7 @@ def run(config: ExploreConfig) -> None:
         **numbers,
         "conclusion": summary,
     }
-    with replacing(folder / NUMBERS) as partial:
-        partial.write_text(json.dumps(result, indent=2) + "\n")
+    write_text(folder / NUMBERS, json.dumps(result, indent=2) + "\n")
     draw(folder / PICTURE, **numbers)
     print(f"\n{table(**numbers)}\n\n{summary}\n\nNumbers and picture: {folder}")
 

@@ -14,7 +14,7 @@ from ..configs.parser import parse_command_line, split
 from ..configs.train import TrainConfig
 from ..training.checkpoint import saved_config
 from ..utils.errors import EnvironmentFailure, RatioError, UserError
-from ..utils.signals import Interrupted
+from ..utils.signals import Interrupted, sigterm_as_interrupt
 from . import quiet
 from .plugins import load_plugins
 
@@ -25,9 +25,10 @@ NOT_WITH_RESUME = ("config_path", "output_dir", "policy.path")
 
 def main() -> None:
     try:
-        load_plugins()
-        quiet()
-        run(read_config())
+        with sigterm_as_interrupt():
+            load_plugins()
+            quiet()
+            run(read_config())
     except (UserError, EnvironmentFailure, FloatingPointError, RatioError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from lerobot.envs import EnvConfig
 from ..diversity.atlas import AtlasConfig
 from ..metrics.keys import MOST_ATTEMPTS
 from ..policies.pretrained_files import check_repo_id, fetch
+from ..policies.statistics import STATS_FROM
 from ..utils.errors import UserError
 from ..utils.recipes import recipe
 from ..utils.run_folder import CONFIG_NAME
@@ -201,12 +202,15 @@ def _base_of(policy: PreTrainedConfig, trust: bool) -> PreTrainedConfig:
             f"no base: --policy.path={place} has no {CONFIG_NAME} that names what it was tuned from, "
             "give --base.path=HUB_ID_OR_FOLDER"
         ) from error
-    run = yaml.safe_load(file.read_text())["policy"]
+    content = yaml.safe_load(file.read_text())
+    run = content["policy"]
     path, revision = run["pretrained_path"], run.get("pretrained_revision")
     if path is None:
         raise UserError(f"no base: the run of --policy.path={place} began from scratch, give --base.path=...")
     # The run may have given its base another sampler.
     options = [f"--{key}={run[key]}" for key in SAMPLER if run.get(key) is not None]
+    if content.get(STATS_FROM) is not None:
+        options.append(f"--{STATS_FROM}={content[STATS_FROM]}")
     if revision is not None:
         options.append(f"--pretrained_revision={revision}")
     elif policy.pretrained_revision is not None and not Path(path).exists():

@@ -17,6 +17,7 @@ from lerobot.envs import EnvConfig
 
 from ..policies import load_adapters
 from ..policies.base import ADAPTERS
+from ..policies.statistics import STATS_FROM
 
 # Fields of LeRobot's environments and policies that say how they are wired, and not what a user chooses.
 WIRING = ("features", "features_map", "input_features", "output_features")
@@ -29,6 +30,10 @@ PLAIN_NAMES = {
     dict: "{NAME: VALUE}",
 }
 PATH_TEXT = "A pretrained policy, as user/name on the Hub or as a folder; its type is read from it."
+STATS_TEXT = (
+    "Dataset, its folder or user/name on the Hub, whose statistics normalise in place of those of the "
+    "pretrained policy."
+)
 PLUGIN_TEXT = "Python package to import first, which registers further types."
 
 
@@ -84,6 +89,7 @@ def _choice(holder: type, field: Field, name: str, registry: type, picks: dict[s
     options = [Option(f"{name}.type", "|".join(sorted(types)), None, f"Type of {name}.")]
     if field.name in getattr(holder, "__get_path_fields__", list)():
         options.insert(0, Option(f"{name}.{parser.PATH_KEY}", "HUB_ID_OR_FOLDER", None, PATH_TEXT))
+        options.insert(1, Option(f"{name}.{STATS_FROM}", "DATASET", None, STATS_TEXT))
     if issubclass(registry, PreTrainedConfig | EnvConfig):
         options.append(Option(f"{name}.{parser.PLUGIN_DISCOVERY_SUFFIX}", "PACKAGE", None, PLUGIN_TEXT))
     rest: list[Group] = []

@@ -22,6 +22,7 @@ from ..algorithms.refit import RefitConfig
 from ..diversity.atlas import AtlasConfig
 from ..diversity.guard import GuardConfig
 from ..policies.pretrained_files import check_repo_id
+from ..policies.statistics import set_statistics_from, statistics_from
 from ..regularizers.mode_balance import BalanceConfig
 from ..regularizers.rehearsal import RehearsalConfig
 from ..utils.errors import UserError
@@ -120,12 +121,20 @@ class TrainConfig:
     # Low-rank adapters that are trained instead of the weights of the policy (dppo and nft only), for example
     # --peft.r=16, with the options of lerobot-train. Checkpoints have them merged and are ordinary policies.
     peft: PeftConfig | None = None
+    # Dataset, its folder or user/name on the Hub, whose statistics normalise in place of those of the
+    # pretrained policy. --policy.stats_from sets it, too.
+    stats_from: str | None = None
     # Service that shows the metrics of the run as it goes, beside its metrics.jsonl: "none", "wandb" (Weights
     # & Biases) or "trackio", a local dashboard (pip install 'lerobot_policy_rlft[trackio]'). The project in
     # either is that of --wandb.project.
     tracker: str = "none"
     # Options of Weights & Biases, those of lerobot-train; --wandb.enable=true is --tracker=wandb.
     wandb: WandBConfig = field(default_factory=WandBConfig)
+
+    def __post_init__(self) -> None:
+        if self.policy is not None:
+            self.stats_from = statistics_from(self.policy) or self.stats_from
+            set_statistics_from(self.policy, self.stats_from)
 
     @classmethod
     def __get_path_fields__(cls) -> list[str]:
@@ -157,6 +166,7 @@ class TrainConfig:
         if self.resume is not None:
             raise UserError(f"resume={self.resume} belongs on the command line: --resume={self.resume}")
         self.policy = pretrained_config("policy", self.trust_remote_code) or self.policy
+        self.__post_init__()
         if self.policy is None:
             raise UserError(
                 "no policy: give --policy.path=HUB_ID_OR_FOLDER (a pretrained one) or, to clone behaviour "

@@ -28,7 +28,7 @@ from ..datasets.recorded import Recorded
 from ..datasets.windows import Batch
 from ..policies.base import DenoisingPolicy
 from ..utils.errors import UserError, one_line
-from ..utils.files import replacing
+from ..utils.files import make_folder, replacing
 from ..utils.optimization import check_finite
 from ..utils.pictures import pyplot
 from .configuration import ValueConfig
@@ -222,7 +222,7 @@ def save_value(folder: Path, value: Value, how: dict[str, Any], numbers: dict[st
     """
     prefixes = () if value.trains_encoder else ("policy.",)
     tensors = {k: v.contiguous() for k, v in value.state_dict().items() if not k.startswith(prefixes or "-")}
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with replacing(folder) as partial:
         partial.mkdir()
         save_file(tensors, partial / TENSORS)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..policies.conditioning import LABELS
 from ..utils.errors import UserError, one_line
-from ..utils.files import replacing
+from ..utils.files import make_folder, replacing
 from .recorded import Recorded
 
 READ = ("index", "dataset", "label", "weight")
@@ -36,7 +36,7 @@ def write_sidecar(path: Path, data: Recorded, columns: dict[str, np.ndarray]) ->
             "label": pd.Categorical.from_codes(columns["label"], list(LABELS)),
         }
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as partial:
         table.to_parquet(partial, index=False)
 

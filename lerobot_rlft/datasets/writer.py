@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ from datasets import are_progress_bars_disabled, disable_progress_bars, enable_p
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.utils.constants import ACTION, DONE, OBS_ENV_STATE, OBS_STATE, REWARD, SUCCESS
 from tqdm import tqdm
+
+from ..utils.files import make_folder, replacing
 
 
 def labelled_features(state: int, environment_state: int, action: int) -> dict[str, dict[str, Any]]:
@@ -56,15 +57,14 @@ def write_dataset(
     Raises:
         FileExistsError: `root` exists.
         ValueError: a column holds NaN or infinity; nothing is left behind.
+        StorageFailure: it cannot be written; nothing is left behind.
     """
     root = Path(root)
     if root.exists():
         raise FileExistsError(f"root={root} exists; delete it or choose another directory")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as staging:
-        dataset = LeRobotDataset.create(
-            repo_id, fps, features, root=Path(staging) / root.name, use_videos=False
-        )
+    make_folder(root.parent)
+    with replacing(root, exist_ok=False) as partial:
+        dataset = LeRobotDataset.create(repo_id, fps, features, root=partial, use_videos=False)
         no_bars = are_progress_bars_disabled()
         disable_progress_bars()  # LeRobot's writer would draw one per episode
         try:
@@ -78,7 +78,6 @@ def write_dataset(
             dataset.finalize()
             if not no_bars:
                 enable_progress_bars()
-        dataset.root.rename(root)
     return LeRobotDataset(repo_id, root=root)
 
 

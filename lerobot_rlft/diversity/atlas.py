@@ -27,7 +27,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from ..metrics.points import distances, pair_distances
 from ..utils.errors import UserError
-from ..utils.files import replacing
+from ..utils.files import make_folder, replacing, write_text
 from .paths import POINTS, ranges, resample
 from .start_effect import StartEffect, without_start
 
@@ -241,12 +241,11 @@ class ModeAtlas:
 
     def save(self, folder: Path) -> None:
         """Write atlas.json and atlas.safetensors."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         plain, arrays = self._content()
         with replacing(folder / TENSORS) as file:
             save_file(arrays, file)
-        with replacing(folder / JSON) as file:
-            file.write_text(json.dumps(plain | {"num_modes": self.num_modes}, indent=2) + "\n")
+        write_text(folder / JSON, json.dumps(plain | {"num_modes": self.num_modes}, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "ModeAtlas":

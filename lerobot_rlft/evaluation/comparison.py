@@ -19,8 +19,9 @@ from ..diversity.atlas import ModeAtlas
 from ..diversity.probe import Probe
 from ..envs.options import env_options
 from ..policies.base import DenoisingPolicy
+from ..policies.layouts import fetch_weights
 from ..policies.loading import load_policy
-from ..policies.pretrained_files import fetch_weights, file_hash
+from ..policies.pretrained_files import file_hash
 from ..policies.rlft_commanded.adapter import COMMANDED
 from ..rollout.environments import check_features, make_runner, runner_in
 from ..rollout.episodes import Episodes, Rollout

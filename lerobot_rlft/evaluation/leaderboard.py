@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from httpx import HTTPError
@@ -21,6 +20,7 @@ from matplotlib.colors import to_rgba
 from ..plots.run import POLICY_COLOURS, save
 from ..policies.pretrained_files import commit_of, fetch, split_revision
 from ..utils.errors import UserError, one_line
+from ..utils.files import make_folder, replacing
 from ..utils.tables import markdown_table
 from .plots import MARKERS
 from .report import DIVERSITY
@@ -168,11 +168,10 @@ def write(entries: list[Entry], folder: Path) -> None:
     """Make `folder` with the tables and the picture; it appears when it is whole.
 
     Raises:
-        OSError: it cannot be written.
+        StorageFailure: it cannot be written, or another program made it meanwhile.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        partial = Path(temporary) / folder.name
+    make_folder(folder.parent)
+    with replacing(folder, exist_ok=False) as partial:
         partial.mkdir()
         (partial / MARKDOWN).write_text(markdown(entries) + "\n")
         (partial / NUMBERS).write_text(json.dumps(list(map(asdict, entries)), indent=2) + "\n")
@@ -180,7 +179,6 @@ def write(entries: list[Entry], folder: Path) -> None:
         csv.writer(text, lineterminator="\n").writerows([("conditions", *HEAD), *_lines(entries)])
         (partial / CSV).write_text(text.getvalue())
         draw(partial / PICTURE, groups(entries))
-        partial.rename(folder)
 
 
 def _lines(entries: list[Entry]) -> Iterator[list[str]]:

@@ -7,13 +7,13 @@ import base64
 import json
 import struct
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..configs.eval import BASE
 from ..metrics.keys import KEYS
+from ..utils.files import make_folder, replacing
 from .comparison import Comparison
 from .figures import Figure, draw_pictures
 from .tables import columns, headlines, main_first, rows
@@ -57,18 +57,16 @@ def write_report(comparison: Comparison, folder: Path, command: str) -> None:
         command: that was run, for the page.
 
     Raises:
-        OSError: it cannot be written.
+        StorageFailure: it cannot be written, or another program made it meanwhile.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        partial = Path(temporary) / folder.name
+    make_folder(folder.parent)
+    with replacing(folder, exist_ok=False) as partial:
         (partial / PICTURES).mkdir(parents=True)
         figures = draw_pictures(comparison, partial / PICTURES)
         (partial / DIVERSITY).write_text(json.dumps(comparison.metrics, indent=2) + "\n")
         parts = {"command": command, "figures": [[f.heading, f.file.name, f.caption] for f in figures]}
         (partial / PARTS).write_text(json.dumps(parts, indent=2) + "\n")
         (partial / REPORT).write_text(page(comparison.metrics, figures, command))
-        partial.rename(folder)
 
 
 def page(m: dict[str, Any], figures: list[Figure], command: str) -> str:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import draccus
@@ -21,7 +21,9 @@ from lerobot.utils.constants import TRAINING_STATE_DIR
 
 from ..configs.push import PushConfig
 from ..evaluation.report import DIVERSITY, PICTURES
-from ..utils.errors import UserError, one_line
+from ..utils.errors import StorageFailure, UserError, one_line
+from ..utils.files import explained as explained_storage
+from ..utils.files import make_folder, replacing, write_text
 from ..utils.run_folder import CONFIG_NAME, METRICS
 from ..utils.run_folder import DIVERSITY as DIVERSITY_FOLDER
 from ..utils.tables import plain_table
@@ -82,8 +84,10 @@ def staged(run: Run, options: PushConfig) -> Iterator[Path]:
         UserError: the evaluation, the base or the card template that was named does not fit, or a file that
             cannot be left out is damaged.
     """
-    with TemporaryDirectory(prefix="rlft_push_") as temporary:
-        folder = Path(temporary)
+    with explained_storage(Path(gettempdir())):
+        temporary = TemporaryDirectory(prefix="rlft_push_", ignore_cleanup_errors=True)
+    with temporary:
+        folder = Path(temporary.name)
         try:
             with explained(options.repo_id):
                 gather(run, options, folder)
@@ -159,17 +163,16 @@ def copy(staging: Path, folder: Path) -> None:
         UserError: it cannot be written, for example because the disk is full.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            partial = Path(temporary) / folder.name
+        make_folder(folder.parent)
+        with replacing(folder, exist_ok=False) as partial:
             for name in names(staging):
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(staging / name, partial / name)
-            partial.rename(folder)
-    except OSError as error:
+    except StorageFailure as failure:
         raise UserError(
-            f"--output_dir={folder} cannot be written ({error}): choose another folder, or make room"
-        ) from error
+            f"--output_dir={folder} cannot be written ({failure.__cause__}): choose another folder, or make "
+            "room"
+        ) from failure
 
 
 def sizes(folder: Path) -> str:
@@ -196,8 +199,9 @@ def _add(source: Path, target: Path) -> None:
         if (text := without_folders(content)) != content:
             _write(target, _json(text))
             return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(source.resolve())
+    make_folder(target.parent)
+    with replacing(target) as partial:
+        partial.symlink_to(source.resolve())
 
 
 def _add_metrics(run: Run, target: Path) -> None:
@@ -209,8 +213,8 @@ def _add_metrics(run: Run, target: Path) -> None:
 
 
 def _write(target: Path, text: str) -> None:
-    with target.open("x", encoding="utf-8") as file:  # through a link one would write into the run
-        file.write(text)
+    make_folder(target.parent)
+    write_text(target, text)  # replaces a link: through one it would write into the run
 
 
 def _json(content: Any) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import yaml
 from httpx import HTTPError
@@ -24,6 +23,7 @@ from lerobot.utils.constants import LAST_CHECKPOINT_LINK, PRETRAINED_MODEL_DIR, 
 
 from ..policies.pretrained_files import check_repo_id, fetch, split_revision
 from ..utils.errors import UserError, one_line
+from ..utils.files import make_folder, replacing
 from ..utils.run_folder import CONFIG_NAME, METRICS, STATE_JSON
 
 # Of an earlier push, which would belong to other weights now. What others added to the repository stays.
@@ -105,7 +105,8 @@ def download_run(name: str, folder: Path) -> None:
         folder: to create; it appears when it is whole.
 
     Raises:
-        UserError: there is no such repository, it has no training state, or the folder exists.
+        UserError: there is no such repository, it has no training state, the folder exists or cannot be
+            written.
     """
     repo, revision = split_revision(name)
     check_repo_id(repo, "resume=hub:")
@@ -132,9 +133,8 @@ def download_run(name: str, folder: Path) -> None:
             f"--resume=hub:{name} holds a training state or {CONFIG_NAME} that cannot be read "
             f"({one_line(error)}): give another revision, @TAG"
         ) from error
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        partial = Path(temporary) / folder.name
+    make_folder(folder.parent)
+    with replacing(folder, exist_ok=False) as partial:
         checkpoint = get_step_checkpoint_dir(partial, total, iteration)
         for file in sorted(path for path in snapshot.rglob("*") if path.is_file()):
             inside = file.relative_to(snapshot)
@@ -147,7 +147,6 @@ def download_run(name: str, folder: Path) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
         (checkpoint.parent / LAST_CHECKPOINT_LINK).symlink_to(checkpoint.name)
-        partial.rename(folder)
 
 
 def names(folder: Path) -> list[str]:

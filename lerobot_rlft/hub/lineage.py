@@ -9,6 +9,7 @@ from httpx import HTTPError
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 
+from ..policies.layouts import READABLE
 from ..policies.pretrained_files import COMMIT, WEIGHTS, check_repo_id, fetch, file_hash, split_revision
 from ..utils.errors import UserError, one_line
 from ..utils.run_folder import CONFIG_NAME
@@ -96,8 +97,9 @@ def on_hub(base: Ancestor, option: str) -> Ancestor:
     repo, revision = split_revision(option)
     check_repo_id(repo, "base_model")
     commit = HfApi().model_info(repo, revision=revision).sha
-    (weights,) = HfApi().get_paths_info(repo, [WEIGHTS], revision=commit) or (None,)
-    local = Path(base.path) / WEIGHTS
+    held = {file.path: file for file in HfApi().get_paths_info(repo, list(READABLE), revision=commit)}
+    weights = next((held[name] for name in READABLE if name in held), None)
+    local = Path(base.path) / (weights.path if weights else WEIGHTS)
     if weights is None or (local.is_file() and weights.lfs and weights.lfs.sha256 != file_hash(local)):
         raise UserError(
             f"--base_model={option} is not what the run was tuned from: its {WEIGHTS} is missing or "

@@ -15,6 +15,7 @@ from ..evaluation.report import DIVERSITY, PARTS, PICTURES, REPORT, page
 from ..plots.run import draw_mode_shares
 from ..policies.pretrained_files import WEIGHTS, file_hash
 from ..utils.errors import UserError
+from ..utils.files import write_text
 from .anonymise import without_folders
 from .finished_run import Run
 from .lineage import Ancestor
@@ -137,14 +138,13 @@ def run_report(m: dict[str, Any], pictures: Path, folder: Path) -> None:
     figures = []
     if sum(m.get("mode_counts") or ()) and sum(m.get("base_mode_counts") or ()):
         shares, counts = folder / PICTURES / SHARES, np.array(m["mode_counts"])
-        shares.parent.mkdir(exist_ok=True)
         draw_mode_shares(shares, np.array(m["base_mode_counts"]), {m["name"]: counts})
         figures.append(Figure("Mode shares", shares, "Shares of successes, deployed sampler."))
     for name, (heading, caption) in CAPTIONS.items():
         if (pictures / name).is_file():
             figures.append(Figure(heading, pictures / name, caption))
     if m.get("base_success") is not None:
-        (folder / REPORT).write_text(page(m, figures, "the final evaluation of lerobot-rlft-train"))
+        write_text(folder / REPORT, page(m, figures, "the final evaluation of lerobot-rlft-train"))
 
 
 def eval_report(m: dict[str, Any], report: Path, folder: Path) -> None:
@@ -161,4 +161,4 @@ def eval_report(m: dict[str, Any], report: Path, folder: Path) -> None:
         for heading, name, caption in parts["figures"]
     ]
     command = shlex.join(without_folders(shlex.split(parts["command"])))
-    (folder / REPORT).write_text(page(m, figures, command))
+    write_text(folder / REPORT, page(m, figures, command))

@@ -10,7 +10,7 @@ from lerobot.utils.constants import OBS_STATE
 from ..diversity.atlas import ModeAtlas
 from ..rollout.episodes import Episodes
 from ..rollout.evaluation import Evaluation
-from ..utils.files import replacing
+from ..utils.files import make_folder, replacing
 from ..utils.pictures import pyplot
 
 MAX_PATHS = 240  # drawn in one panel
@@ -175,7 +175,7 @@ def policy_colours(names: list[str], selection: Iterable[str] | None = None) -> 
 
 
 def save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=110)
     pyplot().close(figure)

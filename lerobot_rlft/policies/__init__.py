@@ -3,7 +3,7 @@
 
 def load_adapters() -> None:
     """Import every adapter file, so that each registers itself."""
-    from . import diffusion, multi_task_dit, pi0, pi05, smolvla  # noqa: F401
+    from . import diffusion, eo1, groot, multi_task_dit, pi0, pi05, smolvla, vla_jepa, xvla  # noqa: F401
     from .rlft_commanded import adapter as commanded  # noqa: F401
     from .rlft_flow import adapter as rlft_flow  # noqa: F401
     from .rlft_guided import adapter as guided  # noqa: F401

@@ -16,6 +16,7 @@ from torch.distributions import Normal
 
 from ..chains.chain import Chain, Kernel, sample_chain
 from ..chains.flow import FlowSDEKernel, HybridKernel, NoiseHead
+from .refused import REFUSED
 
 STD_FLOOR = 0.1
 ADAPTER = "lora_"  # in the name of an adapter's weights, as peft calls them
@@ -39,10 +40,10 @@ def adapter_class(policy_type: str) -> type["DenoisingPolicy"]:
         ValueError: none is registered; the message lists those that are.
     """
     if policy_type not in ADAPTERS:
+        reason = REFUSED.get(policy_type, "has no denoising chain that this version can fine-tune with DPPO")
         raise ValueError(
-            f"policy.type={policy_type!r} has no denoising chain that this version can fine-tune with DPPO. "
-            f"Known: {', '.join(sorted(ADAPTERS))}. One file adds a family (docs/extending.md); load its "
-            "package with --policy.discover_packages_path=PACKAGE"
+            f"policy.type={policy_type!r} {reason}. Known: {', '.join(sorted(ADAPTERS))}. One file adds a "
+            "family (docs/extending.md); load its package with --policy.discover_packages_path=PACKAGE"
         )
     return ADAPTERS[policy_type]
 
@@ -167,9 +168,7 @@ class DenoisingPolicy(ABC):
         return None
 
     def deployed_odds(self) -> Tensor | None:
-        """Ratio of the shares of each mode, deployed to training, (M,); None where nothing
-        is commanded.
-        """
+        """Deployed share over that in training of each mode, (M,); None where nothing is commanded."""
         return None
 
     def command(self, shares: list[float]) -> None:

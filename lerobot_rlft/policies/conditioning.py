@@ -37,6 +37,8 @@ class LabelEmbedding(nn.Module):
         shift = (labels >= 0).to(self.weight)[..., None] * self.weight[labels.clamp(min=0)]
         if shift.ndim == 2:  # (B, F); (F,) where one label serves the whole batch
             shift = shift.view(len(shift), *[1] * (output.ndim - 2), -1)
+            if len(output) > len(shift):  # a loss with several noises for each sample, vla_jepa's
+                shift = shift.repeat(len(output) // len(shift), *[1] * (shift.ndim - 1))
         return output + shift.to(output.dtype)
 
     @contextmanager

@@ -9,15 +9,26 @@ from httpx import HTTPError
 from huggingface_hub.errors import EntryNotFoundError
 from lerobot.configs import PreTrainedConfig
 from lerobot.datasets import LeRobotDatasetMetadata
-from lerobot.policies import make_policy, make_pre_post_processors
+from lerobot.policies import PreTrainedPolicy, make_policy, make_pre_post_processors
 from lerobot.policies.factory import get_policy_class
+from lerobot.processor import PolicyProcessorPipeline, hotswap_stats
 from lerobot.processor.pipeline import ProcessorMigrationError
 from safetensors import SafetensorError
 
 from ..utils.errors import UserError, one_line
 from . import load_adapters
 from .base import DenoisingPolicy, Exploration, adapter_class
-from .pretrained_files import WEIGHTS, check_own_files, check_safe, fetch_weights, pinned, read_processors
+from .layouts import PretrainedFiles, check_processed, find_files
+from .lora import merge_adapters
+from .pretrained_files import WEIGHTS, pinned
+from .statistics import (
+    check_statistics,
+    complete_modes,
+    dataset_statistics,
+    statistics_from,
+    statistics_in,
+)
+from .weights import check_loaded, in_todays_layout, misfit, read
 
 
 def load_pretrained(
@@ -40,36 +51,12 @@ def load_pretrained(
         adapter = adapter_class(config.type)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if config.use_peft:
-        raise UserError(
-            f"{path} holds LoRA adapters of another policy (policy.use_peft=true): merge them first, with "
-            "peft's merge_and_unload() and save_pretrained(), or give the policy itself and train adapters "
-            "of this run with --peft.r=16"
-        )
+    option = f"--policy.path={path}"
     try:
-        revision = pinned(str(path), config.pretrained_revision)
         # Here, and not only where options are read: checkpoints are named by configs and runs, too.
-        check = check_own_files if trust else check_safe
-        check(str(path), read_processors(str(path), revision))
-        weights = fetch_weights(str(path), revision, trust)
-        if weights.name == WEIGHTS:
-            output = io.StringIO()
-            with redirect_stdout(output):
-                module = get_policy_class(config.type).from_pretrained(
-                    str(path), config=config, revision=revision, strict=True
-                )
-            # pi0 and pi05 only print that they could not load, and go on with random weights.
-            for line in output.getvalue().splitlines():
-                if "Could not load state dict" in line:
-                    raise ValueError(line)
-        else:
-            module = get_policy_class(config.type)(config)
-            module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-            module.to(config.device).eval()
-        device = {"device_processor": {"device": config.device}}
-        preprocessor, postprocessor = make_pre_post_processors(
-            config, str(path), revision, preprocessor_overrides=device
-        )
+        files = find_files(option, str(path), pinned(str(path), config.pretrained_revision), trust)
+        module = load_module(config, files)
+        preprocessor, postprocessor = load_processors(option, config, files)
     except UserError:
         raise
     except (OSError, EntryNotFoundError, HTTPError, SafetensorError, RuntimeError, ValueError) as error:
@@ -78,6 +65,60 @@ def load_pretrained(
             f"({one_line(error)}): download or save it again"
         ) from error
     return adapter(module, preprocessor, postprocessor, exploration)
+
+
+def load_module(config: PreTrainedConfig, files: PretrainedFiles) -> PreTrainedPolicy:
+    """The policy itself, on its device; adapters are merged into the policy that they belong to.
+
+    Raises:
+        UserError: the weights do not fit the config; see `load_pretrained` for the other errors.
+    """
+    config.use_peft = False  # adapters are told by their files, and merged
+    if files.base is not None:
+        return merge_adapters(load_module(config, files.base), files.weights.parent)
+    policy_class = get_policy_class(config.type)
+    with in_todays_layout(files.weights) as folder:
+        try:
+            module = policy_class.from_pretrained(str(folder), config=config, strict=True)
+            check_loaded(module, folder / WEIGHTS)
+        except (RuntimeError, ValueError) as error:
+            if not (reason := misfit(config, folder / WEIGHTS)):
+                raise
+            raise UserError(
+                f"{files.path} is not a whole checkpoint that fits its config.json ({reason}): leave options "
+                "out that change the network, or take config.json and weights from the same checkpoint"
+            ) from error
+    return module
+
+
+def load_processors(
+    option: str, config: PreTrainedConfig, files: PretrainedFiles
+) -> tuple[PolicyProcessorPipeline, PolicyProcessorPipeline]:
+    """Pre- and postprocessor, of old weights made from the statistics inside them.
+
+    Raises:
+        UserError: there are no usable statistics; see `load_pretrained` for the other errors.
+    """
+    source = files.processed
+    dataset = statistics_from(config) if files.path == str(config.pretrained_path) else None
+    check_processed(option, files, dataset)
+    if source.processors is None:
+        features = (config.input_features or {}) | (config.output_features or {})
+        statistics = statistics_in(read(source.weights, source.buffers), features)
+        if dataset is not None:
+            statistics = dataset_statistics(config, dataset)
+        complete_modes(config, statistics)
+        processors = make_pre_post_processors(config, dataset_stats=statistics)
+    else:
+        device = {"device_processor": {"device": config.device}}
+        processors = make_pre_post_processors(
+            config, source.path, source.revision, preprocessor_overrides=device
+        )
+        if dataset is not None:
+            statistics = dataset_statistics(config, dataset)
+            processors = tuple(hotswap_stats(processor, statistics) for processor in processors)
+    check_statistics(option, config, processors, dataset)
+    return processors
 
 
 def make_fresh(

@@ -2,14 +2,13 @@
 
 import hashlib
 import importlib
-import json
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from httpx import HTTPError
-from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import _CACHED_NO_EXIST, HfApi, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -23,7 +22,6 @@ from ..utils.errors import UserError, one_line
 
 WEIGHTS = "model.safetensors"
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 OUR_CODE = ("lerobot.", "lerobot_rlft.")  # a processor step may name any class that Python can import
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TRUST = "--trust_remote_code=true"
@@ -61,7 +59,12 @@ def fetch(path: str, file: str, revision: str | None = None) -> Path:
         if not (local := Path(path) / file).is_file():
             raise EntryNotFoundError(f"{path} has no {file}")
         return local
-    return Path(hf_hub_download(path, file, revision=revision))
+    try:
+        return Path(hf_hub_download(path, file, revision=revision))
+    except LocalEntryNotFoundError as error:
+        if try_to_load_from_cache(path, file, revision=revision) is _CACHED_NO_EXIST:
+            raise EntryNotFoundError(f"{path} has no {file}") from error
+        raise
 
 
 def pinned(path: str, revision: str | None = None) -> str | None:
@@ -97,52 +100,6 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, which the Hub knows large files by."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fetch_weights(path: str, revision: str | None, trust: bool) -> Path:
-    """The weights: safetensors, or, only where they are trusted, a pickle where there is nothing else.
-
-    Raises:
-        UserError: the checkpoint holds nothing but pickles, and they are not trusted.
-        EntryNotFoundError: it holds no weights.
-    """
-    try:
-        return fetch(path, WEIGHTS, revision)
-    except LocalEntryNotFoundError:
-        raise  # no network, which says nothing about the repository
-    except EntryNotFoundError:
-        if Path(path).is_dir():
-            names = {file.name for file in Path(path).iterdir()}
-        else:
-            names = set(HfApi().list_repo_files(path, revision=revision))
-        if not (matches := pickles(names)):
-            raise
-        if trust:
-            return fetch(path, matches[0], revision)
-        raise UserError(f"{path} lacks {WEIGHTS}{refusal(names, [WEIGHTS])}") from None
-
-
-def pickles(names: set[str]) -> list[str]:
-    return sorted(name for name in names if name.endswith(PICKLES))
-
-
-def refusal(names: set[str], missing: list[str]) -> str:
-    """The reason not to read pickled weights, as the end of a sentence; empty where there are none."""
-    if missing != [WEIGHTS] or not (matches := pickles(names)):
-        return ""
-    return (
-        f". It holds {matches[0]}, a pickle, which can run any code when it is loaded and is refused: ask "
-        f"for safetensors, or load it with {TRUST} if you trust its author"
-    )
-
-
-def read_processors(path: str, revision: str | None = None) -> list[Any]:
-    """The content of the two processors' JSON files. Nothing that they name is imported.
-
-    Raises:
-        OSError, HTTPError, EntryNotFoundError: one is missing or cannot be read; ValueError: it is no JSON.
-    """
-    return [json.loads(fetch(path, name, revision).read_text()) for name in PROCESSORS]
 
 
 def check_safe(option: str, processors: list[Any]) -> None:

@@ -1,9 +1,11 @@
 """Processing of environment observations into a policy's inputs."""
 
 import torch
-from lerobot.processor import PolicyProcessorPipeline
+from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline
 from lerobot.utils.constants import OBS_PREFIX
 from torch import Tensor
+
+from ..utils.errors import UserError
 
 
 def normalise_observations(
@@ -22,9 +24,31 @@ def normalise_observations(
     Returns:
         The policy's observation keys (a preprocessor may rename), each (B, S, ...), normalised, on its
         device.
+
+    Raises:
+        UserError: the statistics are of another robot or environment.
     """
     batch, steps = next(iter(obs.values())).shape[:2]
     frames = {k: v.flatten(0, 1) for k, v in obs.items()}
     frames = {k: v.float() / 255 if v.dtype == torch.uint8 else v for k, v in frames.items()}
-    frames = preprocessor(frames | {"task": [task] * (batch * steps)})
-    return {k: v.unflatten(0, (batch, steps)) for k, v in frames.items() if k.startswith(OBS_PREFIX)}
+    try:
+        processed = preprocessor(frames | {"task": [task] * (batch * steps)})
+    except RuntimeError:
+        check_sizes(preprocessor, frames)
+        raise
+    return {k: v.unflatten(0, (batch, steps)) for k, v in processed.items() if k.startswith(OBS_PREFIX)}
+
+
+def check_sizes(preprocessor: PolicyProcessorPipeline, frames: dict[str, Tensor]) -> None:
+    """Raise a UserError if the statistics of a vector have another length than the vector."""
+    for step in preprocessor.steps:
+        if not isinstance(step, NormalizerProcessorStep):
+            continue
+        for name, value in step.state_dict().items():
+            own = frames.get(name.rpartition(".")[0])
+            if own is not None and own.ndim == 2 and value.numel() not in (1, own.shape[1]):
+                raise UserError(
+                    f"the policy's {name} has {value.numel()} numbers and the environment's observation "
+                    f"{own.shape[1]}: the statistics are of another robot or environment, give those of this "
+                    "one with --policy.stats_from=DATASET"
+                )

@@ -7,7 +7,8 @@ They count time as openpi does, t = 1 noise, t = 0 data, and are integrated by L
 import copy
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Any, ClassVar
 
 import torch
 from lerobot.configs import FeatureType, PolicyFeature
@@ -50,6 +51,7 @@ class VLAAdapter(DenoisingPolicy):
     trains_encoder = False
     reads_language = True
     encode_batch = 16
+    prompt_keys: ClassVar[Collection[str]] = (OBS_LANGUAGE_TOKENS,)  # inputs that the preprocessor adds
 
     def __init__(
         self,
@@ -60,13 +62,13 @@ class VLAAdapter(DenoisingPolicy):
     ) -> None:
         self.module, self.preprocessor, self.postprocessor = policy.eval(), preprocessor, postprocessor
         config = policy.config
-        self.n_obs_steps, self.horizon, self.n_action_steps = 1, config.chunk_size, config.n_action_steps
-        self.action_dim = config.max_action_dim
+        self.n_obs_steps, self.horizon, self.n_action_steps = 1, self._horizon(), config.n_action_steps
+        self.action_dim = self._action_dim()
         self.shape = self._shape()
         if self._dtype() == torch.bfloat16:
             self.ratio_tolerance = BFLOAT16_RATIO_TOLERANCE
         try:
-            self.use_flow(self._num_steps(), exploration)
+            self._use_sampler(exploration)
         except ValueError as error:
             raise UserError(str(error)) from error
 
@@ -89,6 +91,22 @@ class VLAAdapter(DenoisingPolicy):
     def _num_steps(self) -> int:
         """K of the policy's own sampler."""
 
+    def _horizon(self) -> int:
+        """H of the chain."""
+        return self.module.config.chunk_size
+
+    def _action_dim(self) -> int:
+        """D of the chain."""
+        return self.module.config.max_action_dim
+
+    def _use_sampler(self, exploration: Exploration) -> None:
+        """Set `kernel` and `noise_head`: the flow of openpi, from noise at t = 1."""
+        self.use_flow(self._num_steps(), exploration)
+
+    def _output(self) -> nn.Module:
+        """The layers that read actions off the expert's last hidden states."""
+        return self.module.model.action_out_proj
+
     @abstractmethod
     def _read(self, batch: dict[str, Tensor]) -> Prefix:
         """Run the vision-language model on a normalised batch, as `sample_actions` does."""
@@ -108,21 +126,19 @@ class VLAAdapter(DenoisingPolicy):
     # The contract
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
-        batch = normalise_observations(obs, self.preprocessor, self.task)
-        batch = {key: value[:, -1] for key, value in batch.items()}  # n_obs_steps is 1
+        batch = self._inputs(obs)
         self._check_inputs(batch)
         return self._read(batch).flatten()
 
-    def _check_inputs(self, batch: dict[str, Tensor]) -> None:
+    def _inputs(self, obs: dict[str, Tensor]) -> dict[str, Any]:
+        """The policy's inputs, (B, ...), that its preprocessor makes of observations (B, 1, ...)."""
+        batch = normalise_observations(obs, self.preprocessor, self.task)
+        return {key: value[:, -1] for key, value in batch.items()}  # n_obs_steps is 1
+
+    def _check_inputs(self, batch: dict[str, Any]) -> None:
         """Raise a UserError that names what is missing; LeRobot fills missing cameras with black."""
-        keys = {*self.module.config.input_features, OBS_LANGUAGE_TOKENS} - self.optional_inputs
-        missing = sorted(keys - batch.keys())
-        if missing:
-            raise UserError(
-                f"the policy's inputs lack {', '.join(missing)}; there are {', '.join(sorted(batch))}. Give "
-                "the environment's cameras the policy's names (env.features_map), and keep the tokenizer in "
-                "policy_preprocessor.json"
-            )
+        keys = {*self.module.config.input_features, *self.prompt_keys} - self.optional_inputs
+        require_keys(keys, batch)
 
     @property
     def optional_inputs(self) -> set[str]:
@@ -163,19 +179,18 @@ class VLAAdapter(DenoisingPolicy):
 
     @property
     def expert_dim(self) -> int:
-        return self.module.model.action_out_proj.in_features
+        return next(part for part in self._output().modules() if isinstance(part, nn.Linear)).in_features
 
     def expert_features(self, condition: Tensor) -> Tensor:
-        """Mean over the chunk of what the expert sends to its last layer, asked about x = 0 at t = 1."""
+        """Mean over the chunk of what the expert sends to its last layer at the first step, where x = 0."""
         captures: list[Tensor] = []
-        output = self.module.model.action_out_proj
-        hook = output.register_forward_pre_hook(lambda _, inputs: captures.append(inputs[0]))
+        hook = self._output().register_forward_pre_hook(lambda _, inputs: captures.append(inputs[0]))
         try:
             x = torch.zeros(len(condition), self.horizon, self.action_dim, device=condition.device)
-            self.predict(x, torch.ones(len(condition), device=condition.device), condition)
+            self.predict(x, self.kernel.timesteps[-1:].expand(len(condition)), condition)
         finally:
             hook.remove()
-        return captures[0].float().mean(1)
+        return captures[0][:, -self.horizon :].float().mean(1)
 
     def copy_encoder(self) -> "VLAAdapter":
         twin = copy.copy(self)
@@ -194,3 +209,19 @@ class VLAAdapter(DenoisingPolicy):
     def _dtype(self) -> torch.dtype:
         """Dtype of the expert's matrices; norms may be float32 in a bfloat16 network."""
         return next(p.dtype for part in self._expert() for p in part.parameters() if p.ndim > 1)
+
+
+def require_keys(keys: Collection[str], batch: Collection[str]) -> None:
+    """Raise a UserError that names what is missing.
+
+    Args:
+        keys: of the policy's inputs.
+        batch: the keys that there are.
+    """
+    missing = sorted({*keys} - {*batch})
+    if missing:
+        raise UserError(
+            f"the policy's inputs lack {', '.join(missing)}; there are {', '.join(sorted(batch))}. Give the "
+            "environment's cameras the policy's names (env.features_map), and keep the tokenizer in "
+            "policy_preprocessor.json"
+        )

@@ -181,7 +181,7 @@ def fit_commands(
         k = torch.randint(policy.kernel.num_steps, (len(rows),), device=device)
         x, target = policy.kernel.noised(chunks[rows], k, torch.randn_like(chunks[rows]))
         prediction = policy.predict(x, policy.kernel.timesteps[k], condition[rows])
-        loss = policy.executed(prediction - target).square().mean()
+        loss = (prediction - target).square().mean()  # also of what is not executed
         advice = f"lower algorithm.commands.lr={lr}"
         descend(loss, optimizer, backward, MAX_GRAD_NORM, "algorithm.commands", advice)
         schedule.step()

@@ -10,7 +10,7 @@ import torch
 from lerobot.utils.io_utils import write_video
 from tqdm import tqdm
 
-from ..utils.files import replacing
+from ..utils.files import make_folder, replacing
 from .runner import EpisodeRunner
 
 LONGEST = 120.0  # seconds that rendering may take; of a slower renderer only every n-th step is filmed
@@ -58,7 +58,7 @@ def film(runner: EpisodeRunner, seed: int, path: Path) -> None:
         torch.manual_seed(seed)
         camera = Camera(runner.env, steps, bar)
         episodes = runner.evaluate(count, seed + np.arange(count), runner.deployed, camera)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     fps = max(1, round(runner.env.metadata.get("render_fps", 30) / camera.stride))
     for i in range(count):
         # After its last step the environment already shows the next episode.

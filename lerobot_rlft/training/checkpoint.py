@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from ..configs.train import TrainConfig
 from ..utils.errors import UserError
-from ..utils.files import explained, remove, replacing
+from ..utils.files import explained, make_folder, remove, replacing, write_text
 from ..utils.run_folder import CONFIG_NAME, ROUNDS, STATE_JSON, STATE_TENSORS
 
 TENSOR = "tensor:"  # marks a string in state.json that stands for an entry of state.safetensors
@@ -50,14 +50,19 @@ def save_checkpoint(
     final = get_step_checkpoint_dir(config.output_dir, config.iterations, iteration)
     # An earlier run may have left one beyond the point that it was resumed from.
     with replacing(final) as partial:
-        final.parent.mkdir(exist_ok=True)  # not its parents: the folder of the run may have been moved away
+        make_folder(final.parent, parents=False)  # the folder of the run may have been moved away
         partial.mkdir()
         save_pretrained(partial / PRETRAINED_MODEL_DIR)
         write_config(config, partial / PRETRAINED_MODEL_DIR / CONFIG_NAME)
         write_state(partial, state)
-    with replacing(final.parent / LAST_CHECKPOINT_LINK) as link:
-        link.symlink_to(final.name)
+    link_last(final)
     return final
+
+
+def link_last(checkpoint: Path) -> None:
+    """Let `checkpoints/last` point to a checkpoint."""
+    with replacing(checkpoint.parent / LAST_CHECKPOINT_LINK) as link:
+        link.symlink_to(checkpoint.name)
 
 
 def write_state(checkpoint: Path, state: dict[str, Any]) -> None:
@@ -139,9 +144,8 @@ def remove_partial(run_dir: Path) -> None:
     Raises:
         StorageFailure: it cannot be deleted.
     """
-    checkpoints = run_dir / CHECKPOINTS_DIR
-    earlier = checkpoints.glob(".*.partial")  # as versions before this one called them
-    for path in [*run_dir.glob(".partial.*"), *checkpoints.glob(".partial.*"), *earlier]:
+    earlier = (run_dir / CHECKPOINTS_DIR).glob(".*.partial")  # as versions before this one called them
+    for path in [*run_dir.rglob(".partial.*"), *earlier]:
         with explained(path):
             remove(path)
 
@@ -158,8 +162,7 @@ def write_config(config: TrainConfig, path: Path) -> None:
     )
     # By way of JSON: draccus hands over enums that are strings, which YAML would write as Python objects.
     plain = json.loads(json.dumps(draccus.encode(public)))
-    with replacing(path) as partial:
-        partial.write_text(yaml.safe_dump(plain, sort_keys=False))
+    write_text(path, yaml.safe_dump(plain, sort_keys=False))
 
 
 def forget_revision(folder: Path) -> None:

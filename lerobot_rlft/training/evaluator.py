@@ -25,7 +25,7 @@ from ..rollout.episodes import Episodes
 from ..rollout.evaluation import Evaluation, play, play_chunks, summarise
 from ..rollout.film import film
 from ..rollout.runner import EpisodeRunner
-from ..utils.files import replacing
+from ..utils.files import write_text
 from ..utils.run_folder import SUMMARY
 from .checkpoint import last_checkpoint
 from .console import conclusion
@@ -135,8 +135,7 @@ class Outcome:
             summary["base"] = before[0].to_dict()
         if point is not None and "base" in summary:
             summary["guard"] = self._verdict(point, summary)
-        with replacing(config.output_dir / SUMMARY) as partial:
-            partial.write_text(json.dumps(summary, indent=2) + "\n")
+        write_text(config.output_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
         panels = [("tuned", episodes, result)]
         gained = None
         if before is not None:

@@ -32,6 +32,7 @@ from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes
 from ..rollout.modes import first_atlas, load_atlas, settle_atlas
 from ..utils.errors import UserError
+from ..utils.files import make_folder
 from ..utils.run_folder import DIVERSITY
 from .records import Records
 
@@ -90,7 +91,7 @@ class DiversityMonitor:
     def begin(self, env: gym.vector.VectorEnv, deployed: Episodes) -> None:
         """Settle what names modes by the base's episodes, see `settle_atlas`, and save an atlas."""
         config = self.config
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         self.atlas, sentence = settle_atlas(
             config.atlas, config.env.type, self.base, config.policy, self.atlas, self.demonstrations, deployed
         )

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from ..configs.train import TrainConfig
 from ..utils.errors import one_line
-from ..utils.files import append, replacing
+from ..utils.files import append, replacing, write_text
 from ..utils.run_folder import METRICS
 from .trackers import TRACKERS, Tracker
 
@@ -83,8 +83,7 @@ class Records:
             return
         whole = self.path.read_text().rpartition("\n")[0].splitlines()
         lines = [line for line in whole if not condition(json.loads(line))]
-        with replacing(self.path) as partial:
-            partial.write_text("".join(f"{line}\n" for line in lines))
+        write_text(self.path, "".join(f"{line}\n" for line in lines))
 
     def picture(self, name: str, path: Path, iteration: int) -> None:
         """Show a picture of the run in its tracker."""

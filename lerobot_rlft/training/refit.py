@@ -1,6 +1,5 @@
 """One refit: the pretrained policy's own loss on labelled episodes, from the pretrained weights."""
 
-import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..policies.conditioning import LABEL, AdvantageEmbedding, Conditioned, drop
 from ..policies.loading import load_policy
 from ..policies.rlft_guided.adapter import guided
 from ..utils.errors import UserError
+from ..utils.files import remove, replacing
 from .checkpoint import load_state, write_state
 
 
@@ -99,14 +99,9 @@ class Refit:
                 self._save(loader, folder)
 
     def _save(self, loader: MixedLoader, folder: Path) -> None:
-        partial = folder.with_name(f".partial.{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        write_state(
-            partial,
-            {"algorithm": self.trainer.state_dict(), "loader": loader.state_dict(), "step": self.step},
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        state = {"algorithm": self.trainer.state_dict(), "loader": loader.state_dict(), "step": self.step}
+        with replacing(folder) as partial:
+            write_state(partial, state)
 
     def resume(self, loader: MixedLoader, folder: Path) -> None:
         """Go on from the state in `folder`, if there is one.
@@ -148,11 +143,13 @@ class Refit:
 
     def export_guided(self, folder: Path) -> None:
         """Write the conditioned policy, its guidance weight still to be chosen, where that is possible."""
-        if self.embedding is not None and self.policy.network_path is not None:
-            with self.trainer.deployed_weights():
-                guided(self.policy, self.embedding, self.config.algorithm.guidance_weight).save_pretrained(
-                    folder
-                )
+        if self.embedding is None or self.policy.network_path is None:
+            remove(folder)  # of an earlier refit in another form
+            return
+        with self.trainer.deployed_weights(), replacing(folder) as partial:
+            guided(self.policy, self.embedding, self.config.algorithm.guidance_weight).save_pretrained(
+                partial
+            )
 
 
 def check_form(algorithm: RefitConfig, policy: DenoisingPolicy) -> None:

@@ -9,7 +9,7 @@ from ..diversity.atlas import ModeAtlas
 from ..metrics.modes import entropy_ratio
 from ..rollout.environments import make_runner, runner_in
 from ..rollout.modes import load_atlas
-from ..utils.files import replacing
+from ..utils.files import write_text
 from ..utils.run_folder import ROUNDS, SUMMARY
 from .evaluator import Outcome
 from .monitor import DiversityMonitor
@@ -81,5 +81,4 @@ class RoundEvaluator:
                     entry["entropy_ratio"] = str(error)
             rounds.append({"round": number, **entry})
         summary["rounds"] = rounds
-        with replacing(file) as partial:
-            partial.write_text(json.dumps(summary, indent=2) + "\n")
+        write_text(file, json.dumps(summary, indent=2) + "\n")

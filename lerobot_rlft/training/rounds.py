@@ -28,7 +28,7 @@ from ..algorithms.refit import STAGES
 from ..configs.train import TrainConfig
 from ..datasets.recorded import check_alike, check_outcomes
 from ..policies.loading import load_policy
-from ..utils.files import replacing
+from ..utils.files import make_folder, write_text
 from ..utils.run_folder import ROUNDS
 from ..utils.signals import sigterm_as_interrupt
 from .refit import check_form
@@ -118,13 +118,13 @@ class Rounds(Run):
         self.stages.run(stage, number)
         file = self.stages.folder(number) / "seconds.json"
         seconds = json.loads(file.read_text()) if file.is_file() else {}
-        with replacing(file) as partial:
-            partial.write_text(json.dumps(seconds | {stage: round(time.perf_counter() - start, 1)}) + "\n")
+        write_text(file, json.dumps(seconds | {stage: round(time.perf_counter() - start, 1)}) + "\n")
 
     def _begin(self) -> None:
         self.records.forget(lambda line: False)  # only what is no whole line
         self.begin_folder(self.records.size, exist_ok=True)
-        (self.config.output_dir / ROUNDS).mkdir(exist_ok=True)
+        make_folder(self.config.output_dir / ROUNDS)
+        self.stages.settle()
         if self.evaluator is not None:
             self.stages.atlas = self.stages.atlas or self.evaluator.begin()
 

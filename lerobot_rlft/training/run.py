@@ -13,6 +13,7 @@ from ..hub.client import check_login
 from ..policies.pretrained_files import TRUST
 from ..rollout.runner import EpisodeRunner
 from ..utils.errors import EnvironmentFailure, RatioError, StorageFailure, UserError, one_line
+from ..utils.files import make_folder
 from ..utils.run_folder import CONFIG_NAME, LOCK
 from ..utils.signals import Interrupted
 from .checkpoint import remove_partial, write_config
@@ -96,16 +97,16 @@ class Run(ABC):
         """
         config = self.config
         try:
-            config.output_dir.mkdir(parents=True, exist_ok=exist_ok)
-        except FileExistsError as error:
+            make_folder(config.output_dir, exist_ok)
+        except StorageFailure as failure:
+            if isinstance(failure.__cause__, FileExistsError):
+                raise UserError(
+                    f"--output_dir={config.output_dir} exists, another program made it meanwhile: choose "
+                    "another folder"
+                ) from failure
             raise UserError(
-                f"--output_dir={config.output_dir} exists, another program made it meanwhile: choose "
-                "another folder"
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"--output_dir={config.output_dir} cannot be made ({one_line(error)}): choose another"
-            ) from error
+                f"--output_dir={config.output_dir} cannot be made ({failure.__cause__}): choose another"
+            ) from failure
         self._take_lock()
         remove_partial(config.output_dir)
         self.records.begin(log_bytes)

@@ -1,6 +1,5 @@
 """The success / diversity front of a guarded run: which of its checkpoints is exported."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from lerobot.utils.constants import CHECKPOINTS_DIR
 
 from ..diversity.guard import retained
 from ..plots.run import save
+from ..utils.files import replacing
 from ..utils.pictures import pyplot
 from ..utils.run_folder import BEST_CHECKPOINT_LINK
 
@@ -124,8 +124,6 @@ def draw_front(path: Path, all_points: list[Point], floor: float, metric: str, p
 def link_best(point: Point) -> Path:
     """Let `checkpoints/best` point to a checkpoint; returns the link."""
     link = point.checkpoint.parent / BEST_CHECKPOINT_LINK
-    partial = link.with_name(f".{BEST_CHECKPOINT_LINK}.partial")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(point.checkpoint.name)
-    os.replace(partial, link)
+    with replacing(link) as partial:
+        partial.symlink_to(point.checkpoint.name)
     return link

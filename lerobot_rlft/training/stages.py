@@ -1,7 +1,6 @@
 """Stages of a round, with the files each reads and leaves; `rounds` chains them and chooses the folders."""
 
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from httpx import HTTPError
 from lerobot.common.train_utils import get_step_checkpoint_dir
 from lerobot.datasets.io_utils import load_info
-from lerobot.utils.constants import PRETRAINED_MODEL_DIR
+from lerobot.utils.constants import CHECKPOINTS_DIR, PRETRAINED_MODEL_DIR
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,8 +30,9 @@ from ..policies.loading import load_policy
 from ..rollout.environments import make_runner
 from ..rollout.recorder import write_rollouts
 from ..utils.errors import UserError
+from ..utils.files import make_folder, remove, replacing
 from ..utils.run_folder import ROUNDS
-from .checkpoint import save_checkpoint
+from .checkpoint import link_last, save_checkpoint
 from .records import Records
 from .refit import Refit
 from .returns import frame_returns
@@ -69,7 +69,7 @@ class Stages:
             UserError: an input is missing or unusable.
             EnvironmentFailure, FloatingPointError: it cannot go on.
         """
-        self.folder(number).mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder(number))
         stages: dict[str, Callable[[int], None]] = {
             "collect": self._collect,
             "value": self._fit_value,
@@ -169,24 +169,21 @@ class Stages:
             )
         ends = np.cumsum([len(d.index) for d in datasets])[:-1]
         labels, weights = np.split(algorithm.labels(scores), ends), np.split(algorithm.weights(scores), ends)
-        out = self.result("advantages", number)
-        partial = out.with_name(f".partial.{out.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        for i, d in enumerate(datasets):
-            columns = {
-                "return": total[i],
-                "value": values[i],
-                "advantage": parts[i],
-                "label": labels[i],
-                "weight": weights[i],
-            }
-            write_sidecar(partial / f"{d.name}.parquet", d, columns)
-            share = [float((labels[i] == label).mean()) for label in (POSITIVE, NEGATIVE, UNKNOWN)]
-            tqdm.write(
-                f"  {d.name}: {share[0]:.0%} of {len(d.index):,} frames positive, {share[1]:.0%} negative, "
-                f"{share[2]:.0%} unknown"
-            )
-        partial.rename(out)
+        with replacing(self.result("advantages", number)) as partial:
+            for i, d in enumerate(datasets):
+                columns = {
+                    "return": total[i],
+                    "value": values[i],
+                    "advantage": parts[i],
+                    "label": labels[i],
+                    "weight": weights[i],
+                }
+                write_sidecar(partial / f"{d.name}.parquet", d, columns)
+                share = [float((labels[i] == label).mean()) for label in (POSITIVE, NEGATIVE, UNKNOWN)]
+                tqdm.write(
+                    f"  {d.name}: {share[0]:.0%} of {len(d.index):,} frames positive, {share[1]:.0%} "
+                    f"negative, {share[2]:.0%} unknown"
+                )
 
     def _refit(self, number: int) -> None:
         config, algorithm = self.config, self.algorithm
@@ -200,7 +197,7 @@ class Stages:
             datasets, labels, weights, config.policy, algorithm.batch_size, algorithm.base_fraction, seed
         )
         refit = Refit(config)
-        state = self.folder(number) / "refit"
+        state = self._unfinished(number)
         refit.resume(loader, state)
         # And what an earlier refit of this round came to.
         self.records.forget(
@@ -217,16 +214,23 @@ class Stages:
                     self.records.write("train", number, env_steps, {"step": step, **metrics})
 
             refit.train(loader, state, on_step)
-        guided_folder = self.folder(number) / "guided"
-        partial = guided_folder.with_name(f".partial.{guided_folder.name}")
-        for path in (partial, guided_folder):
-            shutil.rmtree(path, ignore_errors=True)
-        refit.export_guided(partial)
-        if partial.is_dir():
-            partial.rename(guided_folder)
+        refit.export_guided(self.folder(number) / "guided")
         checkpoint = save_checkpoint(config, number, refit.export, {"round": number})
-        shutil.rmtree(state, ignore_errors=True)
+        remove(state)
         self.records.saved(checkpoint)
+
+    def settle(self) -> None:
+        """Make up for what a kill kept a refit from that had written its checkpoint."""
+        checkpoints = self.config.output_dir / CHECKPOINTS_DIR
+        numbers = sorted(int(folder.name) for folder in checkpoints.glob("*") if folder.name.isdigit())
+        for number in numbers:
+            remove(self._unfinished(number))
+        if numbers:
+            link_last(self.result("refit", numbers[-1]))
+
+    def _unfinished(self, number: int) -> Path:
+        """The folder with the state of a refit that is not finished."""
+        return self.folder(number) / "refit"
 
     # What they read
 

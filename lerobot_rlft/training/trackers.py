@@ -12,6 +12,7 @@ from lerobot.common.wandb_utils import WandBLogger
 
 from ..configs.train import TrainConfig
 from ..utils.errors import UserError
+from ..utils.files import write_text
 from ..utils.run_folder import TRACKIO_RUN
 
 
@@ -69,7 +70,7 @@ class Trackio:
             config=config.to_dict(),
             resume="allow" if old else "never",
         )
-        file.write_text(name + "\n")
+        write_text(file, name + "\n")
 
     def log(self, kind: str, scalars: dict[str, float], iteration: int) -> None:
         self.trackio.log({f"{kind}/{k}": v for k, v in scalars.items()}, step=iteration)

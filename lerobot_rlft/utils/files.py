@@ -1,5 +1,6 @@
 """Files that are always whole, also when the process is killed or the disk fills up while it writes."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,18 +13,26 @@ from .errors import StorageFailure, one_line
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, exist_ok: bool = True) -> Iterator[Path]:
     """A path to write a file or folder to; it takes the place of `path` once the block ends without an error.
+
+    Args:
+        exist_ok: False leaves alone what another program put there meanwhile.
 
     Raises:
         StorageFailure: the system did not let it be written; nothing is left of it, `path` is as it was.
     """
-    partial = path.with_name(f".partial.{path.name}")  # keeps the suffix: matplotlib chooses the format by it
+    # Two programs that both make `path` do not write into each other's: the second is refused at the end.
+    owner = "" if exist_ok else f"{os.getpid()}."
+    # Keeps the suffix: matplotlib chooses the format by it.
+    partial = path.with_name(f".partial.{owner}{path.name}")
     try:
         with explained(path):
             remove(partial)
             yield partial
             _sync(partial)
+            if not exist_ok and path.exists():
+                raise FileExistsError(errno.EEXIST, "another program made it meanwhile", str(path))
             _put(partial, path)
     except (Exception, KeyboardInterrupt):
         with suppress(OSError):  # of a folder that is gone or read-only
@@ -31,8 +40,31 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text, in the place of what is there.
+
+    Raises:
+        StorageFailure: the system did not let it be written; `path` is as it was.
+    """
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: Path, exist_ok: bool = True, parents: bool = True) -> None:
+    """Make a folder, in a way that a power cut leaves them there.
+
+    Raises:
+        StorageFailure: the system did not let it be made, or it is there and `exist_ok` is False.
+    """
+    with explained(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=parents, exist_ok=exist_ok)
+        for folder in missing:
+            _sync_names(folder.parent)
+
+
 def append(path: Path, line: str) -> None:
-    """Append a line of text; after an error nothing of it is there.
+    """Append a line of text, which is on the disk then; after an error nothing of it is there.
 
     Raises:
         StorageFailure: the system did not let it be written.
@@ -42,10 +74,13 @@ def append(path: Path, line: str) -> None:
         try:
             while rest:  # the system takes what fits, and refuses only then
                 rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
         except OSError:
             with suppress(OSError):
                 os.truncate(path, size)
             raise
+        if not size:
+            _sync_names(path.parent)
 
 
 @contextmanager
@@ -72,12 +107,11 @@ def remove(path: Path) -> None:
 def _put(partial: Path, path: Path) -> None:
     """Rename; a folder that is in the way leaves only once the new one is there."""
     old = path.with_name(f".partial.old.{path.name}")
-    if partial.is_dir() and path.is_dir():
+    if all(p.is_dir() and not p.is_symlink() for p in (partial, path)):
         remove(old)
         path.rename(old)
     partial.replace(path)
-    with suppress(OSError):  # some network file systems cannot
-        _sync_one(path.parent)
+    _sync_names(path.parent)
     with suppress(OSError):
         remove(old)
 
@@ -89,10 +123,15 @@ def _sync(path: Path) -> None:
     if path.is_dir():
         for inside in path.iterdir():
             _sync(inside)
-        with suppress(OSError):
-            _sync_one(path)
+        _sync_names(path)
     elif path.exists():
         _sync_one(path)
+
+
+def _sync_names(folder: Path) -> None:
+    """The same for what a folder holds: for files that were made, renamed or deleted in it."""
+    with suppress(OSError):  # some network file systems cannot
+        _sync_one(folder)
 
 
 def _sync_one(path: Path) -> None:

@@ -305,16 +305,22 @@ def test_actions_that_are_not_executed_do_not_change_the_update():
     torch.testing.assert_close(*after, atol=1e-5, rtol=0)
 
 
-def test_the_tail_is_held_to_the_base():
+@pytest.mark.parametrize("kind", [DPPO, NFT])
+def test_the_tail_is_held(kind):
+    """By DPPO to the base, from which it is pushed here; by NFT to where the iteration began."""
     policy = Tailed(3)
     base = copy.deepcopy(policy)
     with torch.no_grad():
         policy.module["tail"].bias += 1
-    algorithm = make(policy, base, update_epochs=40, actor_lr=3e-2, minibatch_size=100, max_step_kl=None)
-    first = make(copy.deepcopy(policy), base, update_epochs=1, minibatch_size=100)
-    assert first.update(explore(policy))["anchor_loss"] > 0.5
-    algorithm.update(explore(policy, (40, 40)))
-    assert (policy.module["tail"].bias - base.module["tail"].bias).abs().max() < 0.5
+    fields = {"update_epochs": 40, "actor_lr": 3e-2, "minibatch_size": 100}
+    fields |= {"max_step_kl": None} if kind == DPPO else {}
+    algorithm = make(policy, base, kind=kind, **fields)
+    metrics = algorithm.update(explore(policy, (40, 40)))
+    distance = (policy.module["tail"].bias - base.module["tail"].bias).abs()
+    if kind == DPPO:
+        assert distance.max() < 0.7 and metrics["tail_moved"] > 0
+    else:
+        assert distance.min() > 1 - 1e-5 and metrics["tail_moved"] < 1e-10
 
 
 def test_the_critic_is_warm_before_its_first_advantages(monkeypatch):
@@ -422,7 +428,8 @@ def test_train_mode_is_caught():
 
 @pytest.mark.parametrize("finetuned", [1, 3])
 def test_only_finetuned_steps_get_the_policy_gradient(finetuned, monkeypatch):
-    algorithm, asked = make(finetuned_steps=finetuned, anchor_coef=0.0, minibatch_size=5), set()
+    fields = {"anchor_coef": 0.0, "tail_coef": 0.0, "minibatch_size": 5}
+    algorithm, asked = make(Whole(), finetuned_steps=finetuned, **fields), set()
 
     def transition(x, k, prediction):
         if torch.is_grad_enabled():
@@ -446,11 +453,11 @@ def test_the_anchor_asks_the_base_at_the_other_steps_only(monkeypatch):
 
     data = explore(algorithm.policy)
     algorithm.update(data)
-    # 12 pairs in minibatches of 4: other steps, and the tail of these; and the KL
+    # 12 pairs in minibatches of 4: their tail, and other steps; and the KL
     assert base.predicted == 2 * 3 * 3 + 1
     monkeypatch.setattr(base, "predict", predict)
     encode = lambda p, rows: p.encode({"observation.state": torch.zeros(100, 1, 2)})  # noqa: E731
-    algorithm.anchor._early_loss(data.chain.x, encode, 100)
+    algorithm.anchor.loss(data.chain.x, encode, 100)
     assert asked == {2, 3}
 
 

@@ -13,7 +13,7 @@ def made():
 
     def make(advantage=(1.0, -2.0, 0.5), **fields):
         policy = Constant(1.0)
-        objective = ForwardObjective(NFTConfig(**fields), policy, 3)
+        objective = ForwardObjective(NFTConfig(**{"tail_coef": 0.0} | fields), policy, 3)
         torch.manual_seed(0)
         data = rollout([1, 1, 1], [True] * 3, chunks=torch.randn(3, 3, 2))
         condition = policy.encode(data.obs)

@@ -17,6 +17,8 @@ from lerobot_rlft.diversity.atlas import ModeAtlas
 from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
 from lerobot_rlft.evaluation import comparison
 from lerobot_rlft.rollout.runner import EpisodeRunner
+from lerobot_rlft.utils.errors import UserError
+from lerobot_rlft.utils.files import replacing
 
 QUICK = (
     "--env.type=avoiding",
@@ -314,3 +316,11 @@ def test_bad_input(arguments, answer, main, tuned, base_policy, tmp_path, monkey
     said = main(*arguments)
     assert re.search(f"error: .*{answer}", said), said
     assert {p.name for p in tmp_path.iterdir()} <= {"short", "fewer"}
+
+
+def test_a_full_disk_is_told_with_the_option_that_helps(tmp_path):
+    refused = pytest.raises(UserError, match=r"^--output_dir=.*report cannot be written \(.*No space left")
+    with refused, command._writing(tmp_path / "report"), replacing(tmp_path / "report") as partial:
+        partial.mkdir()
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())

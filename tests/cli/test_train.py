@@ -107,12 +107,18 @@ def test_a_mistake_is_one_line_and_leaves_nothing(mistake, words, base_policy, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_before_the_run_begins(base_policy, main, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_run_begins(number, base_policy, main, tmp_path, monkeypatch):
     def interrupted(*args):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
 
     monkeypatch.setattr("lerobot_rlft.training.trainer.make_policy", interrupted)
-    code, _ = main(*TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
+    # Jobs in the background ignore some of them, and their children do, too.
+    old = signal.signal(number, signal.default_int_handler)
+    try:
+        code, _ = main(*TINY_RUN, f"--policy.path={base_policy}", f"--output_dir={tmp_path / 'run'}")
+    finally:
+        signal.signal(number, old)
     assert code == "\nstopped before the run began, nothing was changed"
     assert not (tmp_path / "run").exists()
 

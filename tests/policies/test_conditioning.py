@@ -37,6 +37,9 @@ def test_each_sample_is_told_its_own_label():
     with embedding.given(torch.tensor([POSITIVE, NEGATIVE])):  # a layer that is called for every token
         added = linear(torch.ones(2, 4, 3)) - plain[0]
     assert torch.allclose(added[:, 3], torch.tensor([[10.0, 20.0], [1.0, 2.0]]), atol=1e-5)
+    with embedding.given(torch.tensor([POSITIVE, NEGATIVE])):  # two noises for each sample, one after another
+        added = linear(torch.ones(4, 3)) - plain[0]
+    assert torch.allclose(added[:, 0], torch.tensor([10.0, 1.0, 10.0, 1.0]), atol=1e-5)
     assert torch.equal(linear(x), plain), "told nothing"
 
 

@@ -48,6 +48,8 @@ def test_a_chain_longer_than_the_training_schedule_is_refused(steps):
 def test_unknown_families_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"policy.type='act'.*Known: .*diffusion"):
         adapter_class("act")
+    with pytest.raises(ValueError, match=r"'evo1' starts .* uniform noise.*Known: .*diffusion.*xvla"):
+        adapter_class("evo1")
 
 
 @pytest.mark.parametrize(

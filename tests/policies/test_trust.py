@@ -22,6 +22,7 @@ RUNS_CODE = {
 ALLOWED = {
     ("policies/loading.py", "from_pretrained"),
     ("policies/loading.py", "load_pretrained"),
+    ("policies/lora.py", "from_pretrained"),  # adapters, safetensors beside their JSON
     ("policies/loading.py", "make_pre_post_processors"),
     ("policies/rlft_guided/processor_rlft_guided.py", "make_pre_post_processors"),  # fresh ones
     ("policies/rlft_commanded/processor_rlft_commanded.py", "make_pre_post_processors"),

@@ -88,6 +88,8 @@ def test_killed_and_resumed_equals_uninterrupted(
     left = (tmp_path / "killed/checkpoints/.partial.000004").is_dir()
     assert left == (kill is kill_in_save)
     (tmp_path / "killed/checkpoints/.partial.000003").mkdir()  # of an earlier kill
+    (tmp_path / "killed/pictures").mkdir(exist_ok=True)
+    (tmp_path / "killed/pictures/.partial.learning_curve.png").touch()
     torch.manual_seed(5)  # a new process has another random state
 
     Trainer(read_command(f"--resume={tmp_path / 'killed'}")).train()
@@ -99,7 +101,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     for name in expected:
         assert expected[name] == found[name], name
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
-    assert not list((tmp_path / "killed/checkpoints").glob(".*"))
+    assert not list((tmp_path / "killed").rglob(".partial*"))
 
 
 def test_more_iterations_on_resume(dppo_config, read_command, tmp_path):

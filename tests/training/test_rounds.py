@@ -30,7 +30,9 @@ from lerobot_rlft.diversity.atlas import AtlasConfig
 from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
 from lerobot_rlft.envs.avoiding.configuration_avoiding import AvoidingEnvConfig
 from lerobot_rlft.policies.loading import load_policy
+from lerobot_rlft.training import checkpoint as checkpoint_module
 from lerobot_rlft.training import refit as refit_module
+from lerobot_rlft.training.checkpoint import last_checkpoint
 from lerobot_rlft.training.evaluator import Outcome
 from lerobot_rlft.training.rounds import Rounds
 from lerobot_rlft.utils.errors import EnvironmentFailure, UserError
@@ -227,6 +229,27 @@ def test_an_interrupted_stage_goes_on_or_starts_again(whole, make, monkeypatch, 
     assert not list(config.output_dir.rglob(".partial*")) and not list(
         config.output_dir.glob("rounds/*/refit")
     )
+
+
+def test_a_checkpoint_that_was_not_yet_linked_is_the_last(whole, make, monkeypatch):
+    """A kill between the checkpoint and its link: the round is finished, and not the one before it."""
+    config, link, count = make(), checkpoint_module.link_last, []
+
+    def killed(checkpoint):
+        count.append(1)
+        if len(count) == 2:
+            raise Killed
+        link(checkpoint)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "link_last", killed)
+        with pytest.raises(Killed):
+            Rounds(config).train()
+    assert last_checkpoint(config.output_dir).name == "000001"
+    Rounds(replace(config, resume=config.output_dir)).train()
+    assert last_checkpoint(config.output_dir).name == "000002"
+    assert metrics(config.output_dir) == metrics(whole.output_dir)
+    assert not list(config.output_dir.glob("rounds/*/refit"))
 
 
 def test_an_evaluation_that_was_interrupted_is_made_up_for(whole, make, monkeypatch):

@@ -1,5 +1,6 @@
 """What is left where the system does not let a file be written."""
 
+import os
 import resource
 from contextlib import contextmanager
 
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from lerobot_rlft.utils.errors import StorageFailure
-from lerobot_rlft.utils.files import append, replacing
+from lerobot_rlft.utils.files import append, make_folder, replacing, write_text
 
 
 @contextmanager
@@ -69,3 +70,46 @@ def test_an_error_of_the_block_is_its_own(tmp_path):
         partial.touch()
         raise KeyError
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_program_made_meanwhile_is_left_alone(tmp_path):
+    folder = tmp_path / "report"
+    with pytest.raises(StorageFailure, match="made it meanwhile"), replacing(folder, exist_ok=False) as first:
+        first.mkdir()
+        with replacing(folder, exist_ok=True) as second:
+            second.mkdir()
+            (second / "of another").touch()
+        assert first.is_dir()  # both have a place of their own
+    assert list(tmp_path.rglob("*")) == [folder, folder / "of another"]
+
+
+def test_a_link_to_a_folder_is_never_away(tmp_path, monkeypatch):
+    """Between two renames a kill would leave none."""
+    for name in ("1", "2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "last").symlink_to("1")
+    monkeypatch.setattr("pathlib.Path.rename", lambda *_: pytest.fail("moved away"))
+    with replacing(tmp_path / "last") as partial:
+        partial.symlink_to("2")
+    assert (tmp_path / "last").readlink().name == "2"
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: append(path, "line"), lambda path: write_text(path, "line\n")]
+)
+def test_content_and_name_of_a_new_file_reach_the_disk(write, tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.append(os.fstat(number).st_ino), sync(number)))
+    write(tmp_path / "file")
+    inodes = [path.stat().st_ino for path in (tmp_path / "file", tmp_path)]
+    assert synced == inodes and (tmp_path / "file").read_text() == "line\n"
+
+
+def test_a_folder_that_is_made_with_its_parents_stays_after_a_power_cut(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.append(os.fstat(number).st_ino), sync(number)))
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b")
+    assert sorted(synced) == sorted(path.stat().st_ino for path in (tmp_path, tmp_path / "a"))
+    with pytest.raises(StorageFailure, match="exists"):
+        make_folder(tmp_path / "a", exist_ok=False)
