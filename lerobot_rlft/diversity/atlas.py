@@ -2,7 +2,8 @@
 
 Modes are clusters of the base's paths, each resampled to `POINTS` points and clustered by HDBSCAN. A new
 episode belongs to the cluster of the nearest reference path, if that is near enough, or far nearer than any
-other cluster (a tuned policy goes its way otherwise than the base did). Clusters are found on
+other cluster (a tuned policy goes its way otherwise than the base did). Where starts vary, what the start
+explains of a path is taken away first (`start_effect.py`). Clusters are found on
 points at equal times, because points at equal arc lengths split large modes (Avoiding-Lite, 632 successes, 16
 random splits: worst held-out Rand index .83, and .97 on equal times). New episodes are compared at equal arc
 lengths, because one that goes the same way at another speed, or rests on it, is of the same mode.
@@ -10,8 +11,9 @@ Shapes: E episodes, L steps, S observation dims, P points, F = P * dims features
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ import torch
 from lerobot.utils.constants import OBS_ENV_STATE, OBS_STATE
 from safetensors.numpy import load_file, save_file
 from sklearn.cluster import HDBSCAN
+from sklearn.metrics import adjusted_rand_score
 
 from ..metrics.points import distances, pair_distances
 from ..utils.errors import UserError
 from ..utils.files import make_folder, replacing, write_text
+from .paths import POINTS, ranges, resample
+from .start_effect import StartEffect, without_start
 
-POINTS = 32
 MOST_REFERENCES = 1500  # paths that are clustered; of more, a random subset with a fixed seed
 MIN_CLUSTER_SIZE = (4, 8)  # default: a hundredth of the paths, within these bounds
 # How far a mode reaches: this times the distance within which a reference has a tenth of its mode, for all
@@ -37,6 +41,10 @@ REACH, SHARE, MOST = 1.5, 0.1, 0.95
 NEARER, WIDER = 0.5, 1.5
 LEAST_REACH = 0.01  # root mean square over the points, in units of the ranges: the same path, even of twins
 JSON, TENSORS = "atlas.json", "atlas.safetensors"
+# Random halves agree on the modes of Avoiding-Lite to .62 and more from 120 successes on, and on clusters of
+# random walks or of reaches to random goals, which have none, to .55 at most (docs/results/atlas.md).
+LEAST_AGREEMENT, SPLITS = 0.6, 4
+START = "start_"  # before the names of what is saved of the start's effect
 
 
 @dataclass
@@ -51,7 +59,7 @@ class AtlasConfig:
     # Dimensions of the observation that make up the path, for example [0, 1]; null = all that vary. Leave out
     # those that hold noise: each dimension counts as much as any other.
     dims: list[int] | None = None
-    # Fewest episodes that make a mode; null = chosen by the number of episodes.
+    # Fewest episodes that make a mode; null = columns by the number of episodes.
     min_cluster_size: int | None = None
 
     def __post_init__(self) -> None:
@@ -76,6 +84,12 @@ class ModeAtlas:
         labels: (R,) their modes.
         reach: (M,) distance up to which a path belongs to a mode whatever else is near.
         unknown_share: of the fitted paths, those that belong to no mode.
+        effect: of the start on paths, which is taken away from them; None where all start alike, and in
+            atlases from before it was looked for.
+        agreement: adjusted Rand index of the modes that random halves of the fitted episodes give to all of
+            them, looking for as large ones or for half as large, whichever agree better. Below
+            `LEAST_AGREEMENT` there is one mode. None where one cluster was found, and in atlases from before
+            it was measured.
     """
 
     env: str
@@ -87,6 +101,8 @@ class ModeAtlas:
     labels: np.ndarray
     reach: np.ndarray
     unknown_share: float
+    effect: StartEffect | None = None
+    agreement: float | None = None
 
     @classmethod
     def fit(
@@ -98,7 +114,7 @@ class ModeAtlas:
         key: str,
         min_cluster_size: int | None = None,
     ) -> "ModeAtlas":
-        """Cluster paths. Where HDBSCAN finds no cluster, all paths are one mode.
+        """Cluster paths. All are one mode where HDBSCAN finds no clusters, or others in random halves.
 
         Args:
             states: (E, L+1, S), NaN after an episode's end.
@@ -116,51 +132,54 @@ class ModeAtlas:
                 f"an atlas is fitted on at least 2 episodes, there are {len(states)}: play more episodes"
             )
         columns = _choose_dims(states, dims, key)
-        scale = _ranges(states)[list(columns)]
+        scale = ranges(states)[list(columns)]
         if not (scale > 0).all():
             constants = [columns[i] for i in np.flatnonzero(scale == 0)]
             raise UserError(
                 f"{key} is constant in dims {constants} of all {len(states)} episodes: an atlas needs paths "
                 "that vary, choose others with atlas.dims"
             )
-        paths = states[..., list(columns)] / scale
-        if len(paths) > MOST_REFERENCES:
-            paths = np.random.default_rng(0).permutation(paths)[:MOST_REFERENCES]
-        features: np.ndarray = resample(paths).reshape(len(paths), -1)
+        units = ranges(states)
+        if len(states) > MOST_REFERENCES:
+            states = np.random.default_rng(0).permutation(states)[:MOST_REFERENCES]
+        paths, starts = states[..., list(columns)] / scale, states[:, 0]
+        features, effect = without_start(resample(paths).reshape(len(paths), -1), starts, units)
+        timed, _ = without_start(resample(paths, equal_times=True).reshape(len(paths), -1), starts, units)
+
+        def of(rows: Any, labels: np.ndarray) -> ModeAtlas:
+            parts = env, key, states.shape[2], columns, scale
+            return cls(*parts, *_modes(features[rows], labels), 0.0, effect)
+
+        def sample(size: int, half: np.ndarray) -> np.ndarray:
+            return of(half, cluster(timed[half], size))._nearest(features)
+
         low, high = MIN_CLUSTER_SIZE
         size = min_cluster_size or max(low, min(high, len(features) // 100))
-        labels = np.zeros(len(features), np.int64)
-        if size <= len(features):
-            by_time = resample(paths, equal_times=True).reshape(len(paths), -1)
-            labels = HDBSCAN(min_cluster_size=size, allow_single_cluster=True, copy=True).fit_predict(by_time)
-        if (labels < 0).all():
-            labels = np.zeros(len(features), np.int64)
-        order = np.argsort(-np.bincount(labels[labels >= 0]), kind="stable")
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
-        in_mode = labels >= 0
-        references, modes = features[in_mode], rank[labels[in_mode]]
-        widest = np.array([_reach(references[modes == mode]) for mode in range(len(order))])
-        reach = np.maximum(REACH * widest, LEAST_REACH * features.shape[1] ** 0.5)
-        atlas = cls(
-            env, key, states.shape[2], columns, scale, references.astype(np.float32), modes, reach, 0.0
-        )
-        unknown_share = float((atlas._nearest(features.astype(np.float32)) < 0).mean())
-        return cls(**(vars(atlas) | {"unknown_share": unknown_share}))
+        labels, agreement = cluster(timed, size), None
+        if labels.max() > 0:
+            # A mode may be too small to be found in a half, and half as large one may be a part of a mode.
+            sizes = (size, (size + 1) // 2)
+            agreement = max(_agreement(timed, partial(sample, n)) for n in sizes)
+            if agreement < LEAST_AGREEMENT:
+                labels = np.zeros_like(labels)
+        atlas = of(slice(None), labels)
+        unknown = float((atlas._nearest(features.astype(np.float32)) < 0).mean())
+        return replace(atlas, unknown_share=unknown, agreement=agreement)
 
     @property
     def num_modes(self) -> int:
         return len(self.reach)
 
     def features(self, states: np.ndarray) -> np.ndarray:
-        """(E, L+1, S) -> resampled paths in units of `scale`, (E, F) float32.
+        """(E, L+1, S) -> resampled paths in units of `scale`, less the effect of the start, (E, F) float32.
 
         Raises:
             UserError: another number of dims, NaN within an episode.
         """
         self.check(self.env, self.key, states.shape[2])
         paths = resample(states[..., list(self.dims)] / self.scale)
-        return paths.reshape(len(paths), -1).astype(np.float32)
+        rows = paths.reshape(len(paths), -1)
+        return (rows if self.effect is None else self.effect.remove(states[:, 0], rows)).astype(np.float32)
 
     def assign(self, states: np.ndarray, task: np.ndarray | None = None) -> np.ndarray:
         """The mode of each episode, (E,) int64; -1 where it goes no way that the atlas knows.
@@ -201,15 +220,31 @@ class ModeAtlas:
                 "one here (atlas.path=null)"
             )
 
-    def save(self, folder: Path) -> None:
-        """Write atlas.json and atlas.safetensors."""
-        make_folder(folder)
+    def same_as(self, other: "ModeAtlas") -> bool:
+        """Whether both name modes alike."""
+        (plain, arrays), (others, their) = self._content(), other._content()
+        return (
+            plain == others
+            and arrays.keys() == their.keys()
+            and all(np.array_equal(arrays[name], their[name]) for name in arrays)
+        )
+
+    def _content(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What `save` writes as JSON and as safetensors."""
         arrays = {
             name: np.ascontiguousarray(v) for name, v in vars(self).items() if isinstance(v, np.ndarray)
         }
-        plain = {name: v for name, v in vars(self).items() if name not in arrays}
-        with replacing(folder / TENSORS) as partial:
-            save_file(arrays, partial)
+        plain = {name: v for name, v in vars(self).items() if name not in {*arrays, "effect"}}
+        if self.effect is not None:
+            arrays |= {START + name: np.ascontiguousarray(v) for name, v in vars(self.effect).items()}
+        return plain | {"dims": list(self.dims)}, arrays
+
+    def save(self, folder: Path) -> None:
+        """Write atlas.json and atlas.safetensors."""
+        make_folder(folder)
+        plain, arrays = self._content()
+        with replacing(folder / TENSORS) as file:
+            save_file(arrays, file)
         write_text(folder / JSON, json.dumps(plain | {"num_modes": self.num_modes}, indent=2) + "\n")
 
     @classmethod
@@ -222,8 +257,12 @@ class ModeAtlas:
         try:
             plain = json.loads((folder / JSON).read_text())
             plain.pop("num_modes")
-            values: dict[str, Any] = plain | load_file(folder / TENSORS) | {"dims": tuple(plain["dims"])}
-            return cls(**values)
+            arrays = load_file(folder / TENSORS)
+            effect = {
+                f.name: arrays.pop(START + f.name) for f in fields(StartEffect) if START + f.name in arrays
+            }
+            values: dict[str, Any] = plain | arrays | {"dims": tuple(plain["dims"])}
+            return cls(**values, effect=StartEffect(**effect) if effect else None)
         except Exception as error:  # others may have written it
             raise UserError(
                 f"{folder} holds no whole mode atlas ({type(error).__name__}: {error}): give the diversity/ "
@@ -231,48 +270,36 @@ class ModeAtlas:
             ) from error
 
 
-def path_features(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Resampled paths of several groups of episodes in common units, one row (F,) for each episode.
+def cluster(timed: np.ndarray, size: int) -> np.ndarray:
+    """(E,) cluster of each path (E, F), -1 where it is in none; 0 for all where none has `size` paths."""
+    labels = np.full(len(timed), -1)
+    if size <= len(timed):
+        labels = HDBSCAN(min_cluster_size=size, copy=True).fit_predict(timed)
+    return labels if labels.max() >= 0 else np.zeros_like(labels)
+
+
+def _modes(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """References (R, F), their modes (R,), numbered by size, and the reach (M,) of each."""
+    order = np.argsort(-np.bincount(labels[labels >= 0]), kind="stable")
+    rank = np.argsort(order)
+    references, modes = features[labels >= 0], rank[labels[labels >= 0]]
+    widest = np.array([_reach(references[modes == mode]) for mode in range(len(order))])
+    reach = np.maximum(REACH * widest, LEAST_REACH * features.shape[1] ** 0.5)
+    return references.astype(np.float32), modes, reach
+
+
+def _agreement(timed: np.ndarray, label: Callable[[np.ndarray], np.ndarray]) -> float:
+    """Mean over splits of the adjusted Rand index of what two random halves say of all episodes.
 
     Args:
-        groups: each (E_i, L_i+1, S), NaN after an episode's end; together at least one episode.
-
-    Returns:
-        (E_i, P * S) float64; each dim in units of its range over all groups.
-
-    Raises:
-        UserError: NaN within an episode.
+        timed: (E, F) paths, by which episodes are put in an order of their own: halves are the same whatever
+            the order in which episodes come.
+        label: episodes of a half -> (E,) modes that they give to all.
     """
-    scale = _ranges(np.concatenate([group.reshape(1, -1, group.shape[-1]) for group in groups], axis=1))
-    return [resample(group / np.where(scale > 0, scale, 1)).reshape(len(group), -1) for group in groups]
-
-
-def resample(states: np.ndarray, points: int = POINTS, equal_times: bool = False) -> np.ndarray:
-    """Each path at `points` points of equal arc length, or time, (E, L+1, dims) -> (E, points, dims) float64.
-
-    A path that never moves stays where it is.
-
-    Raises:
-        UserError: NaN within an episode, or infinity.
-    """
-    valid = ~np.isnan(states).all(-1)  # (E, L+1)
-    length = valid.sum(1)
-    within = np.arange(states.shape[1]) < length[:, None]
-    gaps = (~np.isfinite(states) & within[..., None]).any((1, 2)) | (valid != within).any(1) | (length == 0)
-    if gaps.any():
-        raise UserError(
-            f"the paths of episodes {np.flatnonzero(gaps)[:5].tolist()} hold NaN or infinity before their "
-            "end: fix the environment's observations"
-        )
-    out = np.empty((len(states), points, states.shape[2]))
-    for i, steps in enumerate(length):
-        path = states[i, :steps].astype(np.float64)
-        step = np.ones(steps - 1) if equal_times else np.linalg.norm(np.diff(path, axis=0), axis=1)
-        arc = np.concatenate([[0], step.cumsum()])
-        at = np.linspace(0, arc[-1], points)
-        for dim in range(path.shape[1]):
-            out[i, :, dim] = np.interp(at, arc, path[:, dim])
-    return out
+    rng = np.random.default_rng(0)
+    order = np.argsort(timed @ rng.standard_normal(timed.shape[1]))
+    splits = [np.array_split(order[rng.permutation(len(order))], 2) for _ in range(SPLITS)]
+    return float(np.mean([adjusted_rand_score(*map(label, halves)) for halves in splits]))
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -294,18 +321,10 @@ def _width(members: np.ndarray) -> float:
     return float(np.quantile(pair_distances(torch.as_tensor(members).double()).numpy(), MOST))
 
 
-def _ranges(states: np.ndarray) -> np.ndarray:
-    """(S,) range of each dim over all steps of (E, L+1, S); 0 where a dim is never a number."""
-    steps = states.reshape(-1, states.shape[-1]).astype(np.float64)
-    finite = np.isfinite(steps)
-    low, high = np.where(finite, steps, np.inf).min(0), np.where(finite, steps, -np.inf).max(0)
-    return np.where(high > low, high - low, 0.0)
-
-
 def _choose_dims(states: np.ndarray, dims: Sequence[int] | None, key: str) -> tuple[int, ...]:
     size = states.shape[2]
     if dims is None:
-        varies = np.flatnonzero(_ranges(states) > 0)
+        varies = np.flatnonzero(ranges(states) > 0)
         if not len(varies):
             raise UserError(f"{key} is constant in all steps of all episodes: there are no paths to cluster")
         return tuple(int(i) for i in varies)

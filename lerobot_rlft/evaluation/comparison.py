@@ -18,20 +18,21 @@ from ..configs.eval import BASE, EvalPipelineConfig
 from ..diversity.probe import Probe
 from ..diversity.suite_atlas import Atlas
 from ..envs.options import env_options
-from ..metrics.modes import mode_counts
 from ..policies.base import DenoisingPolicy
 from ..policies.layouts import fetch_weights
 from ..policies.loading import load_policy
 from ..policies.pretrained_files import file_hash
 from ..policies.renaming import rename_inputs, renames_of
+from ..policies.rlft_commanded.adapter import COMMANDED
 from ..rollout.environments import check_features, make_runner, runner_in
 from ..rollout.episodes import Episodes, Rollout
-from ..rollout.evaluation import Evaluation, name_modes, play, summarise
-from ..rollout.modes import fit_atlas, load_atlas
+from ..rollout.evaluation import Evaluation, play, summarise
+from ..rollout.modes import atlas_inside, fit_atlas, load_atlas
 from ..rollout.runner import EpisodeRunner
 from ..rollout.suite import check_episodes, sentences
 from ..utils.errors import UserError
 from .by_task import measure_tasks
+from .initial_states import by_start, counts_by_state, measure_ways, starts_vary
 from .measures import (
     Metrics,
     measure_blocked,
@@ -53,6 +54,7 @@ class Side:
         path: Hub id or folder.
         episodes: of the deployed sampler, with their modes.
         rollout: exploratory episodes with their chains.
+        starts: episodes from each of S initial states.
         by_state: (S, M) successes in each mode from each initial state; None if unknown.
         blocked: way -> successes of `n_attempts` attempts.
     """
@@ -64,6 +66,7 @@ class Side:
     episodes: Episodes
     evaluation: Evaluation
     rollout: Rollout
+    starts: list[Episodes] = field(default_factory=list)
     by_state: np.ndarray | None = None
     blocked: dict[str, int] = field(default_factory=dict)
 
@@ -137,7 +140,12 @@ def compare(config: EvalPipelineConfig) -> Comparison:
                 path = str(parts[title].pretrained_path)
                 side = Side(title, path, runner.policy, runner, episodes, evaluation, rollout)
                 bar.update()
-                side.by_state = counts_by_state(side, config, atlas)
+                modes = side.counts is not None
+                side.starts = by_start(title, runner, episodes, modes, config)
+                if modes and side.starts:
+                    vary = starts_vary(episodes)  # else they are one state
+                    counts = counts_by_state(side.starts, runner.env, atlas) if vary else side.counts[None]
+                    side.by_state = counts
                 bar.update()
                 for way, env in ways.items():
                     side.blocked[way] = attempts(env, runner.policy, config)
@@ -147,7 +155,7 @@ def compare(config: EvalPipelineConfig) -> Comparison:
     floor = base.policy.std_floor
     notes, no_probe = {}, ""
     if preset is not None and atlas is None:
-        notes["modes_from"] = f"--atlas.path={config.atlas.path} is not used, the environment names its modes"
+        notes["modes_from"] = f"{whose(config)} is not used, the environment names its modes"
     try:
         probe = Probe.choose(
             base.policy, base.rollout.obs, base.rollout.t, base.policy.std_floor, seed=config.seed
@@ -167,6 +175,7 @@ def compare(config: EvalPipelineConfig) -> Comparison:
         inputs = ({"mode_counts": s.counts, "episodes": s.episodes} for s in (side, base))
         measure_registered(m, *inputs)
         measure_paths(m, side.episodes, base.episodes, config.atlas.key)
+        measure_ways(m, side.starts, base.starts, config.atlas.key)
         chains = {"reverse": side.rollout, "forward": base.rollout}
         kl[name] = measure_chains(m, side.policy, base.policy, chains, floor)
         measure_probe(m, probe, side.policy, no_probe)
@@ -247,7 +256,7 @@ def check_same_actions(base: DenoisingPolicy, tuned: DenoisingPolicy, option: st
 
 
 def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> Atlas | None:
-    """The atlas of `--atlas.path`; None where none is given.
+    """The atlas of `--atlas.path`, else the one inside a commanded policy; None where there is neither.
 
     Args:
         sizes: LeRobot key -> numbers in a vector that the environment gives.
@@ -256,7 +265,9 @@ def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> Atlas | No
         UserError: it is missing, damaged, or of another environment or observation.
     """
     if config.atlas.path is None:
-        return None
+        own = atlas_inside(config.policy) if config.policy.type == COMMANDED else None
+        here = own is not None and own.env == config.env.type and own.key == config.atlas.key
+        return own if here and sizes.get(own.key) == own.num_dims else None
     atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
     if atlas.key not in sizes:
         raise UserError(
@@ -267,15 +278,18 @@ def given_atlas(config: EvalPipelineConfig, sizes: dict[str, int]) -> Atlas | No
     return atlas
 
 
+def whose(config: EvalPipelineConfig) -> str:
+    """How the atlas that was given is called."""
+    return f"--atlas.path={config.atlas.path}" if config.atlas.path is not None else "the policy's own atlas"
+
+
 def atlas_for(
     config: EvalPipelineConfig, preset: Atlas | None, episodes: Episodes, tasks: tuple[str, ...] = ()
 ) -> Atlas | None:
     """None where the environment names modes, else the `preset` or one fitted on the base's episodes."""
     if episodes.mode is not None:
         if preset is not None:
-            tqdm.write(
-                f"warning: --atlas.path={config.atlas.path} is not used, the environment names its modes"
-            )
+            tqdm.write(f"warning: {whose(config)} is not used, the environment names its modes")
         return None
     if preset is not None:
         return preset
@@ -302,31 +316,3 @@ def attempts(env: EnvConfig, policy: DenoisingPolicy, config: EvalPipelineConfig
     finally:
         runner.close()
     return int(episodes.success.sum())
-
-
-def counts_by_state(side: Side, config: EvalPipelineConfig, atlas: Atlas | None) -> np.ndarray | None:
-    """(S, M) successes in each mode from each of S initial states; None without modes, of several tasks, or
-    if not asked for.
-
-    Where every episode starts alike there is one state, and its episodes have been played.
-    """
-    if side.counts is None or not config.n_initial_states or side.runner.tasks:
-        return None
-    if not starts_vary(side.episodes):
-        return side.counts[None]
-    states = min(config.n_initial_states, config.n_episodes // 2)  # no more episodes than were asked for
-    repeats = config.n_episodes // states
-    if states < config.n_initial_states:
-        tqdm.write(
-            f"{side.title}: n_episodes={config.n_episodes} suffices for {states} initial states instead of "
-            f"n_initial_states={config.n_initial_states}, two episodes each"
-        )
-    plays = play(side.runner, states * repeats, config.seed, attempts=repeats)
-    episodes, num_modes = name_modes(side.runner.env, plays, atlas)
-    parts = [episodes[i : i + repeats] for i in range(0, len(episodes.success), repeats)]
-    return np.stack([mode_counts(part.mode, part.success, num_modes) for part in parts])
-
-
-def starts_vary(episodes: Episodes) -> bool:
-    """Whether the recorded vectors of the first step differ between episodes, or none are recorded."""
-    return not episodes.states or any((v[:, 0] != v[0, 0]).any() for v in episodes.states.values())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..diversity.atlas import path_features
+from ..diversity.paths import path_features
 from ..diversity.probe import Probe, deployed_chunks, encode
 from ..metrics.chain_kl import chain_kl_rows
 from ..metrics.keys import BLOCKED, MOST_ATTEMPTS

@@ -26,7 +26,7 @@ from torch.distributions import Normal
 from tqdm import tqdm
 
 from ..chains.chain import with_std_floor
-from ..diversity.atlas import path_features
+from ..diversity.paths import path_features
 from ..diversity.probe import deployed_chunks, residuals
 from ..metrics.spread import residual_ratio
 from ..metrics.two_sample import nearest_neighbours

@@ -76,6 +76,12 @@ def rows(m: dict[str, Any]) -> list[Row]:
             [_one(m), *(_cell(side, "min_retention", "min_retention_mode", "mode ") for side in sides)],
         ),
         Row(
+            "ways ratio",
+            "chance that two successes from one start go nearly alike, of the base relative to the policy, "
+            "with its 95 % interval; 1 keeps the base's ways, and no modes are needed",
+            [Cell("1", "by definition"), *(_cell(side, "ways_ratio") for side in sides)],
+        ),
+        Row(
             f"success@{MOST_ATTEMPTS}, a way blocked",
             f"chance that one of {MOST_ATTEMPTS} attempts succeeds with one way walled off, mean over ways",
             each(f"{BLOCKED}_mean"),
@@ -152,7 +158,7 @@ def headline(m: dict[str, Any]) -> str:
     if m["claim_refusal"] is not None:
         new = _new_ways(m)
         claim = f"{claim}. {new or m['claim_refusal']}"
-        return " ".join(filter(None, [claim, "" if new else _way_out(m), _unknown(m)]))
+        return " ".join(filter(None, [claim, "" if new else _way_out(m), _unknown(m), _ways(m)]))
     low, high = m["entropy_ratio_ci"]
     claim += (
         f", with {100 * m['entropy_ratio']:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of its mode entropy "
@@ -199,6 +205,17 @@ def _new_ways(m: dict[str, Any]) -> str:
     if low <= high:
         return ""
     return f"{100 * m['unknown'] / m['n_success']:.0f} % of its successes go a way the base never showed."
+
+
+def _ways(m: dict[str, Any]) -> str:
+    """Claim that needs no modes; empty where it was not measured."""
+    if m.get("ways_ratio") is None:
+        return ""
+    low, high = m["ways_ratio_ci"]
+    return (
+        f"Of the ways that the base takes from one start it keeps {100 * m['ways_ratio']:.0f} % "
+        f"[{100 * low:.0f}, {100 * high:.0f}] (ways ratio)."
+    )
 
 
 def _unknown(m: dict[str, Any]) -> str:

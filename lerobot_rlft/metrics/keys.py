@@ -40,6 +40,8 @@ KEYS = {
     "task_success": "mean of the success rates of the tasks",
     "task_entropy": "mean of the entropies of the tasks with a success, each in units of log of its modes",
     "task_entropy_ratio": "mean over tasks of the entropy ratio of each that has enough successes for one",
+    "ways_ratio": "chance that two successes from one initial state go nearly alike, base / tuned: 1 keeps "
+    "the ways, 1/n has one of n left; needs no modes; bootstrap interval over initial states",
     "chunk_spread": "mean pairwise distance of chunks at branching states, tuned / base, same noise",
     "peaks": "mean number of peaks of the chunks at branching states (HDBSCAN)",
     "off_manifold": "residual of the base's denoiser on tuned chunks / on its own; above 1 left its manifold",

@@ -4,6 +4,7 @@ and what an episode earns on another way than the commanded one does not count. 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,8 +41,9 @@ class CommandConfig:
     steps: int = 3000
     # Decisions in a batch of these steps.
     batch_size: int = 256
-    # Learning rate of these steps.
-    lr: float = 1e-3
+    # Learning rate of these steps; null = that of the policy's own optimizer preset, the rate that
+    # its network is trained at.
+    lr: float | None = None
     # Decay of the average of the weights over these steps; training continues from the average.
     ema_decay: float = 0.995
 
@@ -55,8 +57,11 @@ class CommandConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"algorithm.commands.{name}={getattr(self, name)} must be at least 1")
-        if not self.lr > 0:
-            raise ValueError(f"algorithm.commands.lr={self.lr} must be a number > 0, for example 1e-3")
+        if self.lr is not None and not self.lr > 0:
+            raise ValueError(
+                f"algorithm.commands.lr={self.lr} must be a number > 0, for example 1e-4, or null for the "
+                "policy's own preset"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(
                 f"algorithm.commands.ema_decay={self.ema_decay} is out of range, choose a number in [0, 1)"
@@ -167,7 +172,9 @@ def fit_commands(
     weight = 1 / torch.bincount(command).float()[command]
     parameters = list(policy.trainable_parameters())
     average = WeightAverage(parameters, config.ema_decay)
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=0.0, fused=True)
+    source: Any = policy.module.config  # LeRobot's, whose presets PyTorch's typing does not know
+    lr = source.get_optimizer_preset().lr if config.lr is None else config.lr
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     for _ in tqdm(range(config.steps), desc="learning commands", unit="step", disable=None, leave=False):
         rows = torch.multinomial(weight, config.batch_size, replacement=True)
@@ -175,7 +182,7 @@ def fit_commands(
         x, target = policy.kernel.noised(chunks[rows], k, torch.randn_like(chunks[rows]))
         prediction = policy.predict(x, policy.kernel.timesteps[k], condition[rows])
         loss = (prediction - target).square().mean()  # also of what is not executed
-        advice = f"lower algorithm.commands.lr={config.lr}"
+        advice = f"lower algorithm.commands.lr={lr}"
         descend(loss, optimizer, backward, MAX_GRAD_NORM, "algorithm.commands", advice)
         schedule.step()
         average.update()

@@ -31,7 +31,7 @@ from ..policies.base import DenoisingPolicy
 from ..policies.rlft_commanded.commands import COMMAND, episode_commands
 from ..rollout.episodes import Episodes, Rollout
 from ..rollout.evaluation import Evaluation, name_modes
-from ..rollout.modes import fit_atlas, load_atlas
+from ..rollout.modes import first_atlas, load_atlas, settle_atlas
 from ..rollout.suite import sentences, tasks_of
 from ..utils.errors import UserError
 from ..utils.files import make_folder
@@ -78,8 +78,8 @@ class DiversityMonitor:
                 self.demonstrations = [episode_paths(dataset.repo_id, dataset.root, config.atlas.key)]
             except (ValueError, OSError, HTTPError) as error:
                 raise UserError(f"dataset: {error}") from error
-        if config.atlas.path is not None and config.resume is None:
-            self.atlas = load_atlas(config.atlas.path, config.env.type, config.atlas.key)
+        if config.resume is None:
+            self.atlas = first_atlas(config.atlas, config.env.type, base, config.policy)
 
     @property
     def strength(self) -> float:
@@ -91,12 +91,15 @@ class DiversityMonitor:
         return self.config.output_dir / DIVERSITY
 
     def begin(self, env: gym.vector.VectorEnv, deployed: Episodes) -> None:
-        """Fit and save the atlas on the base's episodes where the environment names no modes."""
+        """Settle what names modes by the base's episodes, see `settle_atlas`, and save an atlas."""
+        config = self.config
         make_folder(self.folder)
-        if deployed.mode is None and self.atlas is None:
-            env_type, tasks = self.config.env.type, sentences(self.base, tasks_of(env))
-            self.atlas, message = fit_atlas(self.config.atlas, env_type, self.demonstrations, deployed, tasks)
-            tqdm.write(message)
+        options, source, tasks = config.atlas, config.policy, sentences(self.base, tasks_of(env))
+        self.atlas, sentence = settle_atlas(
+            options, config.env.type, self.base, source, self.atlas, self.demonstrations, deployed, tasks
+        )
+        if sentence:
+            tqdm.write(sentence)
         if self.atlas is not None:
             self.atlas.save(self.folder)
             if isinstance(self.atlas, ModeAtlas):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lerobot.utils.constants import LAST_CHECKPOINT_LINK, TRAINING_STATE_DIR
 
 from ..hub.push import push_checkpoint
+from ..rollout.modes import modes_told
 from ..utils.errors import UserError, one_line
 from ..utils.run_folder import STATE_JSON
 from .checkpoint import forget_revision, load_state, save_checkpoint
@@ -35,6 +36,8 @@ def save_training(trainer: "Trainer") -> None:
         # Only here: the state above refers to the weights in place.
         with trainer.algorithm.deployed_weights():
             trainer.policy.save_pretrained(folder)
+        if trainer.monitor is not None and trainer.monitor.atlas is not None and modes_told(trainer.policy):
+            trainer.monitor.atlas.save(folder)  # commands are numbers of its modes
         forget_revision(folder)
 
     checkpoint = save_checkpoint(trainer.config, trainer.iteration, export, state)

@@ -1,10 +1,14 @@
 """Modes from paths alone."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from lerobot_rlft.diversity.atlas import ModeAtlas, path_features, resample
+from lerobot_rlft.diversity.atlas import ModeAtlas
+from lerobot_rlft.diversity.paths import path_features, resample
 from lerobot_rlft.envs.avoiding.avoiding import NUM_MODES, AvoidingVectorEnv
 from lerobot_rlft.envs.avoiding.demonstrations import record_episode
 from lerobot_rlft.utils.errors import UserError
@@ -112,13 +116,28 @@ def test_one_way_alone_has_no_second_to_be_nearer_than():
 
 
 def test_it_is_the_same_after_saving(sides, tmp_path):
+    moving = ModeAtlas.fit(ways(60, 0) + np.random.default_rng(0).uniform(-1, 1, (60, 1, 2)), **HERE)
+    for fitted in (sides, moving):
+        fitted.save(tmp_path / "atlas")
+        again = ModeAtlas.load(tmp_path / "atlas")
+        assert again.same_as(fitted)
+        assert np.array_equal(again.assign(ways(20, 1)), fitted.assign(ways(20, 1)))
+    assert moving.effect is not None and not moving.same_as(sides)
+
+
+def test_an_atlas_from_before_starts_were_looked_at(sides, tmp_path):
+    sides.save(tmp_path)
+    plain = json.loads((tmp_path / "atlas.json").read_text())
+    del plain["agreement"]
+    (tmp_path / "atlas.json").write_text(json.dumps(plain))
+    again = ModeAtlas.load(tmp_path)
+    assert again.agreement is None and again.effect is None
+    assert again.assign(ways(20, 1)).tolist() == sides.assign(ways(20, 1)).tolist()
+
+
+def test_what_is_saved_of_an_atlas(sides, tmp_path):
     sides.save(tmp_path / "atlas")
     assert sorted(p.name for p in (tmp_path / "atlas").iterdir()) == ["atlas.json", "atlas.safetensors"]
-    again = ModeAtlas.load(tmp_path / "atlas")
-    for name, value in vars(sides).items():
-        assert np.array_equal(getattr(again, name), value), name
-    new = padded(around(1, 20, 3) + around(-1, 20, 3))
-    assert np.array_equal(again.assign(new), sides.assign(new))
 
 
 def test_one_way_only_is_one_mode():
@@ -130,13 +149,42 @@ def test_one_way_only_is_one_mode():
 
 def test_the_24_modes_of_avoiding_from_positions_alone():
     env, rng = AvoidingVectorEnv(1), np.random.default_rng(0)
-    modes = np.repeat(np.arange(NUM_MODES), 10)
+    modes = np.repeat(np.arange(NUM_MODES), 16)
     states = padded([record_episode(env, mode, 0.003, rng)[0] for mode in modes])
     fitted = np.arange(len(modes)) % 2 == 0
     for dims in ([2, 3], None):  # current position; all
         atlas = ModeAtlas.fit(states[fitted], dims, **HERE)
         assert adjusted_rand_score(modes[fitted], atlas.assign(states[fitted])) >= 0.9
         assert adjusted_rand_score(modes[~fitted], atlas.assign(states[~fitted])) >= 0.9
+
+
+def test_the_24_modes_of_avoiding_whatever_the_start():
+    """Whole episodes are moved by up to .1, farther than ways are apart; the start shows it."""
+    env, rng = AvoidingVectorEnv(1), np.random.default_rng(0)
+    modes = np.repeat(np.arange(NUM_MODES), 16)
+    states = padded([record_episode(env, mode, 0.003, rng)[0] for mode in modes])
+    states += np.tile(rng.uniform(-0.1, 0.1, (len(modes), 2)), 2)[:, None]
+    fitted = np.arange(len(modes)) % 2 == 0
+    atlas = ModeAtlas.fit(states[fitted], **HERE)
+    assert atlas.effect.dims.tolist() == [0, 1, 2, 3] and atlas.agreement >= 0.6
+    assert adjusted_rand_score(modes[~fitted], atlas.assign(states[~fitted])) >= 0.9
+    without = replace(atlas, effect=None)
+    assert adjusted_rand_score(modes[~fitted], without.assign(states[~fitted])) < 0.5
+
+
+@pytest.mark.parametrize("count", [40, 160])
+def test_clusters_that_random_halves_do_not_share_are_one_mode(count):
+    """Reaches from anywhere to anywhere have no ways."""
+    rng, t = np.random.default_rng(0), np.linspace(0, 1, 20)[:, None]
+    start, goal = rng.uniform(-1, 1, (2, count, 1, 2))
+    atlas = ModeAtlas.fit(start + (goal - start) * t, **HERE)
+    assert atlas.num_modes == 1 and atlas.agreement < 0.6
+    # Nobody is refused: all that was fitted belongs to the one.
+    assert atlas.unknown_share <= 0.1
+
+
+def test_halves_of_two_clear_ways_agree(sides):
+    assert sides.agreement == 1
 
 
 LINE = [[0.0, 0.0], [0.0, 1.0]]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from lerobot_rlft.diversity.atlas import AtlasConfig, ModeAtlas
-from lerobot_rlft.evaluation import comparison
 from lerobot_rlft.evaluation.comparison import atlas_for, given_atlas
 from lerobot_rlft.rollout.episodes import Episodes
 from lerobot_rlft.utils.errors import UserError
@@ -23,12 +22,25 @@ def folder(tmp_path):
 
 
 def config(path, env: str = "maze", key: str = KEY) -> SimpleNamespace:
-    return SimpleNamespace(atlas=AtlasConfig(path=path, key=key), env=SimpleNamespace(type=env))
+    policy = SimpleNamespace(type="diffusion")
+    return SimpleNamespace(
+        atlas=AtlasConfig(path=path, key=key), env=SimpleNamespace(type=env), policy=policy
+    )
 
 
 def test_an_atlas_that_fits(folder):
     assert given_atlas(config(folder), {KEY: 3}).num_modes >= 1
     assert given_atlas(config(None), {KEY: 3}) is None
+
+
+def test_a_commanded_policy_brings_the_atlas_of_its_modes(folder):
+    plain = config(None)
+    plain.policy = SimpleNamespace(type="rlft_commanded", pretrained_path=folder, pretrained_revision=None)
+    assert given_atlas(plain, {KEY: 3}).same_as(ModeAtlas.load(folder))
+    # Of another task, or of states of another size, it says nothing here: one is fitted.
+    assert given_atlas(plain, {KEY: 4}) is None
+    plain.env.type = "pusht"
+    assert given_atlas(plain, {KEY: 3}) is None
 
 
 @pytest.mark.parametrize(
@@ -47,33 +59,6 @@ def test_an_atlas_that_fits(folder):
 def test_an_atlas_of_something_else_is_refused_before_anything_plays(env, sizes, answer, folder):
     with pytest.raises(UserError, match=answer):
         given_atlas(config(folder, env), sizes)
-
-
-@pytest.mark.parametrize(
-    "n_episodes, states, repeats",
-    [(960, 30, 32), (60, 30, 2), (59, 29, 2), (8, 4, 2), (3, 1, 3)],
-)
-def test_no_more_episodes_are_played_from_fixed_states_than_were_asked_for(
-    n_episodes, states, repeats, monkeypatch, capsys
-):
-    def play(runner, count, seed, attempts):
-        assert (count, seed, attempts) == (states * repeats, 7, repeats)
-        ones = np.ones(count)
-        return Episodes(ones.astype(bool), np.arange(count) // attempts % 2, ones, ones, ones)
-
-    monkeypatch.setattr(comparison, "play", play)
-    options = SimpleNamespace(n_episodes=n_episodes, n_initial_states=30, seed=7)
-    envs = SimpleNamespace(call=lambda name: (2,))
-    played = SimpleNamespace(states={KEY: np.arange(4.0).reshape(2, 1, 2)})
-    side = SimpleNamespace(
-        counts=np.ones(2), title="base", runner=SimpleNamespace(env=envs, tasks=()), episodes=played
-    )
-    counts = comparison.counts_by_state(side, options, None)
-    assert counts.tolist() == [[repeats, 0] if i % 2 == 0 else [0, repeats] for i in range(states)]
-    said = capsys.readouterr()
-    assert (f"base: n_episodes={n_episodes} suffices for {states} initial" in said.out + said.err) == (
-        states < 30
-    )
 
 
 def test_modes_of_the_environment_come_before_those_of_an_atlas(folder, capsys):

@@ -9,6 +9,7 @@ import torch
 from runs import Killed, contents, metrics
 
 from lerobot_rlft.algorithms.dppo import DPPOConfig
+from lerobot_rlft.algorithms.nft import NFTConfig
 from lerobot_rlft.configs.train import DatasetConfig, EvalConfig, RolloutConfig
 from lerobot_rlft.diversity.atlas import AtlasConfig, ModeAtlas
 from lerobot_rlft.diversity.guard import GuardConfig
@@ -16,6 +17,7 @@ from lerobot_rlft.diversity.tracker import ModeTracker
 from lerobot_rlft.envs.avoiding.avoiding import AvoidingVectorEnv
 from lerobot_rlft.policies.rlft_commanded.commands import COMMAND
 from lerobot_rlft.regularizers.kl_base import KLBaseConfig
+from lerobot_rlft.regularizers.mode_commands import CommandConfig
 from lerobot_rlft.rollout.episodes import Episodes
 from lerobot_rlft.training.monitor import deployed_weight, successes
 from lerobot_rlft.training.trackers import TRACKERS
@@ -295,3 +297,21 @@ def test_each_round_is_read_by_itself(many, capsys):
     blind = {k: v for k, v in base.items() if k != "mode_counts"}
     assert read(blind, blind) == {}
     assert read(blind, same) == {}
+
+
+def test_a_commanded_policy_is_tuned_again_by_the_modes_it_was_told(sides, many, tmp_path):
+    """Its checkpoint holds the atlas, and the second run numbers modes by it."""
+    commands = CommandConfig(enable=True, steps=2, batch_size=8)
+
+    def tuned(name, **fields):
+        algorithm = NFTConfig(update_epochs=1, critic_hidden_dims=(8,), commands=commands)
+        config = many(iterations=1, probe_freq=0, output_dir=tmp_path / name, algorithm=algorithm, **fields)
+        config.rollout.n_reference = 24
+        Trainer(config).train()
+        return tmp_path / name
+
+    first = tuned("first")
+    policy = first / "checkpoints/last/pretrained_model"
+    again = tuned("again", policy=policy, pretrained_path=policy)
+    for folder in (policy, again / "diversity", again / "checkpoints/last/pretrained_model"):
+        assert ModeAtlas.load(folder).same_as(ModeAtlas.load(first / "diversity"))

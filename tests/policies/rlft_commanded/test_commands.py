@@ -115,10 +115,30 @@ def test_a_loss_that_is_not_finite_changes_no_weight():
     condition = told(policy, observations(policy, 2), command) * torch.nan
     chunks = torch.zeros(2, policy.horizon, policy.action_dim)
     with pytest.raises(
-        FloatingPointError, match=r"algorithm.commands is nan: lower algorithm.commands.lr=0.001"
+        FloatingPointError, match=r"algorithm.commands is nan: lower algorithm.commands.lr=0.0001"
     ):
         fit_commands(CommandConfig(steps=1), policy, condition, chunks, command, torch.Tensor.backward)
     assert all(torch.equal(before[name], value) for name, value in policy.module.state_dict().items())
+
+
+def test_the_first_step_is_as_long_as_the_rate_of_the_policys_preset():
+    """The first step of AdamW moves a weight with a gradient by the learning rate; the average weighs it by
+    1 - ema_decay = 1.
+    """
+    steps = {}
+    for lr in (None, 3e-3):
+        policy = told_policy(optimizer_lr=2e-5)
+        policy.freeze(None)
+        before = copy.deepcopy(policy.module.state_dict())
+        command = torch.arange(4) % 2
+        chunks = torch.ones(4, policy.horizon, policy.action_dim)
+        condition = told(policy, observations(policy, 4), command)
+        config = CommandConfig(steps=1, lr=lr, ema_decay=0.0)
+        fit_commands(config, policy, condition, chunks, command, torch.Tensor.backward)
+        after = policy.module.state_dict()
+        steps[lr] = max((after[name] - before[name]).abs().max().item() for name in before)
+    assert steps[None] == pytest.approx(2e-5, rel=0.05)
+    assert steps[3e-3] == pytest.approx(3e-3, rel=0.05)
 
 
 def test_hindsight_teaches_what_commands_mean():
