@@ -11,6 +11,7 @@ from lerobot_rlft.evaluation.initial_states import by_start, counts_by_state, me
 from lerobot_rlft.evaluation.measures import Metrics
 from lerobot_rlft.rollout.episodes import Episodes
 
+RUNNER = SimpleNamespace(tasks=())
 KEY = "observation.state"
 
 
@@ -37,7 +38,7 @@ def test_no_more_episodes_are_played_from_fixed_states_than_were_asked_for(
 
     monkeypatch.setattr(initial_states, "play", play)
     first = episodes_of(np.arange(4.0).reshape(2, 1, 2))
-    groups = by_start("base", None, first, True, options(n_episodes=n_episodes))
+    groups = by_start("base", RUNNER, first, True, options(n_episodes=n_episodes))
     counts = counts_by_state(groups, SimpleNamespace(call=lambda name: (2,)), None)
     assert counts.tolist() == [[repeats, 0] if i % 2 == 0 else [0, repeats] for i in range(states)]
     output = capsys.readouterr()
@@ -47,15 +48,15 @@ def test_no_more_episodes_are_played_from_fixed_states_than_were_asked_for(
 
 
 def test_episodes_that_all_start_alike_are_cut_into_groups():
-    groups = by_start("base", None, episodes_of(np.zeros((37, 3, 2))), False, options())
+    groups = by_start("base", RUNNER, episodes_of(np.zeros((37, 3, 2))), False, options())
     assert [len(group.success) for group in groups] == [16, 16]
 
 
 def test_nothing_is_played_where_nothing_is_measured():
     pictures = episodes_of(np.zeros((4, 3, 2)))
     pictures.states = {}
-    assert by_start("base", None, pictures, False, options()) == []
-    assert by_start("base", None, episodes_of(np.zeros((4, 3, 2))), True, options(n_initial_states=0)) == []
+    assert by_start("base", RUNNER, pictures, False, options()) == []
+    assert by_start("base", RUNNER, episodes_of(np.zeros((4, 3, 2))), True, options(n_initial_states=0)) == []
 
 
 def from_starts(sides: tuple[float, ...], seed: int, starts: int = 20, repeats: int = 12) -> list[Episodes]:
