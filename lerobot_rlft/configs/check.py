@@ -120,7 +120,9 @@ class Check:
             others = [kind for name, kind in types.items() if name != choice]
             yield from self._group(types[choice], options, f"{place}.", others)
         elif CHOICE_TYPE_KEY in value:
-            yield f"{self._name(f'{place}.type')}={choice} is unknown, {suggest(str(choice), kinds)}"
+            reason = f"{self._name(f'{place}.type')}={choice} is unknown, {suggest(str(choice), kinds)}"
+            plugin = "; one of a package needs --env.discover_packages_path=PACKAGE on the command line"
+            yield reason + (plugin if place == "env" else "")
         elif place.rpartition(".")[2].isdigit():
             yield f"{place.rpartition('.')[0]}: {value} lacks its type, known: {', '.join(kinds)}"
         elif nowhere := [n for n in value if not any(n in names(kind) for kind in types.values())]:

@@ -145,7 +145,7 @@ def test_a_written_config_is_read_back_equal(env, dppo_config, read_command, tmp
         # It exists, for another algorithm.
         (["--algorithm.batch_size=4"], r"algorithm.batch_size is unknown to DPPOConfig, "),
         (["--algorithm.type=dpo"], r"--algorithm.type=dpo is unknown, did you mean dppo\?"),
-        (["--env.type=pushed"], r"--env.type=pushed is unknown, did you mean pusht\?"),
+        (["--env.type=pushed"], r"--env.type=pushed is unknown, did you mean pusht\?; .*discover_packages"),
         (["--policy.type=act"], r"Cannot specify both --policy.path and --policy.type"),
         (["--iterations=many"], r"`iterations`: Couldn't parse 'many' into an int"),
         (["--iterations=0"], "iterations=0 must be at least 1"),
