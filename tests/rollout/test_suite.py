@@ -89,6 +89,7 @@ def test_a_policy_without_language_is_not_told():
     assert TASK not in data.obs and data.episodes.task.tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_tasks_in_processes_give_the_same():
     env = make_environments(SmallSuiteConfig(n_tasks=2), 4, asynchronous=True)
     try:
