@@ -132,10 +132,12 @@ class ChainObjective(Objective):
         nats = self.numbers * log_ratio.detach()
         approx_kl = ((nats.exp() - 1) - nats).mean()  # http://joschu.net/blog/kl-approx.html
         log |= {"clip_fraction": clipped, "approx_kl": approx_kl.item()}
-        if len(self.tail) and self.policy.draw(1) is None:  # under commands the base's tail is another's
+        commanded = self.policy.deployed_odds() is not None  # then the base's tail is another's
+        if len(self.tail) and self.options.tail_coef and not commanded:
             timestep = step.base.kernel.timesteps[step.k[:TAIL_PAIRS]]
             with torch.no_grad():
-                base = step.base.predict(step.x[:TAIL_PAIRS], timestep, step.base_condition[:TAIL_PAIRS])
+                condition = step.encode(step.base, TAIL_PAIRS)
+                base = step.base.predict(step.x[:TAIL_PAIRS], timestep, condition)
             held, more = self.hold_tail(step, base)
             return loss + held, log | more
         return loss, log

@@ -277,7 +277,7 @@ class OnPolicy(Algorithm):
     def _step(self, x: Tensor, rows: Tensor, k: Tensor, encode: Encode) -> Step:
         condition = encode(self.policy, rows)
         prediction = self.policy.predict(x, self.policy.kernel.timesteps[k], condition)
-        encode_rows = lambda policy: encode(policy, rows)  # noqa: E731
+        encode_rows = lambda policy, first=None: encode(policy, rows[:first])  # noqa: E731
         return Step(self.policy, self.base, x, k, condition, prediction, encode_rows, self.floor)
 
     @torch.no_grad()

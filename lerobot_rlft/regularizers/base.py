@@ -60,7 +60,8 @@ class Step:
         k: (B,) long, denoising step: 0 the last, K-1 the noisiest.
         condition: (B, C) the policy's features of the observations.
         prediction: (B, H, A) the policy's network output, with gradient.
-        encode: gives the features that another policy, as the base, has of the same observations, (B, C).
+        encode: gives the features that another policy, as the base, has of the same observations, (B, C), or
+            of the first so many as a second argument says.
             Only where `encoder` is shared may they be those of `policy`: normalisation belongs to each.
         floor: smallest std in densities.
     """
@@ -71,7 +72,7 @@ class Step:
     k: Tensor
     condition: Tensor
     prediction: Tensor
-    encode: Callable[[DenoisingPolicy], Tensor]
+    encode: Callable[..., Tensor]
     floor: float
 
     @cached_property
